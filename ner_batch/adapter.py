@@ -1,0 +1,243 @@
+"""The adapter directory: PEFT's files and, beside them, ``ner_batch.json``: what the weights were trained for.
+
+A LoRA adapter answers well only to the prompt it was trained with. The manifest carries that prompt's fingerprint and
+the base model's, so that a wrong combination is an error before any GPU is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ner_batch.config import explain
+from ner_batch.task import Task
+
+MANIFEST = "ner_batch.json"
+CONFIG = "adapter_config.json"
+WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+
+# Beside the weights, what decides the token ids of a prompt and how the model reads them.
+_MODEL_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+_SAMPLES, _SAMPLE_BYTES = 64, 32 * 1024
+
+
+class AdapterManifest(BaseModel):
+    """What an adapter was trained for; the content of ``ner_batch.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    format: str
+    task: Task
+    prompt_fingerprint: str
+    base_model: str
+    base_fingerprint: str
+    retrieval: str | None = None
+    """Kind of the index its demonstrations came from; None: trained without demonstrations."""
+    k: int = 0
+    """Demonstrations per training prompt. Informational: another k is no contradiction."""
+    scores: dict[str, float] = {}
+    versions: dict[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA adapter on disk.
+
+    ``rank`` is r; ``digest`` (hex) changes with the weights and PEFT's config; ``manifest`` is None for an adapter that
+    was not trained here: nothing is known about its prompt, and the caller decides whether to go on.
+    """
+
+    path: Path
+    name: str
+    rank: int
+    digest: str
+    manifest: AdapterManifest | None
+
+
+class Setting(TypedDict):
+    """What a run would use an adapter with: the fields :func:`check` compares."""
+
+    base_model: str
+    base_fingerprint: str
+    format: str
+    task: Task
+    prompt_fingerprint: str
+    retrieval: str | None
+
+
+def save_manifest(path: str | Path, manifest: AdapterManifest) -> None:
+    """Write ``ner_batch.json`` into the adapter directory ``path``, which must exist."""
+    text = json.dumps(manifest.model_dump(mode="json"), ensure_ascii=False, indent=2)
+    (Path(path) / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def load(path: str | Path) -> Adapter:
+    """Read an adapter directory without loading its weights; takes as long as reading the files once.
+
+    Raises:
+        ValueError: one line: no such adapter, broken files, or a kind of adapter that the engine cannot serve.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such adapter directory")
+    rank = _servable_rank(folder)
+    weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if weights is None:
+        raise ValueError(f"{folder}: no {WEIGHTS[0]}: save the adapter with PEFT's save_pretrained")
+    manifest = _read_manifest(folder / MANIFEST)
+    name = manifest.name if manifest else folder.resolve().name
+    return Adapter(folder, name, rank, _digest(folder / CONFIG, weights), manifest)
+
+
+def _servable_rank(folder: Path) -> int:
+    """The rank in PEFT's config, which must describe a LoRA that vLLM takes.
+
+    vLLM refuses the first three with an engine traceback; it does not read the patterns at all, so it would scale such
+    layers wrongly without a word.
+    """
+    config = _read_json(folder / CONFIG, "write it with PEFT's save_pretrained")
+    if config.get("peft_type") != "LORA":
+        raise ValueError(
+            f"{folder / CONFIG}: peft_type is {config.get('peft_type')!r}: only LORA adapters can be served"
+        )
+    refused = ("modules_to_save", "use_dora", "bias", "rank_pattern", "alpha_pattern")
+    for name in refused:
+        if config.get(name) not in (None, False, "none", [], {}):
+            raise ValueError(
+                f"{folder / CONFIG}: {name} is {config[name]!r}: vLLM serves plain LoRA only; train without it"
+            )
+    rank = config.get("r")
+    if not isinstance(rank, int) or rank < 1:
+        raise ValueError(f"{folder / CONFIG}: r is {rank!r}: expected the LoRA rank, 1 or more")
+    return rank
+
+
+def _read_manifest(path: Path) -> AdapterManifest | None:
+    if not path.exists():
+        return None
+    values = _read_json(path, "restore it from the training run")
+    try:
+        return AdapterManifest.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(f"{path}: {'; '.join(explain(AdapterManifest, error))}") from None
+
+
+def _read_json(path: Path, remedy: str) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file: {remedy}") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read ({error}): {remedy}") from None
+    if isinstance(values, dict):
+        return values
+    raise ValueError(f"{path}: expected a JSON object: {remedy}")
+
+
+def check(adapter: Adapter, **setting: Unpack[Setting]) -> None:
+    """Compare what the adapter was trained for with what a run would use it for.
+
+    An adapter without a manifest passes: there is nothing to compare.
+
+    Raises:
+        ValueError: every contradiction, one line each, naming both values.
+    """
+    if adapter.manifest is None:
+        return
+    problems = list(_contradictions(adapter.manifest, setting))
+    if problems:
+        raise ValueError("\n".join(f"{adapter.path}: {problem}" for problem in problems))
+
+
+def _contradictions(trained: AdapterManifest, run: Setting) -> Iterator[str]:
+    if trained.base_fingerprint != run["base_fingerprint"]:
+        yield _differ(
+            "base model",
+            f"{trained.base_model} ({trained.base_fingerprint})",
+            f"{run['base_model']} ({run['base_fingerprint']})",
+        )
+    if trained.format != run["format"]:
+        yield _differ("format", trained.format, run["format"])
+    if trained.task.digest() != run["task"].digest():
+        yield _differ("task", _describe(trained.task), _describe(run["task"]))
+    if trained.retrieval != run["retrieval"]:
+        yield _differ("demonstrations", trained.retrieval or "none", run["retrieval"] or "none")
+    if trained.prompt_fingerprint != run["prompt_fingerprint"]:
+        yield _differ("prompt", trained.prompt_fingerprint, run["prompt_fingerprint"])
+
+
+def _differ(what: str, trained: str, run: str) -> str:
+    return f"{what}: the adapter was trained with {trained}, this run has {run}"
+
+
+def _describe(task: Task) -> str:
+    return f"{task.name!r} [{', '.join(task.names)}] ({task.digest()})"
+
+
+def model_fingerprint(model: str, revision: str | None = None) -> str:
+    """A short name of exactly this base model.
+
+    A local folder: a digest of its config, tokenizer, chat template and, of every weight file, size, header and
+    64 pieces of 32 KiB spread evenly from the first byte to the last. That is 3 MiB per file, so a model of 60 GB takes
+    milliseconds; first and last bytes alone would miss merged weights, for embeddings and norms often stay frozen.
+    A hub name: ``name@revision``; pin the revision, for ``main`` moves.
+
+    Raises:
+        ValueError: a path that is no model folder.
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        return _folder_fingerprint(folder)
+    if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
+        raise ValueError(f"{model}: no such model folder")
+    return f"{model}@{revision or 'main'}"
+
+
+def _folder_fingerprint(folder: Path) -> str:
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder}: not a model folder: config.json is missing")
+    digest = hashlib.sha256()
+    for name in _MODEL_FILES:
+        if (folder / name).is_file():
+            digest.update(f"{name}\0{_digest(folder / name)}\0".encode())
+    for weights in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+        digest.update(f"{weights.name}\0{_sampled_digest(weights)}\0".encode())
+    return digest.hexdigest()[:16]
+
+
+def _sampled_digest(path: Path) -> str:
+    """Digest of a file's size, its first 1 MiB (a safetensors header fits in it) and evenly spread pieces."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        digest.update(file.read(1 << 20))
+        last = max(size - _SAMPLE_BYTES, 0)
+        for piece in range(_SAMPLES):
+            file.seek(last * piece // (_SAMPLES - 1))
+            digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+def _digest(*paths: Path) -> str:
+    """SHA-256 over the names and contents of files."""
+    total = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            total.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode())
+    return total.hexdigest()

@@ -1,0 +1,116 @@
+"""``ner-batch <verb>``.
+
+Exit codes: 0 fine, 1 crash, 2 config or input wrong, 3 more rows failed than allowed, 130 interrupted with state saved.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import click
+import typer
+from rich.console import Console
+
+from ner_batch import config as configs
+from ner_batch.config import ExtractConfig, IndexConfig
+
+WRONG_INPUT, INTERRUPTED = 2, 130
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+console = Console(soft_wrap=True)
+errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+T = TypeVar("T")
+
+ConfigFile = Annotated[Path, typer.Argument(help="YAML config, e.g. jobs/extract.yaml")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="a.b=value, on top of the file", metavar="[A.B=VALUE]...")]
+
+
+def checked(step: Callable[[], T]) -> T:
+    """The step's value; what the user can mend goes to stderr, one line each, and ends the process with 2."""
+    try:
+        return step()
+    except ValueError as error:
+        if os.environ.get("NER_BATCH_VERBOSE"):
+            raise
+        for line in str(error).splitlines():
+            errors.print(f"error: {line}", markup=False)
+        raise typer.Exit(WRONG_INPUT) from None
+
+
+@app.command()
+def extract(
+    config_file: ConfigFile,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, read a sample, print cost; write nothing")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows")] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Do rows with status `failed` again")] = False,
+) -> None:
+    """Find entities in Parquet files of text. Start it again after any crash: it goes on where it was."""
+    config = checked(lambda: configs.load(ExtractConfig, config_file, overrides or ()))
+    # Imported late: `--help` and a wrong config need neither Ray nor transformers.
+    from ner_batch.extract import dryrun, job, plan
+
+    work = checked(lambda: job.resume(plan.prepare(config, limit), retry=retry))
+    try:
+        if dry_run:
+            dryrun.dry_run(work, console)
+        else:
+            raise typer.Exit(job.run(work, console))
+    except job.JobError as error:
+        errors.print(f"error: {error}", markup=False)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def index(config_file: ConfigFile, overrides: Overrides = None) -> None:
+    """Build the index that demonstrations are retrieved from."""
+    config = checked(lambda: configs.load(IndexConfig, config_file, overrides or ()))
+    from ner_batch import retrieval
+
+    manifest = checked(lambda: retrieval.build(config.examples, config.kind, config.out, config.encoder))
+    console.print(manifest)
+
+
+@app.command()
+def demo(out: Annotated[Path, typer.Option(help="Folder for everything the demo writes")] = Path("demo-output")) -> None:
+    """Index, extract and score a small corpus with the tiny model that ships with the package."""
+    from ner_batch.demo import show
+
+    raise typer.Exit(show.run(out, console))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.print(version("ner-batch"), highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line. SIGTERM is taken like Ctrl-C: state is saved, exit code 130."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        sys.exit(app(standalone_mode=False) or 0)
+    except click.ClickException as wrong_usage:
+        wrong_usage.show()
+        sys.exit(wrong_usage.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        errors.print("interrupted; finished units are saved, the same command goes on from here")
+        sys.exit(INTERRUPTED)

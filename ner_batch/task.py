@@ -1,0 +1,80 @@
+"""The task file: which types to find, in which language, and what each of them means.
+
+Questions and definitions are what the reading-comprehension prompts of Ye et al. (2024) and the per-type prompts of
+GPT-NER (Wang et al., 2025) are made of. A missing one is generated from the label's name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Language = Literal["en", "zh"]
+
+
+class Label(BaseModel):
+    """What one entity type means. Both texts are optional; :class:`Task` gives defaults."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    definition: str = ""
+    question: str = ""
+
+
+class Task(BaseModel):
+    """A named set of labels in one language. The order of ``labels`` is the order of prompts and answers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1)
+    language: Language = "en"
+    labels: dict[str, Label] = Field(min_length=1)
+    guidelines: str = ""
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _shorthand(cls, labels: object) -> object:
+        """Allow ``ORG: an organisation`` and a bare ``ORG:`` beside the full form."""
+        if isinstance(labels, list):
+            return {str(name): {} for name in labels}
+        if not isinstance(labels, dict):
+            return labels
+        return {
+            str(name): {"definition": value} if isinstance(value, str) else (value or {})
+            for name, value in labels.items()
+        }
+
+    @field_validator("labels")
+    @classmethod
+    def _plain_names(cls, labels: dict[str, Label]) -> dict[str, Label]:
+        """Label names stand inside answers, so they may not contain the marks and quotes answers are made of."""
+        for name in labels:
+            if not name.strip() or name != name.strip() or any(c in '"\\|[]{}<>@#,:\n' for c in name):
+                raise ValueError(f"label {name!r}: use letters, digits, spaces, '_', '-' or '.'")
+        return labels
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The label names, in order."""
+        return tuple(self.labels)
+
+    def definition(self, label: str) -> str:
+        """The label's definition, or its name in words."""
+        return self.labels[label].definition or label.replace("_", " ").lower()
+
+    def question(self, label: str) -> str:
+        """The reading-comprehension question of the label, q_i of Ye et al."""
+        given = self.labels[label].question
+        if given:
+            return given
+        if self.language == "zh":
+            return f"文中有哪些{self.definition(label)}?"
+        return f"Which {label} entities ({self.definition(label)}) are named in the text?"
+
+    def digest(self) -> str:
+        """A short digest of everything prompts are made of."""
+        payload = json.dumps(self.model_dump(), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(payload.encode()).hexdigest()[:16]

@@ -1,0 +1,158 @@
+"""Long texts cut into windows that fit a budget of tokens, at the best places there are.
+
+Best first: the end of a sentence or paragraph, the end of a line, a clause mark, white space, other punctuation, and
+last any grapheme cluster boundary (Unicode Standard Annex 29). The windows of a text tile it: joined they are the
+text, so an entity at ``i`` of a window is at ``window.start + i`` of the document.
+
+Token counts do not add up (a tokenizer may merge across a cut), so windows are packed by the counts of their sentences
+and then counted themselves; one that came out too long is cut again. All texts of a call are counted together, each
+twice or so: once by sentence, once by window. A text that fits as it is, is counted once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import regex
+
+Count = Callable[[Sequence[str]], list[int]]
+Span = tuple[int, int, int]  # document, start, end
+
+_CLOSING = r"[\p{Pe}\p{Pf}\p{Pi}\"'_*]"  # quotes, brackets, and the marks of Markdown and Gutenberg emphasis
+_OPENING = r"[\p{Ps}\p{Pi}\p{Pf}\"'_*]"
+_TITLES = (
+    "Mr|Mrs|Ms|Mx|Messrs|Mme|Mlle|Dr|Prof|Rev|Fr|Hon|St|Mt|Ft|Gen|Col|Maj|Capt|Cpt|Lieut|Lt|Sgt|Cpl|Cmdr|Adm|Gov|Sen"
+    "|Rep|Pres|Supt|No|Nos|Fig|Figs|Eq|Vol|Vols|Ch|Sec|Art|Ref|pp|p|cf|vs|viz|approx|e\\.g|i\\.e"
+    "|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept|Sep|Oct|Nov|Dec"
+)
+# Every loop is possessive and a run of stops is entered at its first only, so hostile text costs linear time.
+_SENTENCE = rf"""
+    (?<![.?!…]) (?: [?!…] | (?<!\b(?:\p{{Lu}}|{_TITLES})|\n\d{{1,3}}) \. ) [.?!…]*+ {_CLOSING}*+ \s++ (?={_OPENING}*+[^\p{{Ll}}])
+  | [?!]++ {_CLOSING}*+ (?={_OPENING}?[\p{{Han}}\p{{Hiragana}}\p{{Katakana}}])
+  | [\p{{Sentence_Terminal}}；--.?!]++ {_CLOSING}*+ \s*+
+  | \n [^\S\n]*+ \n \s*+
+"""
+_LEVELS = tuple(
+    regex.compile(pattern, regex.VERSION1 | regex.VERBOSE)
+    for pattern in (
+        _SENTENCE,
+        r"[\n\r\v\f\x85\u2028\u2029] \s*+",
+        rf"[,;:] {_CLOSING}*+ \s++ | [，、：…—]++ {_CLOSING}*+ \s*+ | -{{2,}}+ \s*+",
+        r"\s++",
+        r"[\p{P}\p{S}]++",
+        r"\X",
+    )
+)
+_CONTINUES = regex.compile(r"[\p{GCB=Extend}\p{GCB=SpacingMark}\p{GCB=ZWJ}]")
+_LIKELY_FITS = 6  # characters to a token; English has some 4.3, so a longer text is not worth counting whole
+_FILL = 0.9  # of the budget, for parts cut by length, so that few of them come out too long
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A piece of document number ``document`` of the batch; ``start`` is its offset in code points."""
+
+    document: int
+    start: int
+    text: str
+
+
+def split(texts: Sequence[str | None], max_tokens: int, count: Count) -> list[Window]:
+    """Cut texts into windows of at most ``max_tokens`` tokens, in order.
+
+    White space that would be a window of its own is left out, so an empty text has none. Only a single grapheme
+    cluster of more than ``max_tokens`` tokens exceeds the budget.
+
+    Args:
+        texts: documents of any length.
+        max_tokens: the budget of one window, 1 or more.
+        count: the numbers of tokens of many texts, in order; called with large batches.
+    """
+    splitter = _Splitter(texts, max_tokens, count)
+    spans = [(i, 0, len(text)) for i, text in enumerate(texts) if text and not text.isspace()]
+    short = [span for span in spans if span[2] <= _LIKELY_FITS * max_tokens]
+    fitting = {span for span, tokens in zip(short, splitter.counts(short), strict=True) if tokens <= max_tokens}
+    sentences = [piece for span in spans if span not in fitting for piece in splitter.sentences(span)]
+    packed = _pack(splitter.fit(sentences), max_tokens)
+    found = sorted([*fitting, *(span for span, _ in splitter.fit(packed))])
+    windows = (Window(span[0], span[1], splitter.text(span)) for span in found)
+    return [window for window in windows if not window.text.isspace()]
+
+
+@dataclass(frozen=True, slots=True)
+class _Splitter:
+    texts: Sequence[str | None]
+    max_tokens: int
+    count: Count
+
+    def text(self, span: Span) -> str:
+        document, start, end = span
+        return (self.texts[document] or "")[start:end]
+
+    def counts(self, spans: Sequence[Span]) -> list[int]:
+        return self.count([self.text(span) for span in spans]) if spans else []
+
+    def sentences(self, span: Span) -> list[Span]:
+        return _tiles(span, list(self._cuts(_LEVELS[0], span)))
+
+    def fit(self, spans: Sequence[Span]) -> list[tuple[Span, int]]:
+        """The spans with their token counts, in order, those over the budget cut until they fit."""
+        fitting: list[tuple[Span, int]] = []
+        while spans:
+            parts: list[Span] = []
+            for span, tokens in zip(spans, self.counts(spans), strict=True):
+                cuts = self._cut(span, tokens) if tokens > self.max_tokens else []
+                if cuts:
+                    parts += _tiles(span, cuts)
+                else:
+                    fitting.append((span, tokens))
+            spans = parts
+        return sorted(fitting)
+
+    def _cut(self, span: Span, tokens: int) -> list[int]:
+        """Where to cut a span that is too long: at its best places, about evenly; nowhere if it is one cluster."""
+        step = (span[2] - span[1]) * min(self.max_tokens * _FILL / tokens, 0.5)
+        spread = (_spread(self._cuts(level, span), span[1], step) for level in _LEVELS)
+        return next((cuts for cuts in spread if cuts), [])
+
+    def _cuts(self, level: regex.Pattern[str], span: Span) -> Iterator[int]:
+        """The places of one kind strictly inside a span, never inside a grapheme cluster."""
+        document, start, end = span
+        text = self.texts[document] or ""
+        for match in level.finditer(text, start, end):
+            cut = match.end()
+            if cut < end and (text[cut] < "\u0300" or not _CONTINUES.match(text, cut)):
+                yield cut
+
+
+def _spread(cuts: Iterator[int], start: int, step: float) -> list[int]:
+    """Of the places to cut, those that leave parts of ``step`` code points or more; the last one if none does."""
+    chosen: list[int] = []
+    cut = last = start
+    for cut in cuts:
+        if cut - last >= step:
+            chosen.append(cut)
+            last = cut
+    return chosen or [cut][: cut > start]
+
+
+def _tiles(span: Span, cuts: Sequence[int]) -> list[Span]:
+    document, start, end = span
+    bounds = [start, *cuts, end]
+    return [(document, a, b) for a, b in pairwise(bounds)]
+
+
+def _pack(pieces: Sequence[tuple[Span, int]], max_tokens: int) -> list[Span]:
+    """Neighbours joined as long as their token counts add up to the budget or less."""
+    packed: list[Span] = []
+    filled = 0
+    for (document, start, end), tokens in pieces:
+        if packed and packed[-1][0] == document and filled + tokens <= max_tokens:
+            packed[-1] = (document, packed[-1][1], end)
+            filled += tokens
+        else:
+            packed.append((document, start, end))
+            filled = tokens
+    return packed

@@ -1,0 +1,239 @@
+"""The adapter directory: what loads, what is refused, and what contradicts what."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from ner_batch import adapter
+from ner_batch.task import Task
+
+TASK = Task(name="news", labels={"ORG": {"definition": "an organisation"}, "PER": {}})
+MANIFEST = adapter.AdapterManifest(
+    name="news",
+    format="json",
+    task=TASK,
+    prompt_fingerprint="abc",
+    base_model="tiny",
+    base_fingerprint="123",
+    retrieval="lexical",
+    k=2,
+    scores={"dev_f1": 0.75},
+    versions={"peft": "0"},
+)
+SETTING: dict[str, Any] = {
+    "base_model": "tiny",
+    "base_fingerprint": "123",
+    "format": "json",
+    "task": TASK,
+    "prompt_fingerprint": "abc",
+    "retrieval": "lexical",
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base model (``base``) and a LoRA adapter on it (``adapter``), as transformers and PEFT save them."""
+    root = tmp_path_factory.mktemp("trained")
+    config = Qwen3Config(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+    )
+    torch.manual_seed(0)
+    model = Qwen3ForCausalLM(config)
+    model.save_pretrained(root / "base")
+    get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj"])).save_pretrained(str(root / "adapter"))
+    adapter.save_manifest(root / "adapter", MANIFEST)
+    return root
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the adapter that a test may spoil."""
+    return Path(shutil.copytree(trained / "adapter", tmp_path / "adapter"))
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def one_line(error: pytest.ExceptionInfo[ValueError]) -> str:
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def test_manifest_survives_the_round_trip(folder: Path) -> None:
+    """What PEFT and save_manifest wrote, load gives back; the manifest stays readable by people in any script."""
+    loaded = adapter.load(folder)
+    assert (loaded.name, loaded.rank, loaded.manifest) == ("news", 4, MANIFEST)
+    zh = MANIFEST.model_copy(
+        update={"task": Task(name="简历", language="zh", labels={"ORG": {"definition": "组织机构"}})}
+    )
+    adapter.save_manifest(folder, zh)
+    assert adapter.load(folder).manifest == zh
+    assert "组织机构" in (folder / adapter.MANIFEST).read_text(encoding="utf-8")
+
+
+def test_adapter_from_elsewhere_has_no_manifest(folder: Path) -> None:
+    """Without ner_batch.json an adapter loads under its folder's name and contradicts nothing."""
+    (folder / adapter.MANIFEST).unlink()
+    loaded = adapter.load(folder)
+    assert (loaded.manifest, loaded.name) == (None, "adapter")
+    adapter.check(loaded, **{**SETTING, "format": "mrc"})
+
+
+def test_digest_follows_the_weights(folder: Path) -> None:
+    """One changed weight or a changed alpha is another adapter; a new score or another place is not."""
+    before = adapter.load(folder).digest
+    moved = folder.rename(folder.parent / "moved")
+    adapter.save_manifest(moved, MANIFEST.model_copy(update={"scores": {}}))
+    assert adapter.load(moved).digest == before
+    weights = load_file(moved / adapter.WEIGHTS[0])
+    next(iter(weights.values()))[0, 0] += 1
+    save_file(weights, moved / adapter.WEIGHTS[0])
+    changed = adapter.load(moved).digest
+    edit(moved / adapter.CONFIG, lora_alpha=99)
+    assert len({before, changed, adapter.load(moved).digest}) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"peft_type": "IA3"}, "IA3"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"use_dora": True}, "use_dora"),
+        ({"bias": "all"}, "bias"),
+        ({"rank_pattern": {"q_proj": 8}}, "rank_pattern"),
+        ({"r": 0}, "r is 0"),
+    ],
+)
+def test_unservable_adapters_are_refused(folder: Path, changes: dict[str, Any], said: str) -> None:
+    """What vLLM cannot serve, or would serve wrongly, is refused in one line that names file and field."""
+    edit(folder / adapter.CONFIG, **changes)
+    with pytest.raises(ValueError, match=said) as error:
+        adapter.load(folder)
+    assert adapter.CONFIG in one_line(error)
+
+
+@pytest.mark.parametrize("name", [adapter.CONFIG, adapter.WEIGHTS[0]])
+def test_missing_files_are_named(folder: Path, name: str) -> None:
+    """An adapter without PEFT's config or weights is one line that names the file."""
+    (folder / name).unlink()
+    with pytest.raises(ValueError, match=name) as error:
+        adapter.load(folder)
+    one_line(error)
+
+
+def test_missing_directory_is_one_line(tmp_path: Path) -> None:
+    """A wrong path is named."""
+    with pytest.raises(ValueError, match="no such adapter directory") as error:
+        adapter.load(tmp_path / "nowhere")
+    assert str(tmp_path / "nowhere") in one_line(error)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"name": "x"}', "\ud83d".encode("utf-8", "surrogatepass")])
+def test_broken_manifest_is_one_line(folder: Path, content: str | bytes) -> None:
+    """A torn, empty, incomplete or undecodable manifest is one line that names the file, never a traceback."""
+    (folder / adapter.MANIFEST).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=adapter.MANIFEST) as error:
+        adapter.load(folder)
+    one_line(error)
+
+
+def test_unknown_manifest_field_is_explained(folder: Path) -> None:
+    """A misspelt field is named, with the right spelling."""
+    edit(folder / adapter.MANIFEST, formt="json")
+    with pytest.raises(ValueError, match=r"formt.*format") as error:
+        adapter.load(folder)
+    one_line(error)
+
+
+def test_agreement_passes(folder: Path) -> None:
+    """The run it was trained for is accepted, under whatever path the base model lies today."""
+    adapter.check(adapter.load(folder), **{**SETTING, "base_model": "/elsewhere/tiny"})
+
+
+@pytest.mark.parametrize(
+    ("change", "values"),
+    [
+        ({"base_model": "other", "base_fingerprint": "456"}, ("tiny (123)", "other (456)")),
+        ({"format": "inline"}, ("json", "inline")),
+        ({"task": Task(name="bio", labels=["GENE"])}, ("'news' [ORG, PER]", "'bio' [GENE]")),
+        ({"prompt_fingerprint": "xyz"}, ("abc", "xyz")),
+        ({"retrieval": None}, ("lexical", "none")),
+    ],
+)
+def test_each_contradiction_names_both_values(folder: Path, change: dict[str, Any], values: tuple[str, str]) -> None:
+    """Base, format, task, prompt and retrieval: each alone is an error with what was trained and what is asked."""
+    with pytest.raises(ValueError, match="trained with") as error:
+        adapter.check(adapter.load(folder), **{**SETTING, **change})
+    assert all(value in one_line(error) for value in values)
+
+
+def test_all_contradictions_come_at_once(folder: Path) -> None:
+    """Five things wrong are five lines, each naming the adapter; a task that differs in a definition alone counts."""
+    other = Task(name="news", labels={"ORG": {"definition": "a company"}, "PER": {}})
+    setting = {
+        "base_fingerprint": "4",
+        "format": "mrc",
+        "task": other,
+        "prompt_fingerprint": "x",
+        "retrieval": "random",
+    }
+    with pytest.raises(ValueError, match="trained with") as error:
+        adapter.check(adapter.load(folder), **{**SETTING, **setting})
+    lines = str(error.value).splitlines()
+    assert [line.split(": ")[1] for line in lines] == ["base model", "format", "task", "demonstrations", "prompt"]
+    assert all(line.startswith(str(folder)) for line in lines)
+
+
+def test_model_fingerprint_follows_the_content(trained: Path, tmp_path: Path) -> None:
+    """A copy elsewhere is the same model; one changed layer in the middle, or another chat template, is another."""
+    copy = Path(shutil.copytree(trained / "base", tmp_path / "copy"))
+    prints = [adapter.model_fingerprint(str(trained / "base")), adapter.model_fingerprint(str(copy))]
+    assert prints[0] == prints[1]
+    weights = load_file(copy / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"] += 1
+    save_file(weights, copy / "model.safetensors")
+    prints.append(adapter.model_fingerprint(str(copy)))
+    (copy / "chat_template.jinja").write_text("{{ messages }}")
+    prints.append(adapter.model_fingerprint(str(copy)))
+    assert len(set(prints)) == 3
+
+
+def test_model_fingerprint_samples_large_files(tmp_path: Path) -> None:
+    """A matrix changed in the middle of a large file is seen, though the file is not read whole."""
+    (tmp_path / "config.json").write_text("{}")
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.truncate(2 << 30)  # sparse: takes no disk
+    before = adapter.model_fingerprint(str(tmp_path))
+    with (tmp_path / "model.safetensors").open("rb+") as file:
+        file.seek(1 << 30)
+        file.write(b"\1" * (40 << 20))
+    assert adapter.model_fingerprint(str(tmp_path)) != before
+
+
+def test_model_fingerprint_of_a_hub_name() -> None:
+    """A hub model is its name and revision."""
+    assert adapter.model_fingerprint("org/model") == "org/model@main"
+    assert adapter.model_fingerprint("org/model", "1a2b") == "org/model@1a2b"
+
+
+@pytest.mark.parametrize("path", ["nowhere", "."])
+def test_model_fingerprint_of_no_model(tmp_path: Path, path: str) -> None:
+    """A path that does not exist, or holds no model, is one line that names it."""
+    with pytest.raises(ValueError, match="model folder") as error:
+        adapter.model_fingerprint(str(tmp_path / path))
+    assert str(tmp_path) in one_line(error)

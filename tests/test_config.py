@@ -1,0 +1,97 @@
+"""Configs: strict, all problems at once, secrets kept out of dumps."""
+
+import pytest
+
+from ner_batch import config
+from ner_batch.config import Config, ExtractConfig, dump, load
+
+MINIMAL = """
+input: {path: in}
+output: {path: out}
+engine: {model: some/model}
+task: task.yaml
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(text):
+        path = tmp_path / "job.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_minimal_config_loads_with_defaults(file):
+    """What is not written has its default; the value is frozen."""
+    loaded = load(ExtractConfig, file(MINIMAL))
+    assert loaded.job.unit_rows == 2000
+    assert loaded.decoding == "auto"
+    with pytest.raises(ValueError, match="frozen"):
+        loaded.task = "other"
+
+
+def test_overrides_are_yaml_values_at_any_depth(file):
+    """`a.b=c` sets numbers, lists, nulls and sections that the file does not have."""
+    overrides = ["job.unit_rows=7", "output.keep=[id, text]", "retrieval.index=null", "windows.max_tokens=64"]
+    loaded = load(ExtractConfig, file(MINIMAL), overrides)
+    assert (loaded.job.unit_rows, loaded.output.keep, loaded.retrieval.index) == (7, ("id", "text"), None)
+    assert loaded.windows.max_tokens == 64
+
+
+def test_every_problem_is_reported_at_once_with_did_you_mean(file):
+    """Unknown keys, wrong types, missing sections and broken overrides come together, each on a line with its field."""
+    path = file("input: {path: in, text_colum: t}\nengine: {model: m, max_modellen: 4}\njob: {unit_rows: 0}\n")
+    with pytest.raises(ValueError) as caught:
+        load(ExtractConfig, path, ["nonsense", "job.replicas=many"])
+    lines = str(caught.value).splitlines()
+    assert all(line.startswith(f"{path}: ") for line in lines)
+    text = "\n".join(lines)
+    assert "input.text_colum: unknown field (did you mean text_column?)" in text
+    assert "engine.max_modellen: unknown field (did you mean max_model_len?)" in text
+    assert "output: missing" in text
+    assert "job.unit_rows: " in text
+    assert "job.replicas: " in text
+    assert "'nonsense'" in text
+    assert len(lines) == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("a: [", "not YAML"), ("- 1\n", "expected `key: value` lines"), ("", "expected `key: value` lines")],
+)
+def test_files_that_are_no_mapping(file, text, words):
+    """A broken file is one line that names it."""
+    with pytest.raises(ValueError, match=words) as caught:
+        load(ExtractConfig, file(text))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_missing_file(tmp_path):
+    """So is a missing one."""
+    with pytest.raises(ValueError, match=r"nowhere\.yaml: no such file"):
+        load(ExtractConfig, tmp_path / "nowhere.yaml")
+
+
+def test_secrets_are_never_dumped(file):
+    """Credentials in URIs and in engine.extra are replaced; counts of tokens are not credentials."""
+    secrets = ["input.path=s3://KEY:SECRET@bucket/x", "engine.extra={hf_token: SECRET, max_num_batched_tokens: 5}"]
+    dumped = dump(load(ExtractConfig, file(MINIMAL), secrets))
+    assert "SECRET" not in str(dumped)
+    assert dumped["input"]["path"] == "s3://***@bucket/x"
+    assert dumped["engine"]["extra"] == {"hf_token": "***", "max_num_batched_tokens": 5}
+    assert dumped["windows"]["max_tokens"] == 512
+
+
+def test_every_field_says_what_it_is():
+    """Configs are read by people: a field without a line about it is a defect (sections speak for themselves)."""
+    sections = [kind for kind in vars(config).values() if isinstance(kind, type) and issubclass(kind, Config)]
+    assert len(sections) >= 9
+    undocumented = {
+        f"{section.__name__}.{name}"
+        for section in sections
+        for name, field in section.model_fields.items()
+        if not field.description and not (isinstance(field.annotation, type) and issubclass(field.annotation, Config))
+    }
+    assert undocumented == set()

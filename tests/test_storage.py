@@ -1,0 +1,384 @@
+"""Storage: what is visible is whole, on a disk and in S3, whatever kills the writer; wrong places are said at once."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from s3_server import BUCKET, point_at, s3_server
+
+from ner_batch import storage
+
+S3 = f"s3://{BUCKET}"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[str, Any]]:
+    with s3_server() as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The server's own view of the bucket, emptied, with the environment pointing at it."""
+    endpoint, client = server
+    point_at(monkeypatch, endpoint)
+    for item in client.list_objects_v2(Bucket=BUCKET).get("Contents", []):
+        client.delete_object(Bucket=BUCKET, Key=item["Key"])
+    return client
+
+
+def keys(client: Any) -> list[str]:
+    return [item["Key"] for item in client.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
+
+
+@pytest.fixture(params=["local", "file", "s3"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A folder of each kind; every test that takes it must hold on all of them."""
+    if request.param == "s3":
+        request.getfixturevalue("client")
+        return f"{S3}/a folder/out"
+    return (tmp_path / "a folder").as_uri() if request.param == "file" else str(tmp_path / "a folder")
+
+
+def test_what_is_written_is_read_back(root: str) -> None:
+    """Bytes, JSON and tables come back as they went in, replace what was there, and are listed by name and size."""
+    uri = storage.join(root, "deep/x.bin")
+    assert not storage.exists(uri)
+    storage.write_bytes(uri, b"old and longer")
+    storage.write_bytes(uri, b"new")
+    storage.write_json(storage.join(root, "m.json"), {"名": [1, None]})
+    assert storage.exists(uri)
+    assert storage.read_bytes(uri) == b"new"
+    assert storage.read_json(storage.join(root, "m.json")) == {"名": [1, None]}
+    assert next((file.name, file.size) for file in storage.list_files(root)) == ("deep/x.bin", 3)
+    assert [storage.read_bytes(file.uri)[:1] for file in storage.list_files(root)] == [b"n", b"{"]
+    storage.remove(uri)
+    storage.remove(uri)
+    assert [file.name for file in storage.list_files(root)] == ["m.json"]
+
+
+def test_tables_keep_their_schema_and_gain_metadata(root: str) -> None:
+    """Field and schema metadata, dictionaries and large strings survive; the added keys stand beside the old."""
+    schema = pa.schema(
+        [
+            pa.field("t", pa.large_string(), metadata={"k": "v"}),
+            pa.field("d", pa.dictionary(pa.int32(), pa.string())),
+            pa.field("n", pa.list_(pa.struct([("a", pa.int8())]))),
+        ],
+        metadata={"old": "1"},
+    )
+    table = pa.Table.from_pylist([{"t": "x", "d": "y", "n": [{"a": 1}]}], schema=schema)
+    uri = storage.join(root, "t.parquet")
+    storage.write_table(uri, table, {"run": "né"})
+    back = pq.read_table(pa.BufferReader(storage.read_bytes(uri)))
+    assert back.equals(table)
+    assert back.schema.metadata == {b"old": b"1", b"run": "né".encode()}
+    assert back.schema.field("t").metadata[b"k"] == b"v"
+
+
+def test_a_missing_folder_is_empty_and_a_missing_file_is_an_error(root: str) -> None:
+    """Listing a folder that is not there gives nothing; reading a file that is not there names it."""
+    assert storage.list_files(storage.join(root, "nowhere")) == []
+    with pytest.raises(ValueError, match=r"nowhere\.json"):
+        storage.read_json(storage.join(root, "nowhere.json"))
+    storage.write_bytes(storage.join(root, "bad.json"), b"{")
+    with pytest.raises(ValueError, match=r"bad\.json: not JSON"):
+        storage.read_json(storage.join(root, "bad.json"))
+
+
+def test_only_our_temporaries_are_removed(root: str) -> None:
+    """Half-written files of killed runs go; hidden files of others, and finished files, stay."""
+    for name in (f"{storage.TEMPORARY_PREFIX}1", f"deep/{storage.TEMPORARY_PREFIX}2", ".keep", "_tmp", "x.parquet"):
+        storage.write_bytes(storage.join(root, name), b"1")
+    assert storage.remove_stale_temporaries(root) == 2
+    assert [file.name for file in storage.list_files(root)] == [".keep", "_tmp", "x.parquet"]
+
+
+def test_check_writable_leaves_nothing(root: str) -> None:
+    """The probe of an output folder is gone afterwards."""
+    storage.check_writable(root)
+    assert storage.list_files(root) == []
+
+
+def test_relative_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A URI handed to another process means the same file there."""
+    monkeypatch.chdir(tmp_path)
+    assert storage.absolute("a/../b") == str(tmp_path / "b")
+    assert storage.absolute(f"file://{tmp_path}/x%20y") == f"{tmp_path}/x y"
+
+
+@pytest.mark.parametrize("uri", ["gs://bucket/x", "s3://", "http://host/x"])
+def test_an_unknown_scheme_is_refused(uri: str) -> None:
+    """One line that says what a place may look like."""
+    with pytest.raises(ValueError, match=r"local path, file:///path or s3://bucket/key"):
+        storage.list_files(uri)
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    """A file where a folder should be: one line naming the folder."""
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match=r"/file/out: .*check the path") as error:
+        storage.check_writable(str(tmp_path / "file" / "out"))
+    assert "\n" not in str(error.value)
+
+
+WRITER = """
+import sys, pyarrow as pa, pyarrow.parquet as pq
+from ner_batch import storage
+whole = []
+for rows in (1, 200_000, 500_000):
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"n": range(rows)}).replace_schema_metadata({"rows": str(rows)}), sink)
+    whole.append(sink.getvalue())
+while True:
+    for n in range(15):
+        storage.write_bytes(storage.join(sys.argv[1], f"{n % 5}.parquet"), whole[n % 3])
+        print(n, flush=True)
+"""
+
+
+def killed_after(seconds: float, script: str, *arguments: str) -> None:
+    """Run a Python script, wait for its first line, and SIGKILL it ``seconds`` later."""
+    process = subprocess.Popen([sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        time.sleep(seconds)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout and process.stdout.close()
+
+
+def test_kill_9_never_leaves_a_torn_file(tmp_path: Path) -> None:
+    """A writer killed 20 times at odd moments: every visible file is whole; what is left over is hidden and removable."""
+    left_over = 0
+    for round_ in range(20):
+        killed_after(0.002 * round_, WRITER, str(tmp_path))
+        files = [file for file in storage.list_files(str(tmp_path)) if not file.name.startswith(".")]
+        assert files
+        for file in files:
+            table = pq.read_table(file.uri)
+            assert table["n"].to_numpy().tolist() == list(range(int(table.schema.metadata[b"rows"])))
+        left_over += storage.remove_stale_temporaries(str(tmp_path))
+        assert all(file.name.endswith(".parquet") for file in storage.list_files(str(tmp_path)))
+    assert left_over > 0, "no kill hit a write: the test shows nothing"
+
+
+def test_a_full_disk_leaves_no_temporary(tmp_path: Path) -> None:
+    """A write that fails half way (here: a file size limit) raises OSError and cleans up; the old file stays."""
+    script = (
+        "import resource, signal, sys\nfrom ner_batch import storage\n"
+        "storage.write_bytes(sys.argv[1], b'old')\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try: storage.write_bytes(sys.argv[1], b'x' * 5000)\nexcept OSError: sys.exit(7)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(tmp_path / "f")], check=False).returncode == 7
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("f", b"old")]
+
+
+def test_s3_small_files_are_one_request(client: Any, server: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small file is one PUT; a large one becomes visible with the last request only."""
+    with proxy(server[0]) as (endpoint, log, _):
+        point_at(monkeypatch, endpoint)
+        storage.exists(f"{S3}/warm")
+        log.clear()
+        storage.write_bytes(f"{S3}/small", b"1" * 1000)
+        assert [method for method, _ in log] == ["PUT"]
+        log.clear()
+        storage.write_bytes(f"{S3}/large", b"1" * 21_000_000)
+        assert log[0][0] == log[-1][0] == "POST"
+        assert client.head_object(Bucket=BUCKET, Key="large")["ContentLength"] == 21_000_000
+
+
+@pytest.mark.slow
+def test_s3_a_failed_part_leaves_nothing_visible(
+    client: Any, server: tuple[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server refuses one part of a multipart upload for good: OSError, and no torn object, also after the stream
+    object is gone (its destructor may not complete the upload)."""
+    with proxy(server[0]) as (endpoint, log, fail):
+        point_at(monkeypatch, endpoint)
+        fail.append("partNumber=2")
+        with pytest.raises(OSError, match="UploadPart"):
+            storage.write_bytes(f"{S3}/torn", b"1" * 25_000_000)
+        gc.collect()
+        assert any("partNumber=1" in path for _, path in log)
+        assert not any(method == "POST" and "uploadId=" in path for method, path in log), "completed without a part"
+        assert keys(client) == []
+
+
+S3_WRITER = """
+import sys
+from ner_batch import storage
+storage.write_bytes(sys.argv[1] + "/whole", b"1" * 100)
+print("started", flush=True)
+while True:
+    storage.write_bytes(sys.argv[1] + "/large", b"1" * 40_000_000)
+"""
+
+
+@pytest.mark.parametrize("seconds", [0.02, 0.15, 0.4])
+def test_s3_kill_9_during_an_upload_leaves_nothing_torn(client: Any, seconds: float) -> None:
+    """A killed multipart upload is invisible: there is the whole object or none, and the listing agrees."""
+    killed_after(seconds, S3_WRITER, S3)
+    found = {file.name: file.size for file in storage.list_files(S3)}
+    assert found in ({"whole": 100}, {"whole": 100, "large": 40_000_000})
+    assert sorted(found) == sorted(keys(client))
+
+
+def test_s3_endpoint_url_s3_wins(client: Any, server: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service's own variable goes before the general one, as in Amazon's tools."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"{server[0]}/")
+    storage.write_bytes(f"{S3}/x", b"1")
+    assert keys(client) == ["x"]
+
+
+def test_s3_without_credentials_is_anonymous(
+    client: Any, server: tuple[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A public object is read with no credentials at all; a private one is an access error."""
+    client.put_object(Bucket=BUCKET, Key="public", Body=b"1", ACL="public-read")
+    client.put_object(Bucket=BUCKET, Key="private", Body=b"1")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server[0].replace("127.0.0.1", "localhost"))  # a client of its own
+    assert storage.read_bytes(f"{S3}/public") == b"1"
+    with pytest.raises(OSError, match="ACCESS_DENIED"):
+        storage.read_bytes(f"{S3}/private")
+
+
+def test_s3_a_missing_bucket_is_one_line(client: Any) -> None:
+    """Known before any work, with the remedy."""
+    with pytest.raises(ValueError, match=r"^s3://nobucket: no such bucket; check the bucket, .*AWS_REGION.*$"):
+        storage.list_files("s3://nobucket/x")
+
+
+def silent_endpoint() -> tuple[str, socket.socket]:
+    """A server that accepts connections and never answers."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    return f"http://127.0.0.1:{listener.getsockname()[1]}", listener
+
+
+def full_endpoint() -> tuple[str, list[socket.socket]]:
+    """A server whose queue of connections is full, so that connecting hangs as behind a firewall that drops packets."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=0)
+    waiting = [socket.socket() for _ in range(3)]
+    for one in waiting:
+        one.setblocking(False)
+        one.connect_ex(listener.getsockname())
+    return f"http://127.0.0.1:{listener.getsockname()[1]}", [listener, *waiting]
+
+
+def refusing_endpoint() -> tuple[str, None]:
+    return "http://127.0.0.1:1", None
+
+
+@pytest.mark.parametrize("endpoint", [refusing_endpoint, full_endpoint, silent_endpoint])
+def test_s3_a_wrong_endpoint_fails_fast(
+    endpoint: Callable[[], tuple[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody there, packets dropped, or no answer: one line with the remedy, in less than 15 seconds."""
+    url, keep = endpoint()
+    point_at(monkeypatch, url)
+    started = time.monotonic()
+    with pytest.raises(ValueError, match=r"^s3://texts: .*AWS_ENDPOINT_URL") as error:
+        storage.list_files(f"{S3}/x")
+    assert time.monotonic() - started < 15
+    assert "\n" not in str(error.value)
+    del keep
+
+
+class proxy:
+    """A forwarding HTTP server that logs requests and answers 500 to those whose path contains a marked string."""
+
+    def __init__(self, target: str) -> None:
+        log: list[tuple[str, str]] = []
+        fail: list[str] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def forward(self) -> None:
+                body = read_body(self)
+                log.append((self.command, self.path))
+                if any(mark in self.path for mark in fail):
+                    reply(self, 500, {}, b"")
+                    return
+                reply(self, *ask(self.command, target + self.path, self.headers, body))
+
+            do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = forward
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.view = (f"http://127.0.0.1:{self.server.server_port}", log, fail)
+
+    def __enter__(self) -> tuple[str, list[tuple[str, str]], list[str]]:
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self.view
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def read_body(request: BaseHTTPRequestHandler) -> bytes:
+    if request.headers.get("Transfer-Encoding") != "chunked":
+        return request.rfile.read(int(request.headers.get("Content-Length") or 0))
+    body = b""
+    while size := int(request.rfile.readline().split(b";")[0], 16):
+        body += request.rfile.read(size)
+        request.rfile.readline()
+    request.rfile.readline()
+    return body
+
+
+def ask(method: str, url: str, headers: Any, body: bytes) -> tuple[int, dict[str, str], bytes]:
+    kept = {k: v for k, v in headers.items() if k.lower() not in ("host", "expect", "transfer-encoding")}
+    request = urllib.request.Request(url, data=body or None, headers=kept, method=method)
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status, dict(answer.headers), answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, dict(error.headers), error.read()
+
+
+def reply(request: BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes) -> None:
+    request.send_response(status)
+    length = headers.get("Content-Length", "0") if request.command == "HEAD" else str(len(body))
+    for name, value in headers.items():
+        if name.lower() not in ("content-length", "connection", "transfer-encoding"):
+            request.send_header(name, value)
+    request.send_header("Content-Length", length)
+    request.end_headers()
+    request.wfile.write(body)
+
+
+def test_permission_denied_is_one_line(tmp_path: Path) -> None:
+    """A folder that may not be read (skipped for root, who may)."""
+    if os.geteuid() == 0:
+        pytest.skip("root may read everything")
+    (tmp_path / "closed").mkdir(mode=0)
+    with pytest.raises(ValueError, match=r"closed: .*permissions"):
+        storage.list_files(str(tmp_path / "closed"))
