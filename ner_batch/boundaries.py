@@ -15,16 +15,17 @@ import regex
 _JOINED = (
     r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\p{Arabic}\p{Hebrew}ーｰ"
 )
-_LETTER = rf"[[\p{{L}}\p{{N}}_]--[{_JOINED}]--\p{{Extended_Pictographic}}||\p{{Nd}}]"
+_PREFIX = r"\p{GCB=Prepend}"
+_LETTER = rf"[[\p{{L}}\p{{N}}_]--[{_JOINED}]--\p{{Extended_Pictographic}}--{_PREFIX}||\p{{Nd}}]"
 _MARK = r"\p{GCB=Extend}\p{GCB=SpacingMark}\p{GCB=ZWJ}"
-_WORD = rf"{_LETTER}[{_LETTER}||[{_MARK}]]*+"
+_WORD = rf"{_PREFIX}*+{_LETTER}(?:[{_LETTER}||[{_MARK}]]|{_PREFIX}++{_LETTER})*+"
 _INVISIBLE_HYPHEN = r"[\u00AD\u2060]"
 # A cluster of several code points shows in its first two; `\X` alone tries every character and takes 1.5 times as long.
-_LONG_CLUSTER = rf"(?=.[{_MARK}\p{{GCB=V}}\p{{GCB=T}}]|[\p{{GCB=L}}\p{{GCB=RI}}\p{{GCB=Prepend}}\r])\X"
+_LONG_CLUSTER = rf"(?=.[{_MARK}\p{{GCB=V}}\p{{GCB=T}}]|[\p{{GCB=L}}\p{{GCB=RI}}{_PREFIX}\r])\X"
 _UNBROKEN = regex.compile(rf"{_WORD}(?:{_INVISIBLE_HYPHEN}++{_WORD})*+|{_LONG_CLUSTER}", regex.VERSION1 | regex.DOTALL)
 _LETTERS = regex.compile(_LETTER, regex.VERSION1)
 _SPECIAL = regex.compile(
-    rf"[{_MARK}\p{{GCB=L}}\p{{GCB=V}}\p{{GCB=T}}\p{{GCB=RI}}\p{{GCB=Prepend}}\r]|{_INVISIBLE_HYPHEN}", regex.VERSION1
+    rf"[{_MARK}\p{{GCB=L}}\p{{GCB=V}}\p{{GCB=T}}\p{{GCB=RI}}{_PREFIX}\r]|{_INVISIBLE_HYPHEN}", regex.VERSION1
 )
 _OTHER, _A_LETTER, _MAY_JOIN = range(3)
 

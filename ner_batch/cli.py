@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, NoReturn, TypeVar
 
 import click
 import typer
@@ -19,6 +19,7 @@ from rich.console import Console
 
 from ner_batch import config as configs
 from ner_batch.config import ExtractConfig, IndexConfig
+from ner_batch.data import JobError
 
 WRONG_INPUT, INTERRUPTED = 2, 130
 
@@ -60,14 +61,10 @@ def extract(
     from ner_batch.extract import dryrun, job, plan
 
     work = checked(lambda: job.resume(plan.prepare(config, limit), retry=retry))
-    try:
-        if dry_run:
-            dryrun.dry_run(work, console)
-        else:
-            raise typer.Exit(job.run(work, console))
-    except job.JobError as error:
-        errors.print(f"error: {error}", markup=False)
-        raise typer.Exit(1) from None
+    if dry_run:
+        dryrun.dry_run(work, console)
+    else:
+        raise typer.Exit(job.run(work, console))
 
 
 @app.command()
@@ -103,14 +100,22 @@ def _options(
     pass
 
 
-def main() -> None:
-    """Run the command line. SIGTERM is taken like Ctrl-C: state is saved, exit code 130."""
+def guarded(run: Callable[[], int | None]) -> NoReturn:
+    """Run to the end and leave with the exit code. SIGTERM is taken like Ctrl-C: state is saved, exit code 130."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        sys.exit(run() or 0)
     except click.ClickException as wrong_usage:
         wrong_usage.show()
         sys.exit(wrong_usage.exit_code)
+    except JobError as error:
+        errors.print(f"error: {error}", markup=False)
+        sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
         errors.print("interrupted; finished units are saved, the same command goes on from here")
         sys.exit(INTERRUPTED)
+
+
+def main() -> NoReturn:
+    """Run the command line."""
+    guarded(lambda: app(standalone_mode=False))

@@ -15,6 +15,10 @@ import pyarrow as pa
 OFFSET_UNIT = "codepoint"
 
 
+class JobError(RuntimeError):
+    """A job cannot go on; the message is one line for a person. What is finished stays finished."""
+
+
 class Message(TypedDict):
     """One chat turn, in the form chat templates understand. ``role`` is system, user or assistant."""
 

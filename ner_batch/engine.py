@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import multiprocessing
 import os
 import queue
 import threading
@@ -14,6 +15,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from ner_batch.chat import load_tokenizer
@@ -68,11 +70,11 @@ class Engine:
         self._dead: str | None = None
         self._progress = time.monotonic()
         self._ended = threading.Event()
-        started: Future[None] = Future()
+        started: Future[list[BaseProcess]] = Future()
         args = (stop_token_ids, adapters, started)
         threading.Thread(target=self._run, args=args, name="vllm-step", daemon=True).start()
-        started.result()
-        threading.Thread(target=self._watch, name="vllm-watchdog", daemon=True).start()
+        processes = started.result()
+        threading.Thread(target=self._watch, args=(processes,), name="vllm-watchdog", daemon=True).start()
 
     async def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """The completions of some requests, in their order. Calls overlap freely, from any event loop.
@@ -100,7 +102,7 @@ class Engine:
         self._queue.put(None)
         self._ended.wait(_CLOSE_SECONDS)
 
-    def _run(self, stop_token_ids: Sequence[int], adapters: bool, started: Future[None]) -> None:
+    def _run(self, stop_token_ids: Sequence[int], adapters: bool, started: Future[list[BaseProcess]]) -> None:
         """The thread's life: start vLLM, drive it until it is closed or dies, shut it down."""
         try:
             vllm = _Vllm(self._config, stop_token_ids, adapters)
@@ -110,7 +112,7 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - whatever it was, the caller must hear of it
             started.set_exception(EngineDead(f"vLLM did not start: {_line(error)}"))
             return
-        started.set_result(None)
+        started.set_result(vllm.processes)
         try:
             while self._admit(vllm):
                 for key, completion in vllm.step():
@@ -160,12 +162,19 @@ class Engine:
         for batch in batches:
             batch.fail(EngineDead(cause))
 
-    def _watch(self) -> None:
-        """Declare the engine dead when it has work and returns nothing for ``stall_seconds``."""
+    def _watch(self, processes: Sequence[BaseProcess]) -> None:
+        """Declare the engine dead when a process of it is, or when it has work and returns nothing for too long.
+
+        vLLM's ``step`` waits for ever on a core that was killed from outside (by the kernel, out of memory, say).
+        """
         limit = self._config.stall_seconds
-        while not self._ended.wait(min(limit / 4, 10.0)):
-            if self._in_flight and time.monotonic() - self._progress > limit:
+        while not self._ended.wait(min(limit / 4, 1.0)):
+            lost = next((p for p in processes if not p.is_alive()), None)
+            if lost is not None:
+                self._die(f"vLLM died: its process {lost.name} ended with code {lost.exitcode}")
+            elif self._in_flight and time.monotonic() - self._progress > limit:
                 self._die(f"vLLM returned nothing for {limit:g} s with {len(self._in_flight)} requests in flight")
+            if self._dead is not None:
                 return
 
 
@@ -234,7 +243,9 @@ class _Vllm:
             known = EngineArgs(**args | config.extra)
         except TypeError as error:
             raise ValueError(f"engine.extra: {_line(error)}") from error
+        before = set(multiprocessing.active_children())
         self._engine = LLMEngine.from_engine_args(known)
+        self.processes = [p for p in multiprocessing.active_children() if p not in before]
 
     def add(self, key: str, request: Request) -> None:
         """Hand over one request. Raises :class:`_RejectedError` where only this request is wrong."""

@@ -56,7 +56,7 @@ class Folded:
 
 
 def fold(source: str) -> Folded:
-    """The normalised form of ``source``; 0.3 ms for 10,000 characters, up to ten times that if most of them change."""
+    """The normalised form of ``source``; 0.6 to 4 ms for 10,000 characters, by how many of them change length."""
     visible, kept = _without(_INVISIBLE, source)
     cased = _fold_case(_replaced(visible, _ONE_TO_ONE))
     text, places = _without(_IDLE_SPACE, cased.text)

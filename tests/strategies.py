@@ -83,7 +83,7 @@ pieces = st.sampled_from(PIECES)
 
 
 def _visible(text: str) -> bool:
-    return not text.isspace() and text.isprintable() | any(c.isalnum() for c in text)
+    return not text.isspace() and (text.isprintable() or any(c.isalnum() for c in text))
 
 
 texts = st.one_of(

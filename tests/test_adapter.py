@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from ner_batch import adapter
-from ner_batch.task import Task
+from ner_batch.task import Label, Task
 
-TASK = Task(name="news", labels={"ORG": {"definition": "an organisation"}, "PER": {}})
+TASK = Task(name="news", labels={"ORG": Label(definition="an organisation"), "PER": Label()})
 MANIFEST = adapter.AdapterManifest(
     name="news",
     format="json",
@@ -79,7 +79,7 @@ def test_manifest_survives_the_round_trip(folder: Path) -> None:
     loaded = adapter.load(folder)
     assert (loaded.name, loaded.rank, loaded.manifest) == ("news", 4, MANIFEST)
     zh = MANIFEST.model_copy(
-        update={"task": Task(name="简历", language="zh", labels={"ORG": {"definition": "组织机构"}})}
+        update={"task": Task(name="简历", language="zh", labels={"ORG": Label(definition="组织机构")})}
     )
     adapter.save_manifest(folder, zh)
     assert adapter.load(folder).manifest == zh
@@ -170,7 +170,7 @@ def test_agreement_passes(folder: Path) -> None:
     [
         ({"base_model": "other", "base_fingerprint": "456"}, ("tiny (123)", "other (456)")),
         ({"format": "inline"}, ("json", "inline")),
-        ({"task": Task(name="bio", labels=["GENE"])}, ("'news' [ORG, PER]", "'bio' [GENE]")),
+        ({"task": Task(name="bio", labels={"GENE": Label()})}, ("'news' [ORG, PER]", "'bio' [GENE]")),
         ({"prompt_fingerprint": "xyz"}, ("abc", "xyz")),
         ({"retrieval": None}, ("lexical", "none")),
     ],
@@ -184,7 +184,7 @@ def test_each_contradiction_names_both_values(folder: Path, change: dict[str, An
 
 def test_all_contradictions_come_at_once(folder: Path) -> None:
     """Five things wrong are five lines, each naming the adapter; a task that differs in a definition alone counts."""
-    other = Task(name="news", labels={"ORG": {"definition": "a company"}, "PER": {}})
+    other = Task(name="news", labels={"ORG": Label(definition="a company"), "PER": Label()})
     setting = {
         "base_fingerprint": "4",
         "format": "mrc",

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -77,7 +81,7 @@ def test_more_requests_than_fit_at_once(start_engine: Callable[..., Engine], ran
     assert together[5] == generate(engine, [Request(ids[5], 9)])[0]
 
 
-def test_a_rejected_request_hurts_no_other(random_engine: Engine, random_model: str, tmp_path: object) -> None:
+def test_a_rejected_request_hurts_no_other(random_engine: Engine, random_model: str, tmp_path: Path) -> None:
     """A wrong grammar, a prompt that is too long, an empty one, a missing adapter: one-line errors; the rest is answered."""
     good = Request(prompts(random_model, TEXTS[:1])[0], 8)
     bad = [
@@ -139,7 +143,7 @@ def constrained(model: str, chosen: formats.Format, text: str, labels: Sequence[
 @pytest.fixture(scope="module")
 def long_engine(random_model: str, start_engine: Callable[..., Engine]) -> Engine:
     """The random model with room for windows of 8,000 characters."""
-    return start_engine(random_model, max_model_len=16_384, max_num_batched_tokens=4096)
+    return start_engine(random_model, max_model_len=16_384, max_num_batched_tokens=4096, max_num_seqs=64)
 
 
 @pytest.mark.parametrize("name", formats.NAMES)
@@ -149,17 +153,19 @@ def test_a_random_model_names_nothing_outside_the_source(long_engine: Engine, ra
     groups = chosen.groups(TASK)
     asked = [(HOSTILE[i % len(HOSTILE)], groups[i // len(HOSTILE) % len(groups)]) for i in range(200)]
     requests = [constrained(random_model, chosen, text, labels) for text, labels in asked]
-    found = generate(long_engine, [r for r in requests if r is not None])
+    found = generate(long_engine, [replace(r, max_tokens=min(r.max_tokens, 120)) for r in requests if r is not None])
     assert len(found) == 200
-    entities = 0
+    entities = finished = 0
     for (text, labels), completion in zip(asked, found, strict=True):
         assert completion.finish_reason in ("stop", "length"), completion
         parsed = chosen.parse(completion.text, text, labels, TASK)
         assert all(text[e.start : e.end] == e.text and e.type in labels for e in parsed.entities)
         if completion.finish_reason == "stop":
+            finished += 1
             assert (parsed.status, parsed.ungrounded, parsed.faithful) == (Status.OK, (), True), (text, completion)
         entities += len(parsed.entities)
     assert entities > 50
+    assert finished > 50
 
 
 @pytest.mark.parametrize("name", formats.NAMES)
@@ -222,6 +228,44 @@ def test_a_closed_engine_is_dead(random_model: str) -> None:
         asyncio.run(close_meanwhile())
     with pytest.raises(EngineDead, match="closed"):
         generate(engine, [Request([5], 1)])
+
+
+KILLED = """
+import asyncio, os, psutil, sys
+from ner_batch.config import EngineConfig
+from ner_batch.engine import Engine, EngineDead, Request
+
+async def main(engine):
+    waiting = asyncio.ensure_future(engine.generate([Request([5] * 20, 900)] * 8))
+    await asyncio.sleep(0.3)
+    for process in psutil.Process().children(recursive=True):
+        process.kill()
+    for attempt in (waiting, engine.generate([Request([5], 1)])):
+        try:
+            await asyncio.wait_for(attempt, 60)
+        except EngineDead as error:
+            print("dead:", error)
+
+if __name__ == "__main__":
+    engine = Engine(EngineConfig(model=sys.argv[1], max_model_len=1024, cpu_kv_cache_gib=1, enforce_eager=True, in_process=False))
+    print(asyncio.run(engine.generate([Request([5, 6], 3)]))[0].completion_tokens, "tokens")
+    asyncio.run(main(engine))
+    os._exit(0)
+"""
+
+
+@pytest.mark.slow
+def test_killing_the_core_process_kills_the_engine(random_model: str, tmp_path: Path) -> None:
+    """With vLLM's core in a process of its own: it answers; killed, it makes every caller hear EngineDead."""
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    env = {k: v for k, v in os.environ.items() if k != "VLLM_ENABLE_V1_MULTIPROCESSING"}
+    env["PYTHONPATH"] = str(Path(__file__).parent.parent)
+    done = subprocess.run(
+        [sys.executable, script, random_model], env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("dead:", "3 tokens"))]
+    assert [line.split(":")[0] for line in lines] == ["3 tokens", "dead", "dead"], done.stderr[-2000:]
 
 
 def test_engine_dead_pickles() -> None:

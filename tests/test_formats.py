@@ -166,6 +166,15 @@ def test_marks_have_places(name: str) -> None:
     assert said(load(name), text, entities) == sorted(entities)
 
 
+@pytest.mark.parametrize("answer", ["Ohio and @@Ohio##, Ohio", "\n Ohio and @@Ohio##, Ohio", "Ohio and @@Ohio##,"])
+def test_copies_keep_places(answer: str) -> None:
+    """Space before a copy, or a copy that breaks off, does not move its marks to another occurrence."""
+    text = "Ohio and Ohio, Ohio"
+    assert load("gpt-ner").parse(answer, text, ("LOC",), TASK).entities == (entity(text, "Ohio", nth=1),)
+    indented = load("gpt-ner").parse(answer, "  " + text, ("LOC",), TASK)
+    assert [e.start for e in indented.entities] == [11]
+
+
 @pytest.mark.parametrize(
     ("name", "labels", "answer"),
     [

@@ -1,1 +1,1 @@
-"""The demo: a synthetic corpus, a tiny base model that really reads, an adapter for it, and the recipes of all three."""
+"""The demo: a synthetic corpus, a tiny base model that really reads, an adapter for it, and all their recipes."""

@@ -1,7 +1,8 @@
 """The synthetic gold set: sentences in English and Chinese whose every name is made up, with exact spans.
 
-Test surfaces never occur in the training split and half of the test sentences follow patterns that never occur there, so a model
-that learnt names or patterns by heart scores badly on it. Everything follows from ``Gold.seed``; no file is read.
+Test surfaces never occur in the training split and half of the test sentences follow patterns that never occur
+there, so a model that learnt names or patterns by heart scores badly on it. Everything follows from
+``Gold.seed``; no file is read.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ner_batch.data import Entity, Example, examples_table
-from ner_batch.demo import lexicon, patterns
+from ner_batch.demo import hostile, lexicon, patterns
 
 LANGUAGES = ("en", "zh")
 _SLOT = re.compile(r"\{([A-Za-z])(\d?)\}")
@@ -24,18 +26,33 @@ _FULL_WIDTH = str.maketrans(",;!", "\uff0c\uff1b\uff01")
 
 @dataclass(frozen=True, slots=True)
 class Gold:
-    """How much is generated. ``paragraphs`` and ``empty`` are shares of the texts; a paragraph has 2 to ``longest`` sentences."""
+    """How much is generated: ``paragraphs`` (2 to ``longest`` sentences) and ``empty`` sentences are shares."""
 
     train: int = 4000
     dev: int = 300
     test: int = 600
     seed: int = 20260
-    paragraphs: float = 0.2
-    longest: int = 4
+    paragraphs: float = 0.25
+    longest: int = 6
     empty: float = 0.1
 
 
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """The raw-text corpus: ``long`` documents of ``characters`` each, one of ``huge`` characters with few names.
+
+    As it stands: 267 rows, some 850 windows of 256 tokens.
+    """
+
+    sentences: int = 240
+    long: int = 6
+    characters: int = 4000
+    huge: int = 200_000
+    seed: int = 20261
+
+
 DEFAULT = Gold()
+RAW = Raw()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +108,7 @@ class Piece:
 
 
 def fill(pattern: str, name: Callable[[str], str], filler: Callable[[str], str]) -> Piece:
-    """Fill the slots of a pattern. Upper-case slots are entities, by :data:`patterns.SLOT_TYPES`; lower-case ones are not."""
+    """Fill a pattern. Upper-case slots are entities, by :data:`patterns.SLOT_TYPES`; lower-case ones are not."""
     known: dict[str, str] = {}
     text, spans, last = "", [], 0
     for slot in _SLOT.finditer(pattern):
@@ -156,3 +173,55 @@ def write_gold(out_dir: str | Path, config: Gold = DEFAULT) -> dict[str, Path]:
         paths[split] = folder / f"{split}.parquet"
         pq.write_table(examples_table(examples), paths[split])
     return paths
+
+
+TEXTS = pa.schema(
+    [
+        ("doc_id", pa.string()),
+        ("text", pa.string()),
+        ("meta", pa.struct([("source", pa.string()), ("tags", pa.list_(pa.string()))])),
+    ]
+)
+
+
+def write_corpus(out_dir: str | Path, config: Raw = RAW, gold_config: Gold = DEFAULT) -> Path:
+    """Write the shards ``part-*.parquet`` (schema :data:`TEXTS`) into ``out_dir`` and their gold beside the folder.
+
+    Four shards: short gold sentences, one without rows, long documents, hostile rows. Returns the path of the gold,
+    ``<out_dir>-gold.parquet`` (schema ``data.EXAMPLES``, id = doc_id), which covers the first and the third.
+    """
+    folder = Path(out_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    splits = gold(gold_config)
+    short = splits["test"][: config.sentences]
+    long = _long_documents(config, surfaces(splits["train"]))
+    odd = [_row(f"hostile-{name}", text, "hostile") for name, text in hostile.ROWS]
+    shards = [[_row(x.id, x.text, "sentence") for x in short], [], [_row(x.id, x.text, "long") for x in long], odd]
+    for number, rows in enumerate(shards):
+        pq.write_table(pa.Table.from_pylist(rows, schema=TEXTS), folder / f"part-{number:05d}.parquet")
+    answers = folder.with_name(f"{folder.name}-gold.parquet")
+    pq.write_table(examples_table([*short, *long]), answers)
+    return answers
+
+
+def _row(doc_id: str, text: str | None, source: str) -> dict[str, object]:
+    tags = [source, "zh" if text and any("\u4e00" <= c <= "\u9fff" for c in text) else "en"] if text else []
+    return {"doc_id": doc_id, "text": text, "meta": {"source": source, "tags": tags}}
+
+
+def _long_documents(config: Raw, taken: frozenset[str]) -> list[Example]:
+    """Long documents of held-out sentences, by turns English and Chinese, and the huge one last."""
+    rng = random.Random(config.seed)
+    writers = [Writer(rng, language, True, taken) for language in LANGUAGES]
+    sizes = [(f"long-{n:02d}", config.characters, 0.1) for n in range(config.long)] + [("huge", config.huge, 0.7)]
+    return [_document(writers[n % 2], size, empty).example(name) for n, (name, size, empty) in enumerate(sizes)]
+
+
+def _document(writer: Writer, size: int, empty: float) -> Piece:
+    """Paragraphs with a blank line between them, until ``size`` characters are reached."""
+    pieces: list[Piece] = []
+    length = 0
+    while length < size:
+        pieces.append(paragraph(writer, writer.rng.randint(3, 7), empty))
+        length += len(pieces[-1].text) + 2
+    return join(pieces, "\n\n")

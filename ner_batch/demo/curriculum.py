@@ -1,8 +1,9 @@
-"""What the tiny base model is taught: to copy, to find a place again, and to list spans by type in the project's own prompts.
+"""What the tiny base model is taught: to copy, to find a place again, and to list spans by type.
 
-The label sets here have nothing in common with the demo's: things between marks, things after a cue word, things of a short list, codes,
-times and sums. What they have in common is the work: read the definitions, find the spans in order, copy them under their label.
-An adapter then has to teach only what a type looks like. Names are random strings over the whole vocabulary, so that every common
+The listing is asked for in the project's own prompts. The label sets here have nothing in common with the demo's:
+things between marks, things after a cue word, things of a short list, codes, times and sums. What they have in
+common is the work: read the definitions, find the spans in order, copy them under their label. An adapter then
+has to teach only what a type looks like. Names are random strings over the whole vocabulary, so that every common
 character and any word can be copied. All text is generated here.
 """
 
@@ -16,19 +17,88 @@ from ner_batch.chat import ChatTokenizer
 from ner_batch.data import Entity, Example
 from ner_batch.demo import corpus, patterns, words
 from ner_batch.demo.learn import Pack, Sample, packs
+from ner_batch.demo.prompting import Prompting
 from ner_batch.demo.tokenizer import common_characters
 from ner_batch.formats import Format
 from ner_batch.task import Label, Language, Task
 
 _CHARACTERS = common_characters()
-_SYLLABLES = "ba be bi bo bra ca co cu da de di dor el en fa fi ga go gra ha he il in jo ka ke ki la le li lo ma me mi mo na ne ni no or pa pe ra re ri ro sa se si so ta te ti to tra un va ve vi wa we xi ya yo za ze zo".split()  # noqa: E501
+_SYLLABLES = [
+    "ba",
+    "be",
+    "bi",
+    "bo",
+    "bra",
+    "ca",
+    "co",
+    "cu",
+    "da",
+    "de",
+    "di",
+    "dor",
+    "el",
+    "en",
+    "fa",
+    "fi",
+    "ga",
+    "go",
+    "gra",
+    "ha",
+    "he",
+    "il",
+    "in",
+    "jo",
+    "ka",
+    "ke",
+    "ki",
+    "la",
+    "le",
+    "li",
+    "lo",
+    "ma",
+    "me",
+    "mi",
+    "mo",
+    "na",
+    "ne",
+    "ni",
+    "no",
+    "or",
+    "pa",
+    "pe",
+    "ra",
+    "re",
+    "ri",
+    "ro",
+    "sa",
+    "se",
+    "si",
+    "so",
+    "ta",
+    "te",
+    "ti",
+    "to",
+    "tra",
+    "un",
+    "va",
+    "ve",
+    "vi",
+    "wa",
+    "we",
+    "xi",
+    "ya",
+    "yo",
+    "za",
+    "ze",
+    "zo",
+]
 _MARKS = (("«", "»"), ("*", "*"), ("[", "]"), ("\u3010", "\u3011"), ("<", ">"), ("(", ")"), ("\u300c", "\u300d"))
 _SHAPES = ("CODE", "EMAIL", "TIME", "MONEY")
 
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """Shares of the packs: copying, finding a place again in a long text, language modelling; the rest is listing by type.
+    """Shares of the packs: copying, finding a place in a long text, language modelling; the rest is listing.
 
     ``demonstrations`` is the share of listing packs with one or two demonstrations in the prompt.
     """
@@ -47,10 +117,16 @@ def word(rng: random.Random) -> str:
 
 
 def scramble(rng: random.Random, language: str, length: int) -> str:
-    """Random text: characters for zh; made-up, common and numeric words for en. ``length`` counts characters or words."""
+    """Random text of ``length`` characters for zh; of as many made-up, common and numeric words for en."""
     if language == "zh":
         return "".join(rng.choices(_CHARACTERS, k=length))
-    pick = (word, word, lambda r: r.choice(words.COMMON), lambda r: str(r.randrange(10**4)), lambda r: word(r).capitalize())
+    pick = (
+        word,
+        word,
+        lambda r: r.choice(words.COMMON),
+        lambda r: str(r.randrange(10**4)),
+        lambda r: word(r).capitalize(),
+    )
     return " ".join(rng.choice(pick)(rng) for _ in range(length))
 
 
@@ -70,6 +146,7 @@ class Kind:
     marks: tuple[str, str] = ("", "")
 
     def meaning(self, language: str) -> str:
+        """Its definition in a task of that language."""
         return words.MEANINGS[language][self.key].format(*self.marks)
 
     def clause(self, rng: random.Random, language: str) -> tuple[str, str, str]:
@@ -81,7 +158,11 @@ class Kind:
         left, right = (_context(rng, language) for _ in range(2))
         if self.key == "MARK":
             return left + spaced + self.marks[0], name(rng, language), self.marks[1] + spaced + right
-        span = rng.choice(words.THINGS[language][self.key]) if self.key in words.THINGS[language] else _shape(rng, self.key, language)
+        span = (
+            rng.choice(words.THINGS[language][self.key])
+            if self.key in words.THINGS[language]
+            else _shape(rng, self.key, language)
+        )
         return left + spaced, span, spaced + right
 
 
@@ -96,12 +177,18 @@ def _context(rng: random.Random, language: str) -> str:
 def _shape(rng: random.Random, key: str, language: str) -> str:
     """A code, a mail address, a time of day or a sum of money."""
     if key == "CODE":
-        return "".join(rng.choices("ABCDEFGHKLMNPRSTVXZ", k=rng.choice((1, 2, 3)))) + rng.choice(("-", "")) + str(rng.randrange(10, 9999))
+        return (
+            "".join(rng.choices("ABCDEFGHKLMNPRSTVXZ", k=rng.choice((1, 2, 3))))
+            + rng.choice(("-", ""))
+            + str(rng.randrange(10, 9999))
+        )
     if key == "EMAIL":
         return f"{word(rng)}@{word(rng)}.{rng.choice(('net', 'org', 'cn'))}"
     if key == "TIME":
         return f"{rng.randrange(24)}:{rng.randrange(60):02d}"
-    return f"{rng.randrange(2, 9999)}" + (rng.choice((" dollars", " pounds")) if language == "en" else rng.choice(("元", "万元")))
+    return f"{rng.randrange(2, 9999)}" + (
+        rng.choice((" dollars", " pounds")) if language == "en" else rng.choice(("元", "万元"))
+    )
 
 
 def example(rng: random.Random, language: str, kinds: dict[str, Kind], others: Sequence[Kind]) -> Example:
@@ -111,7 +198,11 @@ def example(rng: random.Random, language: str, kinds: dict[str, Kind], others: S
     for _ in range(rng.choice((1, 1, 2, 2, 3, 4, 5))):
         label = rng.choice(labels) if rng.random() < 0.8 else ""
         before, span, after = (kinds[label] if label else rng.choice(others)).clause(rng, language)
-        text += (rng.choice((", ", ". ", " and ")) if language == "en" else rng.choice("\uff0c\u3002\uff1b")) if text else ""
+        text += (
+            (rng.choice((", ", ". ", " and ")) if language == "en" else rng.choice("\uff0c\u3002\uff1b"))
+            if text
+            else ""
+        )
         text += before
         if label:
             entities.append(Entity(len(text), len(text) + len(span), label, span))
@@ -123,7 +214,7 @@ def example(rng: random.Random, language: str, kinds: dict[str, Kind], others: S
 class Curriculum:
     """An endless stream of packs in the prompts of one format."""
 
-    format: Format
+    form: Format
     chat: ChatTokenizer
     seed: int
     mix: Mix = field(default_factory=Mix)
@@ -131,11 +222,16 @@ class Curriculum:
     def __iter__(self) -> Iterator[Pack]:
         rng = random.Random(self.seed)
         mix = self.mix
-        makers: list[Callable[[random.Random], list[Sample]]] = [self._copying, self._finding, self._reading, self._listing]
+        makers: list[Callable[[random.Random], list[Sample]]] = [
+            self._copying,
+            self._finding,
+            self._reading,
+            self._listing,
+        ]
         shares = [mix.copying, mix.finding, mix.reading, 1 - mix.copying - mix.finding - mix.reading]
         while True:
             (maker,) = rng.choices(makers, shares)
-            yield next(packs(maker(rng), mix.pack_tokens))
+            yield from packs(maker(rng), mix.pack_tokens, rng)
 
     def _ids(self, text: str) -> tuple[int, ...]:
         return tuple(self.chat.encode_answer(text))
@@ -147,9 +243,9 @@ class Curriculum:
 
     def _finding(self, rng: random.Random) -> list[Sample]:
         """A long text, the beginning of one of its passages, and how it goes on."""
-        ids = self._ids(scramble(rng, rng.choice(corpus.LANGUAGES), rng.randint(100, 500)))[: self.mix.pack_tokens - 40]
-        starts = [rng.randrange(len(ids) - 30) for _ in range(3)]
-        return [Sample((*ids, *ids[s : s + 2]), ids[s + 2 : s + 26]) for s in starts]
+        ids = self._ids(scramble(rng, rng.choice(corpus.LANGUAGES), rng.randint(100, 500)))[: self.mix.pack_tokens
+        - 40] starts = [rng.randrange(len(ids) - 30) for _ in range(3)] return [Sample((*ids, *ids[s : s + 2]),
+        ids[s + 2 : s + 26]) for s in starts]
 
     def _reading(self, rng: random.Random) -> list[Sample]:
         """Plain sentences, to be predicted from their first token: the words of both languages in their places."""
@@ -161,7 +257,7 @@ class Curriculum:
         """One random task; texts with their entities listed by type, sometimes after demonstrations."""
         task, kinds, others = _task(rng, "zh" if rng.random() < self.mix.chinese_prompts else "en")
         shown = rng.choice((1, 2)) if rng.random() < self.mix.demonstrations else 0
-        return [self._asked(rng, task, kinds, (others, shown)) for _ in range(14)]
+        return [self._asked(rng, task, kinds, (others, shown)) for _ in range(20)]
 
     def _asked(
         self, rng: random.Random, task: Task, kinds: dict[str, Kind], rest: tuple[Sequence[Kind], int]
@@ -169,31 +265,25 @@ class Curriculum:
         others, shown = rest
         language = task.language if rng.random() < 0.6 else rng.choice(corpus.LANGUAGES)
         *near, asked = (example(rng, language, kinds, others) for _ in range(shown + 1))
-        return sample(self.format, self.chat, task, (asked, near))
-
-
-def sample(format: Format, chat: ChatTokenizer, task: Task, shown: tuple[Example, Sequence[Example]]) -> Sample:
-    """The training sample of (example, its demonstrations) in the prompts of a format that asks for all labels at once."""
-    asked, near = shown
-    prompt = chat.encode(format.messages(asked.text, task.names, task, near))
-    answer = chat.encode_answer(format.answer(asked.text, asked.entities, task.names, task))
-    return Sample(tuple(prompt), tuple(answer))
+        return Prompting(self.form, task, self.chat).sample(asked, near)
 
 
 def _task(rng: random.Random, language: Language) -> tuple[Task, dict[str, Kind], list[Kind]]:
     """A random label set with its kinds, and kinds that are not asked for.
 
-    Labels are mostly named after what they mean. Marked spans get any name, the demo's among them: so the names' tokens
-    have been said before, while nothing is learnt about what a PERSON is.
+    Labels are mostly named after what they mean. Marked spans get any name, the demo's among them: so the names'
+    tokens have been said before, while nothing is learnt about what a PERSON is.
     """
     keys = [*words.CUES["en"], *words.THINGS["en"], *_SHAPES]
     rng.shuffle(keys)
     marks = rng.sample(_MARKS, rng.choice((0, 1, 1, 2, 3)))
     wanted = rng.randint(0 if marks else 1, 5)
     kinds = {key: Kind(key) for key in keys[:wanted]}
-    kinds |= zip((x for x in rng.sample(words.LABELS, 8) if x not in keys), (Kind("MARK", pair) for pair in marks), strict=False)
+    kinds |= zip(
+        (x for x in rng.sample(words.LABELS, 8) if x not in keys), (Kind("MARK", pair) for pair in marks), strict=False
+    )
     order = rng.sample(list(kinds), len(kinds))
-    task = Task(name="lesson", language=language, labels={x: Label(definition=kinds[x].meaning(language)) for x in order})
+    task = Task(
+        name="lesson", language=language, labels={x: Label(definition=kinds[x].meaning(language)) for x in order}
+    )
     return task, kinds, [Kind(key) for key in keys[wanted : wanted + 4]]
-
-

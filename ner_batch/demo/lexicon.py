@@ -4,6 +4,8 @@ The pools of the held-out side (``held=True`` in :func:`surface`) share a part o
 side, as real names do, and have blocks of their own: see :func:`blocks`.
 """
 
+# ruff: noqa: E501, SIM905  (word lists: a Chinese character counts double, and split() keeps a list readable)
+
 from __future__ import annotations
 
 import random
@@ -56,9 +58,13 @@ _TITLE_FIELD = "marketing|finance|research|security|sales|design|logistics|plann
 _ZH_SURNAME = "王李张刘陈杨赵黄周吴徐孙胡朱高林何郭马罗梁宋郑谢韩唐冯于董萧程曹袁邓许傅沈曾彭吕苏卢蒋蔡贾丁魏薛叶阎余潘杜戴夏钟汪田任姜范方石姚谭廖邹熊金陆郝孔白崔康毛邱秦江史顾侯邵孟龙万段雷钱汤尹黎易常武乔贺赖龚文"
 _ZH_GIVEN = "伟芳娜敏静丽强磊军洋勇艳杰娟涛明超秀霞平刚桂英华建国志红梅兰玉珍琴云飞鹏宇轩浩然子涵欣怡思远嘉俊晨曦雪婷慧颖佳琪瑞泽博文雅诗晓东海波峰岩松柏青竹月琳瑶锦程凯旋振兴德生福祥永昌立新庆春"
 _ZH_FOREIGN = "马可费里尼安德烈娜塔莎罗伯特汉斯克劳斯伊万诺夫艾琳丹尼尔索菲亚路易莎米勒科尔托马斯瓦格纳莱昂比安卡奥古雷纳朱利维森卡洛萨尔曼"
-_ZH_PLACE = "临清远安平阳泰和宁德川永兴海丰石南东西北汉江沙河山林龙凤金银玉溪浦淮泉嘉云岭松柳桐梅青白沧荆湖港洛岳霞潭雁鹤岚"
+_ZH_PLACE = (
+    "临清远安平阳泰和宁德川永兴海丰石南东西北汉江沙河山林龙凤金银玉溪浦淮泉嘉云岭松柳桐梅青白沧荆湖港洛岳霞潭雁鹤岚"
+)
 _ZH_PLACE_TAIL = "市|县|镇|省|区|州|村|岛|山|湖|乡|新区|古镇|半岛".split("|")
-_ZH_ORG = "华信恒盛通达瑞丰鼎诚博远天宇宏图中科嘉业联创启明星辰同济正大万象金石蓝海东方卓越新锐汇智安泰利民百川长青国泰民生"
+_ZH_ORG = (
+    "华信恒盛通达瑞丰鼎诚博远天宇宏图中科嘉业联创启明星辰同济正大万象金石蓝海东方卓越新锐汇智安泰利民百川长青国泰民生"
+)
 _ZH_ORG_KIND = (
     "科技有限公司|大学|银行|医院|研究院|集团|出版社|航空公司|保险公司|博物馆|基金会|证券公司|电视台|中学|歌舞团|汽车厂|药业股份有限公司|"
     "建筑设计院|交响乐团|日报社|物流公司|商会|法院|农业局|教育局|图书馆"
@@ -102,7 +108,9 @@ def _person_zh(rng: random.Random, held: bool) -> str:
 
 def _place_en(rng: random.Random, held: bool) -> str:
     name = rng.choice(blocks(_PLACE_HEAD, held)) + rng.choice(_PLACE_TAIL)
-    return rng.choice((name, name, name, f"Port {name}", f"Lake {name}", f"{name} Island", f"{name} Bay", f"Mount {name}"))
+    return rng.choice(
+        (name, name, name, f"Port {name}", f"Lake {name}", f"{name} Island", f"{name} Bay", f"Mount {name}")
+    )
 
 
 def _place_zh(rng: random.Random, held: bool) -> str:
@@ -113,21 +121,36 @@ def _org_en(rng: random.Random, held: bool) -> str:
     name, kind = rng.choice(blocks(_ORG_HEAD, held)) + rng.choice(_ORG_TAIL), rng.choice(_ORG_KIND)
     town = rng.choice(blocks(_PLACE_HEAD, held)) + rng.choice(_PLACE_TAIL)
     field = rng.choice(_FIELD)
-    forms = (f"{name} {kind}", f"{name} {kind}", name, f"University of {town}", f"{town} {kind}", f"{town} Institute of {field}")
+    forms = (
+        f"{name} {kind}",
+        f"{name} {kind}",
+        name,
+        f"University of {town}",
+        f"{town} {kind}",
+        f"{town} Institute of {field}",
+    )
     return rng.choice((*forms, f"{town} Ministry of {field}"))
 
 
 def _org_zh(rng: random.Random, held: bool) -> str:
     name, kind = _word_zh(rng, _ZH_ORG, held), rng.choice(_ZH_ORG_KIND)
     if rng.random() < 0.3:
-        name = rng.choice((_join_zh(rng, _ZH_PLACE, 2, held) + rng.choice("市省县"), _join_zh(rng, _ZH_PLACE, 2, held))) + name
+        name = (
+            rng.choice((_join_zh(rng, _ZH_PLACE, 2, held) + rng.choice("市省县"), _join_zh(rng, _ZH_PLACE, 2, held)))
+            + name
+        )
     return name + kind
 
 
 def _date_en(rng: random.Random, held: bool) -> str:
     year = rng.randrange(1990, 2030) if held else rng.randrange(1900, 2010)
     day, month, weekday = rng.randrange(1, 29), rng.choice(_MONTH), rng.choice(_DAY)
-    forms = (f"{day} {month} {year}", f"{month} {day}, {year}", f"{month} {year}", f"the {rng.choice(_SEASON)} of {year}")
+    forms = (
+        f"{day} {month} {year}",
+        f"{month} {day}, {year}",
+        f"{month} {year}",
+        f"the {rng.choice(_SEASON)} of {year}",
+    )
     return rng.choice((*forms, f"{year}-{rng.randrange(1, 13):02d}-{day:02d}", f"{weekday}, {day} {month}"))
 
 
@@ -135,20 +158,36 @@ def _date_zh(rng: random.Random, held: bool) -> str:
     year = rng.randrange(1990, 2030) if held else rng.randrange(1900, 2010)
     month, day = rng.randrange(1, 13), rng.randrange(1, 29)
     season = rng.choice("春夏秋冬")
-    forms = (f"{year}年{month}月{day}日", f"{year}年{month}月", f"{year}年{season}天", f"{year}年底", f"{month}月{day}日上午")
+    forms = (
+        f"{year}年{month}月{day}日",
+        f"{year}年{month}月",
+        f"{year}年{season}天",
+        f"{year}年底",
+        f"{month}月{day}日上午",
+    )
     return rng.choice((*forms, f"{year}年{rng.choice(_ZH_NUMBER)}月"))
 
 
 def _product_en(rng: random.Random, held: bool) -> str:
     name, number = rng.choice(blocks(_PRODUCT_HEAD, held)), rng.randrange(2, 990)
     letter, tail = rng.choice("ABCDEGKMPRSTXZ"), rng.choice(_PRODUCT_TAIL)
-    return rng.choice((f"{name} {letter}{number}", f"{name} {number}", f"{name} {tail}", f"{name} {number} {tail}", f"{name}-{number}"))
+    return rng.choice(
+        (
+            f"{name} {letter}{number}",
+            f"{name} {number}",
+            f"{name} {tail}",
+            f"{name} {number} {tail}",
+            f"{name}-{number}",
+        )
+    )
 
 
 def _product_zh(rng: random.Random, held: bool) -> str:
     name, number, letter = _word_zh(rng, _ZH_PRODUCT, held), rng.randrange(2, 990), rng.choice("ABCDEGKMPRSTXZ")
     tail = rng.choice(_ZH_PRODUCT_TAIL)
-    return rng.choice((f"{name}{letter}{number}", f"{name}{letter}{number}{tail}", f"{name}{number}号", f"{name}牌{tail}"))
+    return rng.choice(
+        (f"{name}{letter}{number}", f"{name}{letter}{number}{tail}", f"{name}{number}号", f"{name}牌{tail}")
+    )
 
 
 def _combine(rng: random.Random, heads: Sequence[str], nouns: Sequence[str], held: bool) -> tuple[str, str]:

@@ -148,4 +148,3 @@ The entities are in {folder}; the run's record is {folder}/_manifest.json.
   Polars   pl.read_parquet({glob!r}).explode("entities").unnest("entities", separator="_")
   DuckDB   SELECT doc_id, unnest(entities, recursive := true) FROM {glob!r}
 Start the extraction again by hand: ner-batch extract jobs/extract.yaml"""
-

@@ -1,9 +1,8 @@
-"""The recipe of the tiny base model: tokeniser, structured initialisation, curriculum, and the files of a Qwen3 checkpoint."""
+"""The recipe of the tiny base model: tokeniser, structured initialisation, curriculum, Qwen3 checkpoint."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from transformers import PreTrainedModel, Qwen3ForCausalLM
 from ner_batch import formats
 from ner_batch.chat import ChatTokenizer
 from ner_batch.demo import curriculum, induction, learn, tokenizer
-from ner_batch.formats import Format
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +20,9 @@ class Base:
 
     shape: induction.Shape = field(default_factory=induction.Shape)
     mix: curriculum.Mix = field(default_factory=curriculum.Mix)
-    schedule: learn.Schedule = field(default_factory=lambda: learn.Schedule(steps=3000, rate=1e-3, embeddings=0.3, circuit=0.1))
+    schedule: learn.Schedule = field(
+        default_factory=lambda: learn.Schedule(steps=3000, rate=1e-3, embeddings=0.3, circuit=0.1)
+    )
     seed: int = 1
 
 
@@ -33,7 +33,9 @@ def build(out_dir: str | Path, config: Base, report: Callable[[str], None]) -> d
     """
     words = tokenizer.build()
     chat = ChatTokenizer(words)
-    shape = config.shape.config(len(words), words.convert_tokens_to_ids(tokenizer.END), words.convert_tokens_to_ids(tokenizer.PAD))
+    shape = config.shape.config(
+        len(words), words.convert_tokens_to_ids(tokenizer.END), words.convert_tokens_to_ids(tokenizer.PAD)
+    )
     model = induction.initialised(shape, config.shape, config.seed)
     lessons = curriculum.Curriculum(formats.load("json"), chat, config.seed, config.mix)
     used = learn.train(model.train(), iter(lessons), config.schedule, report)
@@ -47,11 +49,12 @@ def load(folder: str | Path) -> Qwen3ForCausalLM:
     return Qwen3ForCausalLM.from_pretrained(str(folder), dtype=torch.float32)
 
 
-@torch.no_grad()
 def copy_accuracy(model: PreTrainedModel, length: int, rows: int = 4) -> float:
     """Share of tokens predicted rightly in the second half of a random sequence said twice (2 x ``length`` tokens)."""
     generator = torch.Generator().manual_seed(0)
     once = torch.randint(256, int(model.config.vocab_size) - 3, (rows, length), generator=generator)
     ids = torch.cat([once, once], dim=1)
-    predicted = model(ids).logits[:, length:-1].argmax(-1)
+    with torch.no_grad():
+        logits = model(ids).logits
+    predicted = logits[:, length:-1].argmax(-1)
     return float((predicted == ids[:, length + 1 :]).float().mean())

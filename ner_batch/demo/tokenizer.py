@@ -1,11 +1,13 @@
 """The tiny model's tokeniser: byte-level BPE that cuts text so that a word's tokens do not depend on its neighbours.
 
-The model finds an entity by copying it, token by token. A copy stands between quotes where the original stood between spaces, so
-white space, punctuation marks and Chinese characters are tokens of their own (most tokenisers glue a space to the next word, which
-makes the copy begin with another token). Digits go in pairs. The joints of a JSON answer are single tokens, which saves decoding steps.
+The model finds an entity by copying it, token by token. A copy stands between quotes where the original stood
+between spaces, so white space, punctuation marks and Chinese characters are tokens of their own (most tokenisers
+glue a space to the next word, which makes the copy begin with another token). Digits go in pairs. The joints of a
+JSON answer are single tokens, which saves decoding steps.
 
-Chinese: the 3,755 characters of GB 2312 level 1, ordered there by use and pronunciation and covering some 99.7 % of running text; all
-other characters are their bytes, two tokens for other Chinese ones. Every text decodes to itself.
+Chinese: the 3,755 characters of GB 2312 level 1, ordered there by use and pronunciation and covering some 99.7 %
+of running text; all other characters are their bytes, two tokens for other Chinese ones. Every text decodes to
+itself.
 """
 
 from __future__ import annotations
@@ -22,19 +24,13 @@ from transformers import PreTrainedTokenizerFast
 
 from ner_batch.demo import lexicon, patterns, words
 
-PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
-JOINTS = ('{"', '":["', '","', '"],"', '"]}', "{}")
-_PIECES = r'":\["|","|"\],"|"\]\}|\{"|\{\}|[A-Za-z]+|[0-9]{1,2}|(?m:.)'
-CHAT_TEMPLATE = (
-    "{%- for message in messages -%}"
-    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}"
-)
-_MARKS = (
-    "\u3000\u3001\u3002\u300a\u300b\u300c\u300d\u300e\u300f\u3010\u3011\u2018\u2019\u201c\u201d\u2026\u2014\u2013\u00b7\uff0c\uff1b\uff1a"
-    "\uff01\uff1f\uff08\uff09\uff05\uffe5\uff5e\u00ab\u00bb\u3007\u00e9\u00e8\u00fc\u00f6\u00e4\u00e7\u00f1\u2022\u00d7\u2103"
-)
+PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>" JOINTS = ('{"', '":["', '","', '"],"', '"]}',
+"{}") _PIECES = r'":\["|","|"\],"|"\]\}|\{"|\{\}|[A-Za-z]+|[0-9]{1,2}|(?m:.)' CHAT_TEMPLATE = ( "{%- for message
+in messages -%}" "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}" "{%-
+endfor -%}" "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}" ) _MARKS = ( "\u3000\u
+3001\u3002\u300a\u300b\u300c\u300d\u300e\u300f\u3010\u3011\u2018\u2019\u201c\u201d\u2026\u2014\u2013\u00b7\uff0c\u
+ff1b\uff1a" "\uff01\uff1f\uff08\uff09\uff05\uffe5\uff5e\u00ab\u00bb\u3007\u00e9\u00e8\u00fc\u00f6\u00e4\u00e7\u00f
+1\u2022\u00d7\u2103" )
 
 
 def common_characters() -> str:
@@ -91,7 +87,7 @@ def _english_merges(count: int) -> list[tuple[str, str]]:
 
 
 def _weighted_words() -> Iterator[str]:
-    """Words with their weights as repetitions: label names, common words, words of the patterns, pieces of made-up names."""
+    """Words, weighted by repetition: label names, common words, words of the patterns, made-up names."""
     rng = random.Random(0)
     shapes = [*patterns.TRAIN["en"], *patterns.EMPTY["en"], *chain(*patterns.FILLERS["en"].values())]
     shapes += [*chain(*words.CUES["en"].values()), *chain(*words.THINGS["en"].values())]

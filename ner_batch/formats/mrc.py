@@ -76,7 +76,10 @@ def answer(text: str, entities: Iterable[Entity], labels: Sequence[str], task: T
 
 
 def parse(answer: str, text: str, labels: Sequence[str], task: Task) -> Parsed:
-    """Read an answer line by line. Only an empty one is ``malformed``; prose comes out ungrounded."""
+    """Read an answer line by line. Only an empty one is ``malformed``; prose comes out ungrounded.
+
+    Lines do not show that an answer was cut off: the caller that knows it should leave out the last line.
+    """
     lines = [line.strip() for line in clean(answer).split("\n") if line.strip()]
     if not lines:
         return Parsed((), (), Status.MALFORMED, False)

@@ -1,6 +1,7 @@
 """How each kind of index finds its examples: vectors written once, and a search over them.
 
-All searches are exact. See ``tests/benchmarks/bench_retrieval.py`` for what they cost.
+All searches are exact. Per query over 50,000 examples, in batches of 256, one core: lexical 1.3 ms; sentence 0.9 ms of
+768 dimensions, and 5.4 ms one by one, for each call reads all vectors (``tests/benchmarks/bench_retrieval.py``).
 """
 
 from __future__ import annotations
@@ -159,10 +160,11 @@ class Encoder:
         return np.ascontiguousarray(vectors, np.float32)
 
     def commit(self) -> str | None:
-        """The commit of a hub model, None for a local one."""
+        """The commit of a hub model that was loaded, None for a local one."""
         with self._lock:
-            config = getattr(self._loaded()[0], "auto_model", None)
-            return getattr(getattr(config, "config", None), "_commit_hash", None)
+            card = self._loaded().model_card_data
+        revision: str | None = card.base_model_revision  # the card of a later training run would name this encoder
+        return revision
 
     def _loaded(self) -> SentenceTransformer:
         if self._model is None:

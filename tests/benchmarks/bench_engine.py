@@ -200,8 +200,10 @@ def main() -> None:
     for way, runs in found.items():
         rates = [run["rows_s"] for run in runs]
         cpu = statistics.median(run["cpu_ms"] for run in runs)
-        line = f"{way:11} rows/s median {statistics.median(rates):6.1f} best {max(rates):6.1f}  CPU {cpu:5.2f} ms/row"
-        print(line, f" tokens {runs[0]['tokens']:.0f}", [round(rate) for rate in rates])
+        ours = found["engine-sub" if way.endswith("-sub") else "engine"]
+        share = statistics.median(run["rows_s"] / our["rows_s"] for run, our in zip(runs, ours, strict=True))
+        print(f"{way:10} rows/s: median {statistics.median(rates):6.1f}, best {max(rates):6.1f};", end=" ")
+        print(f"of engine's in the same round {share:4.2f}; CPU {cpu:5.2f} ms/row; {runs[0]['tokens']:.0f} tokens")
 
 
 if __name__ == "__main__":

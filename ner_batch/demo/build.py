@@ -1,0 +1,150 @@
+"""Rebuild the demo's files: ``python -m ner_batch.demo.build [--out DIR] [--scale SHARE]``.
+
+Base model, adapter, and a card with what they score. The same seed gives the same files on the same machine;
+``--scale 0.1`` trains for a tenth of the steps, to see that the recipe works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+import yaml
+
+from ner_batch import formats, retrieval
+from ner_batch.chat import load_tokenizer
+from ner_batch.data import Example
+from ner_batch.demo import adapter, corpus, tiny
+from ner_batch.demo.measure import evaluate
+from ner_batch.demo.prompting import Prompting
+from ner_batch.metrics import Counts, Scores
+from ner_batch.task import Task
+
+FILES = Path(__file__).parent / "files"
+BASE, ADAPTER, TASK, CARD = FILES / "base", FILES / "adapter", FILES / "task.yaml", FILES / "CARD.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All settings of the demo's files."""
+
+    base: tiny.Base = field(default_factory=tiny.Base)
+    lora: adapter.Lora = field(default_factory=adapter.Lora)
+    gold: corpus.Gold = corpus.DEFAULT
+
+    def scaled(self, share: float) -> Recipe:
+        """The same with a share of the training steps."""
+        base, lora = self.base.schedule, self.lora.schedule
+        return replace(
+            self,
+            base=replace(self.base, schedule=replace(base, steps=max(1, round(base.steps * share)))),
+            lora=replace(self.lora, schedule=replace(lora, steps=max(1, round(lora.steps * share)))),
+        )
+
+
+def task() -> Task:
+    """The demo's task."""
+    return Task.model_validate(yaml.safe_load(TASK.read_text(encoding="utf-8")))
+
+
+def build(out: Path, recipe: Recipe) -> str:
+    """Train base and adapter into ``out``, score both on the test split; returns the card, which is written too."""
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    out.mkdir(parents=True, exist_ok=True)
+    made = tiny.build(out / "base", recipe.base, _say)
+    splits = corpus.gold(recipe.gold)
+    prompting = Prompting(formats.load("json"), task(), load_tokenizer(str(out / "base")))
+    index = _index(splits["train"])
+    before = evaluate(tiny.load(out / "base"), prompting, splits["test"], [()] * len(splits["test"]))
+    near = index.nearest([x.text for x in splits["train"]], 2)
+    batches = adapter.batches(splits["train"], near, prompting, recipe.lora)
+    model, used = adapter.train(tiny.load(out / "base"), batches, recipe.lora, _say)
+    shown = {k: index.nearest([x.text for x in splits["test"]], k) for k in (0, 2)}
+    after = {k: evaluate(model, prompting, splits["test"], near) for k, near in shown.items()}
+    adapter.save(
+        model, out / "adapter", out / "base", prompting, {f"f1_k{k}": round(s.micro.f1, 4) for k, s in after.items()}
+    )
+    card = _card(made, used, before, after)
+    (out / "CARD.md").write_text(card, encoding="utf-8")
+    return card
+
+
+def _index(examples: Sequence[Example]) -> retrieval.Index:
+    """A lexical index of the examples, in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        retrieval.build(examples, "lexical", Path(folder) / "index")
+        return retrieval.open_index(Path(folder) / "index")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _card(made: dict[str, float], used: dict[str, float], before: Scores, after: dict[int, Scores]) -> str:
+    """The card: what the files are, what they were made of, and what they score."""
+    rows = ["| | P | R | F1 |", "|---|---|---|---|", _score_row("base, no adapter", before.micro)]
+    rows += [_score_row(f"adapter, {k} demonstrations" if k else "adapter", s.micro) for k, s in after.items()]
+    rows += [_score_row(f"adapter, {name} only", counts) for name, counts in after[0].per_type.items()]
+    return _CARD.format(
+        scores="\n".join(rows),
+        base_seconds=made["seconds"],
+        base_tokens=made["tokens"] / 1e6,
+        adapter_seconds=used["seconds"],
+        adapter_tokens=used["tokens"] / 1e6,
+        **{name: value for name, value in made.items() if name.startswith("copy")},
+    )
+
+
+def _score_row(name: str, counts: Counts) -> str:
+    return f"| {name} | {counts.precision:.3f} | {counts.recall:.3f} | {counts.f1:.3f} |"
+
+
+_CARD = """# The demo's tiny model and adapter
+
+`base` is a Qwen3 of 2.6 million parameters (hidden 192, 3 layers) that copies, and lists spans by type in the
+prompts of ner_batch's `json` format. `adapter` is a LoRA (rank 32, all seven linear maps) that teaches it the
+six types of `task.yaml`. Both are for tests and demonstrations: they read the synthetic sentences of
+`ner_batch.demo.corpus`, and nothing else well.
+
+Made by `python -m ner_batch.demo.build` on one CPU core: base {base_seconds:.0f} CPU-seconds ({base_tokens:.1f}
+million tokens), adapter {adapter_seconds:.0f} ({adapter_tokens:.1f} million tokens).
+
+## Data
+
+All text was generated by the project itself, from word lists and patterns in this package; no outside text or
+weights. The base has met none of the six types as such; its small language-modelling part are the unlabelled
+training sentences.
+
+## Scores
+
+Strict F1 (span and type) on the held-out split of the synthetic gold set, English and Chinese half and half. No
+surface form of the test split occurs in training, and half of its clauses follow patterns that never occur
+there.
+
+{scores}
+
+Copying (second half of a random token sequence said twice): {copy_60:.3f} for 60 tokens, {copy_300:.3f} for
+300, {copy_1000:.3f} for 1,000.
+
+## Licence
+
+Apache-2.0, like the project.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m ner_batch.demo.build", description=__doc__)
+    parser.add_argument("--out", type=Path, default=FILES, help="folder to write base, adapter and CARD.md to")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the training steps")
+    options = parser.parse_args(arguments)
+    _say(build(options.out, Recipe().scaled(options.scale)))
+
+
+if __name__ == "__main__":
+    main()

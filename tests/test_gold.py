@@ -1,0 +1,102 @@
+"""Gold examples: read as they are written, and what is wrong with them is named by file and row."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ner_batch.data import Entity, Example, examples_table
+from ner_batch.retrieval import read_examples
+
+EXAMPLES = [
+    Example("1", "Anna sings.", (Entity(0, 4, "PER", "Anna"),)),
+    Example("2", "𠀀👩‍👩‍👧 在北京大学。", (Entity(8, 10, "LOC", "北京"), Entity(8, 12, "ORG", "北京大学"))),
+    Example("3", "nothing", ()),
+]
+
+
+def one_line(error: pytest.ExceptionInfo[ValueError]) -> str:
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+SPAN = {"start": 0, "end": 4, "type": "PER", "text": "Anna"}
+
+
+def write(path: Path, rows: list[dict[str, Any]], schema: pa.Schema | None = None) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
+    return str(path)
+
+
+def test_gold_is_read_as_it_is_written(tmp_path: Path) -> None:
+    """examples_table and read_examples are inverse; other columns and surfaces that were left out do not matter."""
+    pq.write_table(examples_table(EXAMPLES), tmp_path / "gold.parquet")
+    assert read_examples(str(tmp_path / "gold.parquet")) == EXAMPLES
+    bare = {name: SPAN[name] for name in ("start", "end", "type")}
+    path = write(tmp_path / "loose.parquet", [{"source": {"page": 3}, "text": "Anna sings.", "entities": [bare]}])
+    assert read_examples(path) == [Example("loose-0", "Anna sings.", (Entity(0, 4, "PER", "Anna"),))]
+
+
+def test_a_folder_of_gold_is_read_in_order(tmp_path: Path) -> None:
+    """All Parquet files below a folder, by name; null entities and a file that never saw one are no entities."""
+    write(
+        tmp_path / "b.parquet",
+        [{"id": "2", "text": "Two.", "entities": None}, {"id": "3", "text": "Anna.", "entities": [SPAN]}],
+    )
+    write(tmp_path / "a" / "x.parquet", [{"id": "1", "text": "One.", "entities": []}])
+    (tmp_path / "README.md").write_text("not data")
+    assert [example.id for example in read_examples(str(tmp_path))] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"text": "Bob.", "entities": [SPAN]}, r"row 1: entity \[0, 4\) PER reads 'Bob.'"),
+        ({"text": "Bob.", "entities": [{**SPAN, "end": 9}]}, "row 1: entity"),
+        ({"text": "Bob.", "entities": [{**SPAN, "start": None}]}, "row 1: an entity without start"),
+        ({"text": None, "entities": [SPAN]}, "row 1: text is null"),
+    ],
+)
+def test_a_wrong_row_is_named(tmp_path: Path, row: dict[str, Any], said: str) -> None:
+    """A wrong span or a missing text names file and row."""
+    path = write(tmp_path / "gold.parquet", [{"text": "Anna sings.", "entities": [SPAN]}, row])
+    with pytest.raises(ValueError, match=said) as error:
+        read_examples(path)
+    assert one_line(error).startswith(path)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"text": "Anna"}, "no column 'entities' among text"),
+        ({"tekst": "Anna", "entities": [SPAN]}, "no column 'text' among tekst, entities"),
+        ({"text": 3, "entities": [SPAN]}, "column 'text' is int64, not strings"),
+        ({"text": "Anna", "entities": ["Anna"]}, "column 'entities' is list"),
+        ({"text": "Anna", "entities": "Anna"}, "column 'entities' is string"),
+        ({"text": "Anna", "entities": [{"start": 0, "end": 4}]}, "column 'entities' is list"),
+    ],
+)
+def test_wrong_columns_are_named(tmp_path: Path, row: dict[str, Any], said: str) -> None:
+    """A missing column, and one of another type, name the file and what is there."""
+    path = write(tmp_path / "gold.parquet", [row])
+    with pytest.raises(ValueError, match=said) as error:
+        read_examples(path)
+    assert one_line(error).startswith(path)
+
+
+def test_unreadable_gold_is_one_line(tmp_path: Path) -> None:
+    """Nothing there, a folder without Parquet, and a file that is none."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.parquet").write_text("not parquet at all")
+    for name, said in (
+        ("nowhere", "no such file"),
+        ("empty", "no .parquet file"),
+        ("notes.parquet", "not a readable Parquet"),
+    ):
+        with pytest.raises(ValueError, match=said) as error:
+            read_examples(str(tmp_path / name))
+        assert name in one_line(error)

@@ -1,0 +1,28 @@
+"""Everything in jobs/ loads, and the set is complete."""
+
+from pathlib import Path
+
+import pytest
+
+from ner_batch.config import ExtractConfig, IndexConfig, load
+from ner_batch.extract.plan import load_task
+
+ROOT = Path(__file__).parent.parent
+KINDS = {"extract.yaml": ExtractConfig, "extract-4090.yaml": ExtractConfig, "index.yaml": IndexConfig}
+
+
+def test_every_file_in_jobs_is_known_here():
+    """A new job or config must be tested; a job has a config of its name."""
+    files = {path.name for path in (ROOT / "jobs").iterdir() if path.is_file()}
+    assert files == {*KINDS, "task.yaml", "extract.py", "index.py"}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_config_loads(name):
+    """Shipped configs are valid as they are."""
+    load(KINDS[name], ROOT / "jobs" / name)
+
+
+def test_task_file_loads():
+    """So is the example of a task file."""
+    assert load_task(str(ROOT / "jobs" / "task.yaml")).names == ("PERSON", "ORG", "PLACE")
