@@ -47,8 +47,8 @@ class AdapterManifest(BaseModel):
     prompt_fingerprint: str
     base_model: str
     base_fingerprint: str
-    retrieval: str | None = None
-    """Kind of the index its demonstrations came from; None: trained without demonstrations."""
+    retrieval: tuple[str, ...] = ("none",)
+    """Kinds of index its demonstrations came from, and "none" where it was trained without demonstrations too."""
     k: int = 0
     """Demonstrations per training prompt. Informational: another k is no contradiction."""
     scores: dict[str, float] = {}
@@ -176,8 +176,8 @@ def _contradictions(trained: AdapterManifest, run: Setting) -> Iterator[str]:
         yield _differ("format", trained.format, run["format"])
     if trained.task.digest() != run["task"].digest():
         yield _differ("task", _describe(trained.task), _describe(run["task"]))
-    if trained.retrieval != run["retrieval"]:
-        yield _differ("demonstrations", trained.retrieval or "none", run["retrieval"] or "none")
+    if (run["retrieval"] or "none") not in trained.retrieval:
+        yield _differ("demonstrations", " or ".join(trained.retrieval), run["retrieval"] or "none")
     if trained.prompt_fingerprint != run["prompt_fingerprint"]:
         yield _differ("prompt", trained.prompt_fingerprint, run["prompt_fingerprint"])
 

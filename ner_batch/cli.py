@@ -78,7 +78,9 @@ def index(config_file: ConfigFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def demo(out: Annotated[Path, typer.Option(help="Folder for everything the demo writes")] = Path("demo-output")) -> None:
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything the demo writes")] = Path("demo-output"),
+) -> None:
     """Index, extract and score a small corpus with the tiny model that ships with the package."""
     from ner_batch.demo import show
 

@@ -20,22 +20,27 @@ import regex
 Count = Callable[[Sequence[str]], list[int]]
 Span = tuple[int, int, int]  # document, start, end
 
-_CLOSING = r"[\p{Pe}\p{Pf}\p{Pi}\"'_*]"  # quotes, brackets, and the marks of Markdown and Gutenberg emphasis
+_CLOSING = r"[\p{Pe}\p{Pf}\"'_*]"  # quotes, brackets, and the marks of Markdown and Gutenberg emphasis
 _OPENING = r"[\p{Ps}\p{Pi}\p{Pf}\"'_*]"
+_CLOSING_BEFORE_SPACE = r"[\p{Pe}\p{Pf}\p{Pi}\"'_*]"  # German closes with the mark that opens in English
 _TITLES = (
     "Mr|Mrs|Ms|Mx|Messrs|Mme|Mlle|Dr|Prof|Rev|Fr|Hon|St|Mt|Ft|Gen|Col|Maj|Capt|Cpt|Lieut|Lt|Sgt|Cpl|Cmdr|Adm|Gov|Sen"
-    "|Rep|Pres|Supt|No|Nos|Fig|Figs|Eq|Vol|Vols|Ch|Sec|Art|Ref|pp|p|cf|vs|viz|approx|e\\.g|i\\.e"
-    "|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept|Sep|Oct|Nov|Dec"
+    r"|Rep|Pres|Supt|cf|vs|viz|approx|e\.g|i\.e"
 )
+_NUMBERED = "No|Nos|Fig|Figs|Eq|Vol|Vols|Ch|Sec|Art|Ref|pp|p|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept|Sep|Oct|Nov|Dec"
+# A full stop that ends a sentence: not after a title, an initial or the number of a list item, nor before a number.
+_STOP = rf"""
+    (?: \.(?={_CLOSING}) | (?<! \b(?:\p{{Lu}}|{_TITLES}) | ^\d{{1,3}} ) \. (?! (?<=\b(?:{_NUMBERED})\.) \s++\d ) )
+"""
 # Every loop is possessive and a run of stops is entered at its first only, so hostile text costs linear time.
 _SENTENCE = rf"""
-    (?<![.?!…]) (?: [?!…] | (?<!\b(?:\p{{Lu}}|{_TITLES})|\n\d{{1,3}}) \. ) [.?!…]*+ {_CLOSING}*+ \s++ (?={_OPENING}*+[^\p{{Ll}}])
-  | [?!]++ {_CLOSING}*+ (?={_OPENING}?[\p{{Han}}\p{{Hiragana}}\p{{Katakana}}])
+    (?<![.?!…]) (?: [?!…] | {_STOP} ) [.?!…]*+ {_CLOSING_BEFORE_SPACE}*+ \s++ (?={_OPENING}*+[^\p{{Ll}}])
+  | (?<![?!]) [?!]++ {_CLOSING}*+ (?={_OPENING}?[\p{{Han}}\p{{Hiragana}}\p{{Katakana}}])
   | [\p{{Sentence_Terminal}}；--.?!]++ {_CLOSING}*+ \s*+
   | \n [^\S\n]*+ \n \s*+
 """
 _LEVELS = tuple(
-    regex.compile(pattern, regex.VERSION1 | regex.VERBOSE)
+    regex.compile(pattern, regex.VERSION1 | regex.VERBOSE | regex.MULTILINE)
     for pattern in (
         _SENTENCE,
         r"[\n\r\v\f\x85\u2028\u2029] \s*+",
@@ -45,7 +50,7 @@ _LEVELS = tuple(
         r"\X",
     )
 )
-_CONTINUES = regex.compile(r"[\p{GCB=Extend}\p{GCB=SpacingMark}\p{GCB=ZWJ}]")
+_CONTINUES = regex.compile(r"(?<![\p{GCB=Control}\r\n])[\p{GCB=Extend}\p{GCB=SpacingMark}\p{GCB=ZWJ}]")
 _LIKELY_FITS = 6  # characters to a token; English has some 4.3, so a longer text is not worth counting whole
 _FILL = 0.9  # of the budget, for parts cut by length, so that few of them come out too long
 

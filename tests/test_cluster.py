@@ -1,11 +1,11 @@
 """The manifests in cluster/: valid against KubeRay's schema, and true to the repository."""
 
 import os
+import tomllib
 from pathlib import Path
 
 import jsonschema
 import pytest
-import tomllib
 import yaml
 
 from ner_batch.config import ExtractConfig, load

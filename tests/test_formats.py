@@ -481,3 +481,11 @@ def test_unknown_format() -> None:
     """The message names the formats there are."""
     with pytest.raises(ValueError, match="format 'xml': there are json, inline, mrc, gpt-ner"):
         load("xml")
+
+
+def test_an_mrc_answer_cut_off_in_a_mention_loses_only_that_mention():
+    """`Columbus\nOh` cut in "Ohio" names Columbus; half a mention is no entity even where it occurs in the text."""
+    task = Task(name="t", labels={"LOC": {}})
+    format_ = load("mrc")
+    parsed = format_.parse(format_.complete("Columbus\nOh"), "Oh, Columbus is in Ohio.", ("LOC",), task)
+    assert [e.text for e in parsed.entities] == ["Columbus"]

@@ -114,7 +114,7 @@ def save(model: PeftModel, folder: Path, base: Path, prompting: Prompting, score
         prompt_fingerprint=builder.fingerprint(),
         base_model=base.name,
         base_fingerprint=adapter.model_fingerprint(str(base)),
-        retrieval="lexical",
+        retrieval=("none", "lexical"),
         k=2,
         scores=scores,
         versions={name: version(name) for name in ("torch", "transformers", "peft")},

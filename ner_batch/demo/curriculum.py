@@ -23,75 +23,6 @@ from ner_batch.formats import Format
 from ner_batch.task import Label, Language, Task
 
 _CHARACTERS = common_characters()
-_SYLLABLES = [
-    "ba",
-    "be",
-    "bi",
-    "bo",
-    "bra",
-    "ca",
-    "co",
-    "cu",
-    "da",
-    "de",
-    "di",
-    "dor",
-    "el",
-    "en",
-    "fa",
-    "fi",
-    "ga",
-    "go",
-    "gra",
-    "ha",
-    "he",
-    "il",
-    "in",
-    "jo",
-    "ka",
-    "ke",
-    "ki",
-    "la",
-    "le",
-    "li",
-    "lo",
-    "ma",
-    "me",
-    "mi",
-    "mo",
-    "na",
-    "ne",
-    "ni",
-    "no",
-    "or",
-    "pa",
-    "pe",
-    "ra",
-    "re",
-    "ri",
-    "ro",
-    "sa",
-    "se",
-    "si",
-    "so",
-    "ta",
-    "te",
-    "ti",
-    "to",
-    "tra",
-    "un",
-    "va",
-    "ve",
-    "vi",
-    "wa",
-    "we",
-    "xi",
-    "ya",
-    "yo",
-    "za",
-    "ze",
-    "zo",
-]
 _MARKS = (("«", "»"), ("*", "*"), ("[", "]"), ("\u3010", "\u3011"), ("<", ">"), ("(", ")"), ("\u300c", "\u300d"))
 _SHAPES = ("CODE", "EMAIL", "TIME", "MONEY")
 
@@ -113,7 +44,7 @@ class Mix:
 
 def word(rng: random.Random) -> str:
     """A made-up word of two or three syllables."""
-    return "".join(rng.choices(_SYLLABLES, k=rng.choice((2, 2, 3))))
+    return "".join(rng.choices(words.SYLLABLES, k=rng.choice((2, 2, 3))))
 
 
 def scramble(rng: random.Random, language: str, length: int) -> str:
@@ -243,9 +174,10 @@ class Curriculum:
 
     def _finding(self, rng: random.Random) -> list[Sample]:
         """A long text, the beginning of one of its passages, and how it goes on."""
-        ids = self._ids(scramble(rng, rng.choice(corpus.LANGUAGES), rng.randint(100, 500)))[: self.mix.pack_tokens
-        - 40] starts = [rng.randrange(len(ids) - 30) for _ in range(3)] return [Sample((*ids, *ids[s : s + 2]),
-        ids[s + 2 : s + 26]) for s in starts]
+        ids = self._ids(scramble(rng, rng.choice(corpus.LANGUAGES), rng.randint(100, 500)))
+        ids = ids[: self.mix.pack_tokens - 40]
+        starts = [rng.randrange(len(ids) - 30) for _ in range(3)]
+        return [Sample((*ids, *ids[s : s + 2]), ids[s + 2 : s + 26]) for s in starts]
 
     def _reading(self, rng: random.Random) -> list[Sample]:
         """Plain sentences, to be predicted from their first token: the words of both languages in their places."""

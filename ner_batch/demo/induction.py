@@ -75,18 +75,27 @@ def _look_back(attention: torch.nn.Module, shape: Shape) -> tuple[list[Tensor], 
     Query and key read only the constant channel. With frequencies f and weights w the score at distance s is
     sum(w^2 cos((s - d) f)), a peak at s = d. Returns each head's value projection U and output map Q.
     """
-    size, half = shape.head_size, shape.head_size // 2 frequencies = shape.rope_theta ** (-torch.arange(half) /
-    half) fast = frequencies > 0.1 weights = torch.where(fast, torch.linspace(1.0, 0.3,
-    int(fast.sum())).sqrt().repeat(half)[:half], torch.zeros(half)) attention.q_norm.weight.fill_(2.5)
-    attention.k_norm.weight.fill_(2.5) for projection in (attention.q_proj, attention.k_proj):
-    projection.weight.zero_() first, second, shared = _orthogonal_maps(3, size, shape.hidden) lenses, outlets =
-    [], [] for head in range(shape.heads): rows, turn = slice(head * size, (head + 1) * size), (head + 1) *
-    frequencies attention.q_proj.weight[rows, 0] = torch.cat([weights, torch.zeros(half)])
-    attention.k_proj.weight[rows, 0] = torch.cat([weights * turn.cos(), weights * turn.sin()]) lens = shared if
-    head < 2 else _value_map(size, shape.hidden)  # heads 0 and 1 share one: see _induce outlet = (first,
-    second)[head].T if head < 2 else _value_map(size, shape.hidden).T attention.v_proj.weight[rows] = lens
-    attention.o_proj.weight[:, rows] = _LOUDNESS[head] * outlet lenses.append(lens) outlets.append(outlet) return
-    lenses, outlets
+    size, half = shape.head_size, shape.head_size // 2
+    frequencies = shape.rope_theta ** (-torch.arange(half) / half)
+    fast = int((frequencies > 0.1).sum())
+    weights = torch.cat([torch.linspace(1.0, 0.3, fast).sqrt(), torch.zeros(half - fast)])
+    attention.q_norm.weight.fill_(2.5)
+    attention.k_norm.weight.fill_(2.5)
+    for projection in (attention.q_proj, attention.k_proj):
+        projection.weight.zero_()
+    first, second, shared = _orthogonal_maps(3, size, shape.hidden)
+    lenses, outlets = [], []
+    for head in range(shape.heads):
+        rows, turn = slice(head * size, (head + 1) * size), (head + 1) * frequencies
+        attention.q_proj.weight[rows, 0] = torch.cat([weights, torch.zeros(half)])
+        attention.k_proj.weight[rows, 0] = torch.cat([weights * turn.cos(), weights * turn.sin()])
+        lens = shared if head < 2 else _value_map(size, shape.hidden)  # heads 0 and 1 share one: see _induce
+        outlet = (first, second)[head].T if head < 2 else _value_map(size, shape.hidden).T
+        attention.v_proj.weight[rows] = lens
+        attention.o_proj.weight[:, rows] = _LOUDNESS[head] * outlet
+        lenses.append(lens)
+        outlets.append(outlet)
+    return lenses, outlets
 
 
 def _induce(attention: torch.nn.Module, shape: Shape, lenses: list[Tensor], outlets: list[Tensor]) -> None:

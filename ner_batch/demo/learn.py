@@ -106,14 +106,19 @@ def branched(
 
     For a prefix of 200 and 12 branches of 90 tokens this is a quarter of the products of one masked row.
     """
-    prefix, branches = options["branches"] scale = options["scaling"] parts = [] if prefix: q, k, v = (x[:, :,
-    :prefix] for x in (query, key, value)) shared = functional.scaled_dot_product_attention(q, k, v,
-    is_causal=True, scale=scale) parts.append(shared.transpose(1, 2)) q, k, v = (x[0, :, prefix:].unflatten(1,
-    (branches, -1)).transpose(0, 1) for x in (query, key, value)) k, v = (torch.cat([x[:, :,
-    :prefix].expand(branches, -1, -1, -1), own], dim=2) for x, own in ((key, k), (value, v))) seen =
-    torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril(prefix) own =
-    functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale) parts.append(own.transpose(1,
-    2).flatten(0, 1)[None]) return torch.cat(parts, dim=1), None
+    prefix, branches = options["branches"]
+    scale = options["scaling"]
+    parts = []
+    if prefix:
+        q, k, v = (x[:, :, :prefix] for x in (query, key, value))
+        shared = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+        parts.append(shared.transpose(1, 2))
+    q, k, v = (x[0, :, prefix:].unflatten(1, (branches, -1)).transpose(0, 1) for x in (query, key, value))
+    k, v = (torch.cat([x[:, :, :prefix].expand(branches, -1, -1, -1), own], dim=2) for x, own in ((key, k), (value, v)))
+    seen = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril(prefix)
+    own = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale)
+    parts.append(own.transpose(1, 2).flatten(0, 1)[None])
+    return torch.cat(parts, dim=1), None
 
 
 AttentionInterface.register("branched", branched)

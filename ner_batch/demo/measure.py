@@ -24,9 +24,8 @@ def evaluate(
     return score([x.entities for x in examples], found)
 
 
-def greedy(model: PreTrainedModel, prompts: Sequence[Sequence[int]], chat: ChatTokenizer, new_tokens: int) ->
-list[str]:
-    """The model's greedy answers in the order of the prompts; batches of 32 prompts of similar length, padded left."""
+def greedy(model: PreTrainedModel, prompts: Sequence[Sequence[int]], chat: ChatTokenizer, new_tokens: int) -> list[str]:
+    """The model's greedy answers in the order of the prompts, in batches of 32 of similar length, padded left."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers = [""] * len(prompts)
     for first in range(0, len(order), 32):

@@ -147,4 +147,4 @@ The entities are in {folder}; the run's record is {folder}/_manifest.json.
   pandas   pd.read_parquet({str(folder)!r}).explode("entities")
   Polars   pl.read_parquet({glob!r}).explode("entities").unnest("entities", separator="_")
   DuckDB   SELECT doc_id, unnest(entities, recursive := true) FROM {glob!r}
-Start the extraction again by hand: ner-batch extract jobs/extract.yaml"""
+Start the extraction again by hand: ner-batch extract jobs/extract.yaml"""  # noqa: S608 - a query to show, not to run

@@ -24,13 +24,20 @@ from transformers import PreTrainedTokenizerFast
 
 from ner_batch.demo import lexicon, patterns, words
 
-PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>" JOINTS = ('{"', '":["', '","', '"],"', '"]}',
-"{}") _PIECES = r'":\["|","|"\],"|"\]\}|\{"|\{\}|[A-Za-z]+|[0-9]{1,2}|(?m:.)' CHAT_TEMPLATE = ( "{%- for message
-in messages -%}" "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}" "{%-
-endfor -%}" "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}" ) _MARKS = ( "\u3000\u
-3001\u3002\u300a\u300b\u300c\u300d\u300e\u300f\u3010\u3011\u2018\u2019\u201c\u201d\u2026\u2014\u2013\u00b7\uff0c\u
-ff1b\uff1a" "\uff01\uff1f\uff08\uff09\uff05\uffe5\uff5e\u00ab\u00bb\u3007\u00e9\u00e8\u00fc\u00f6\u00e4\u00e7\u00f
-1\u2022\u00d7\u2103" )
+PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+JOINTS = ('{"', '":["', '","', '"],"', '"]}', "{}")
+_PIECES = r'":\["|","|"\],"|"\]\}|\{"|\{\}|[A-Za-z]+|[0-9]{1,2}|(?m:.)'
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}"
+)
+_MARKS = (
+    "\u3000\u3001\u3002\u300a\u300b\u300c\u300d\u300e\u300f\u3010\u3011\u2018\u2019\u201c\u201d\u2026\u2014\u2013"
+    "\u00b7\uff0c\uff1b\uff1a\uff01\uff1f\uff08\uff09\uff05\uffe5\uff5e\u00ab\u00bb\u3007\u00e9\u00e8\u00fc\u00f6"
+    "\u00e4\u00e7\u00f1\u2022\u00d7\u2103"
+)
 
 
 def common_characters() -> str:

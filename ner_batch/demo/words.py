@@ -58,6 +58,10 @@ LANGUAGE DISEASE GENE PROTEIN DRUG SONG GAME SHIP BOOK FILM TEAM SPORT WEAPON VE
 PLANT FRUIT STAR PET FACILITY MARK KEY ITEM TAG CONT EDU PRO RACE NAM NOM PER CELL TYPE GROUP
 """.split()
 
+SYLLABLES = (
+    "ba be bi bo bra ca co cu da de di dor el en fa fi ga go gra ha he il in jo ka ke ki la le li lo ma me mi mo na ne ni no or pa pe ra re ri ro sa se si so ta te ti to tra un va ve vi wa we xi ya yo za ze zo"
+).split()
+
 THINGS: dict[str, dict[str, tuple[str, ...]]] = {
     "en": {
         "ANIMAL": tuple("cat dog horse fox hare owl trout goat sheep heron wolf bear crow mule otter pig".split()),

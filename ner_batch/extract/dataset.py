@@ -54,6 +54,7 @@ def extract(
     Args:
         dataset: any Ray Dataset with a string column ``text_column``; repartition it first
             (``repartition(target_num_rows_per_block=...)``), for a block is what one replica works on at a time.
+        text_column: the column that is read.
         config: model, task or adapter, format, retrieval, windows.
         batch_rows: rows prompted together.
         job: ``replicas``, ``num_gpus``, ``num_cpus`` and ``units_in_flight`` (batches side by side in one replica).

@@ -1,7 +1,7 @@
 """One replica: texts in, grounded predictions out. This is the file to read first.
 
 A text becomes windows; a window becomes one prompt per label group, with its nearest demonstrations; the engine
-answers; the format reads the answer back into spans of the window; the windows of a text are merged into one prediction.
+answers; the format reads the answer back into spans of the window; a text's windows are merged into one prediction.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Extractor:
         self.groups = self.format.groups(recipe.task)
         self.chat = load_tokenizer(recipe.engine.model, recipe.engine.revision)
         self.builder = PromptBuilder(self.format, recipe.task, self.chat, recipe.engine.max_model_len)
-        self.index = retrieval.open_index(recipe.index, recipe.encoder) if recipe.index and recipe.k else None
+        self.index = _open_index(recipe)
         self.engine = Engine(recipe.engine, adapters=recipe.adapter is not None)
         # Prompts of a few batches wait beside the engine's own queue: it never drains, and memory stays flat.
         self._batches = asyncio.Semaphore(2 + recipe.engine.max_in_flight // BATCH_WINDOWS)
@@ -125,10 +125,17 @@ class Extractor:
         spent = (completion.prompt_tokens, completion.completion_tokens)
         if completion.finish_reason == "error":
             return Reading(_nothing(Status.FAILED), completion.error, *spent)
-        parsed = self.format.parse(completion.text, window.text, labels, self.recipe.task)
-        if completion.finish_reason == "length":
+        cut_off = completion.finish_reason == "length"
+        answer = self.format.complete(completion.text) if cut_off else completion.text
+        parsed = self.format.parse(answer, window.text, labels, self.recipe.task)
+        if cut_off:
             parsed = replace(parsed, status=Status.TRUNCATED, faithful=False)
         return Reading(parsed, _explanation(parsed.status), *spent)
+
+
+def _open_index(recipe: Recipe) -> retrieval.Index | None:
+    """The index; its encoder runs on the CPU, beside the engine, which has the GPU for itself."""
+    return retrieval.open_index(recipe.index, recipe.encoder, "cpu") if recipe.index and recipe.k else None
 
 
 def _nothing(status: Status) -> Parsed:

@@ -228,6 +228,7 @@ def session(job: JobConfig) -> Iterator[None]:
     address = job.address or os.environ.get("RAY_ADDRESS") or "local"
     local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     verbose = bool(os.environ.get("NER_BATCH_VERBOSE"))
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a job of ours calls nobody
     if not verbose:  # Ray's core warns on stderr about every actor that may be restarted
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     ray.init(address=address, **local, log_to_driver=verbose, logging_level=logging.ERROR)

@@ -1,8 +1,8 @@
 """Who died doing what: retries, and the search for the row that kills engines.
 
 An engine that dies takes its process down, and Ray starts the units it had in flight again. A unit that has seen
-``SUSPECT`` deaths is read alone, in ranges of rows; a range that dies is halved, until the poisoned row stands alone and
-is given up as ``failed``. One poisoned row among n costs about ``SUSPECT + log2 n`` deaths.
+``SUSPECT`` deaths is read alone, in ranges of rows; a range that dies is halved, until the poisoned row stands alone
+and is given up as ``failed``. One poisoned row among n costs about ``SUSPECT + log2 n`` deaths.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The output folder as the record of a run: what is done, whether it belongs to this run, and what it adds up to.
 
-A unit is done when its file exists, so a resume is a listing. The manifest holds the fingerprint of the run that began the
-folder; another one may not write into it.
+A unit is done when its file exists, so a resume is a listing. The manifest holds the fingerprint of the run that
+began the folder; another one may not write into it.
 """
 
 from __future__ import annotations

@@ -207,7 +207,7 @@ def _check_fit(recipe: Recipe, chat: ChatTokenizer, builder: PromptBuilder) -> N
         if need > recipe.engine.max_model_len:
             raise ValueError(
                 f"windows.max_tokens={recipe.window_tokens}: with {fixed} tokens of instructions and {room} of answer "
-                f"that is {need}, over engine.max_model_len={recipe.engine.max_model_len}: lower the one or raise the other"
+                f"that is {need}, over engine.max_model_len={recipe.engine.max_model_len}: lower one or raise the other"
             )
 
 

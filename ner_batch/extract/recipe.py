@@ -12,7 +12,7 @@ from ner_batch.task import Task
 class Recipe:
     """What one replica needs to turn texts into predictions. Picklable; paths, not objects.
 
-    ``window_tokens`` is the most source tokens in one prompt; ``k`` the demonstrations asked of the index (0 without one).
+    ``window_tokens`` is the most source tokens in one prompt; ``k`` the demonstrations asked of the index, 0 without.
     """
 
     task: Task

@@ -42,6 +42,10 @@ class Format(Protocol):
         """The entities that an answer names, as spans of the text. Reads any string without raising."""
         ...
 
+    def complete(self, answer: str) -> str:
+        """The part of an answer cut off at its token limit that :meth:`parse` may read."""
+        ...
+
     def grammar(self, text: str, labels: Sequence[str], task: Task) -> str:
         """The legal answers as a Lark grammar for llguidance; texts up to :data:`MAX_GRAMMAR_CHARS`."""
         ...

@@ -66,6 +66,11 @@ def parse(answer: str, text: str, labels: Sequence[str], task: Task) -> Parsed:
     return marks.read(marks.unmark(clean(answer), span, chosen, labels[0]), text, labels)
 
 
+def complete(answer: str) -> str:
+    """All of it: what is cut off shows as such and is left out by :func:`parse`."""
+    return answer
+
+
 def grammar(text: str, labels: Sequence[str], task: Task) -> str:
     """The legal answers: the text, bare or with marked runs of whole words."""
     bare = f"BARE: {lark.literal(text)}"

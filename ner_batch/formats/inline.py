@@ -72,6 +72,11 @@ def parse(answer: str, text: str, labels: Sequence[str], task: Task) -> Parsed:
     return marks.read(marks.unmark(clean(answer), span, chosen), text, labels)
 
 
+def complete(answer: str) -> str:
+    """All of it: what is cut off shows as such and is left out by :func:`parse`."""
+    return answer
+
+
 def grammar(text: str, labels: Sequence[str], task: Task) -> str:
     """The legal answers: the word for none, or the text with one or more marked runs of whole words."""
     none = lark.literal(wording.NONE[task.language])

@@ -74,6 +74,11 @@ def parse(answer: str, text: str, labels: Sequence[str], task: Task) -> Parsed:
     return Parsed(read.entities, ungrounded, Status.OK if whole else Status.TRUNCATED, whole and not ungrounded)
 
 
+def complete(answer: str) -> str:
+    """All of it: what is cut off shows as such and is left out by :func:`parse`."""
+    return answer
+
+
 def grammar(text: str, labels: Sequence[str], task: Task) -> str:
     """The legal answers: present types in order and at most once, each with 1 to 64 mentions cut from the text.
 

@@ -78,7 +78,7 @@ def answer(text: str, entities: Iterable[Entity], labels: Sequence[str], task: T
 def parse(answer: str, text: str, labels: Sequence[str], task: Task) -> Parsed:
     """Read an answer line by line. Only an empty one is ``malformed``; prose comes out ungrounded.
 
-    Lines do not show that an answer was cut off: the caller that knows it should leave out the last line.
+    Lines do not show that an answer was cut off; see :func:`complete`.
     """
     lines = [line.strip() for line in clean(answer).split("\n") if line.strip()]
     if not lines:
@@ -86,6 +86,11 @@ def parse(answer: str, text: str, labels: Sequence[str], task: Task) -> Parsed:
     none = _none(text, task)
     said = [(_unescaped(line), labels[0]) for line in lines if not wording.is_none(line, none)]
     return mentions.read(said, text, labels)
+
+
+def complete(answer: str) -> str:
+    """All lines but the last, which may be half a mention."""
+    return answer.rpartition("\n")[0]
 
 
 def grammar(text: str, labels: Sequence[str], task: Task) -> str:

@@ -129,11 +129,12 @@ def _write_vectors(folder: Path, kind: str, texts: Sequence[str], encoder: str |
     }
 
 
-def open_index(path: str | Path, encoder: str | None = None) -> Index:
+def open_index(path: str | Path, encoder: str | None = None, device: str | None = None) -> Index:
     """Open an index; its encoder is loaded at the first search, not here.
 
     ``path`` is local or ``s3://`` (copied to the local disk, gone when the process ends). ``encoder`` says where the
-    encoder lies today; it must be the one the index was built with. Vectors are memory-mapped, so replicas on one
+    encoder lies today; it must be the one the index was built with; ``device`` is torch's name of where it runs (None:
+    a GPU where there is one). Vectors are memory-mapped, so replicas on one
     machine share them.
 
     Raises:
@@ -144,15 +145,15 @@ def open_index(path: str | Path, encoder: str | None = None) -> Index:
         raise ValueError(f"{uri}: no such index: build one with `ner-batch index`")
     filesystem, inner = storage.open_uri(uri)
     if isinstance(filesystem, fs.LocalFileSystem):
-        return _open(Path(inner), uri, encoder)
+        return _open(Path(inner), uri, (encoder, device))
     with tempfile.TemporaryDirectory() as copy:  # a mapped file stays readable after it is deleted
         fs.copy_files(inner, copy, source_filesystem=filesystem, destination_filesystem=fs.LocalFileSystem())
-        return _open(Path(copy), uri, encoder)
+        return _open(Path(copy), uri, (encoder, device))
 
 
-def _open(folder: Path, uri: str, encoder: str | None) -> Index:
+def _open(folder: Path, uri: str, encoder: tuple[str | None, str | None]) -> Index:
     manifest = _read_manifest(folder / MANIFEST, uri)
-    model = _checked_encoder(manifest, uri, encoder)
+    model = _checked_encoder(manifest, uri, *encoder)
     try:
         examples = _indexed_examples(folder, manifest)
         search = _open_search(folder, manifest, model)
@@ -176,7 +177,7 @@ def _open_search(folder: Path, manifest: IndexManifest, encoder: Encoder) -> Sea
     return searches.sentence_search(folder, (manifest.examples, manifest.dimension), encoder)
 
 
-def _checked_encoder(manifest: IndexManifest, uri: str, asked: str | None) -> Encoder:
+def _checked_encoder(manifest: IndexManifest, uri: str, asked: str | None, device: str | None) -> Encoder:
     """The encoder to search with: the one asked for, else where the manifest says, if it is still the same."""
     name = asked or manifest.encoder or ""
     if manifest.kind != "sentence":
@@ -190,7 +191,7 @@ def _checked_encoder(manifest: IndexManifest, uri: str, asked: str | None) -> En
         raise ValueError(f"{uri}: built with encoder {built}, config asks for {now}: build it again")
     if not local and _is_digest(revision):
         raise ValueError(f"{uri}: its encoder {name} is not here: say where it lies with retrieval.encoder")
-    return Encoder(local) if local else Encoder(name, revision)
+    return Encoder(local or name, None if local else revision, device)
 
 
 def _local_encoder(name: str) -> str | None:

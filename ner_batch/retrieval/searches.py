@@ -143,10 +143,11 @@ class Encoder:
     """A sentence-transformers model, loaded at its first use: a driver that only checks an index needs none.
 
     One thread at a time: tokenizers are changed by their own use (padding, truncation) and refuse a second borrower.
+    ``device`` None takes a GPU where there is one.
     """
 
-    def __init__(self, name: str, revision: str | None = None) -> None:
-        self._name, self._revision = name, revision
+    def __init__(self, name: str, revision: str | None = None, device: str | None = None) -> None:
+        self._name, self._revision, self._device = name, revision, device
         self._lock = threading.Lock()
         self._model: SentenceTransformer | None = None
 
@@ -168,15 +169,15 @@ class Encoder:
 
     def _loaded(self) -> SentenceTransformer:
         if self._model is None:
-            self._model = _load(self._name, self._revision)
+            self._model = _load(self._name, self._revision, self._device)
         return self._model
 
 
-def _load(name: str, revision: str | None) -> SentenceTransformer:
+def _load(name: str, revision: str | None, device: str | None) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
 
     try:
-        return SentenceTransformer(name, revision=revision)
+        return SentenceTransformer(name, revision=revision, device=device)
     except (OSError, ValueError, KeyError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(f"encoder {name}: cannot be loaded ({reason})") from None
