@@ -75,6 +75,6 @@ class Task(BaseModel):
         return f"Which {label} entities ({self.definition(label)}) are named in the text?"
 
     def digest(self) -> str:
-        """A short digest of everything prompts are made of."""
-        payload = json.dumps(self.model_dump(), sort_keys=True, ensure_ascii=False)
+        """A short digest of everything prompts are made of, the order of labels included."""
+        payload = json.dumps(self.model_dump(), ensure_ascii=False)
         return hashlib.sha256(payload.encode()).hexdigest()[:16]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ner_batch.config import ExtractConfig, IndexConfig, load
-from ner_batch.extract.plan import load_task
+from ner_batch.extract.recipe import load_task
 
 ROOT = Path(__file__).parent.parent
 KINDS = {"extract.yaml": ExtractConfig, "extract-4090.yaml": ExtractConfig, "index.yaml": IndexConfig}

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from ner_batch.extract.plan import load_task
+from ner_batch.extract.recipe import load_task
 from ner_batch.task import Task
 
 

@@ -15,8 +15,7 @@ from ner_batch.config import JobConfig, RecipeConfig
 from ner_batch.engine import EngineDead
 from ner_batch.extract.extractor import Extractor
 from ner_batch.extract.job import gpus_per_replica
-from ner_batch.extract.plan import make_recipe
-from ner_batch.extract.recipe import Recipe
+from ner_batch.extract.recipe import Recipe, make_recipe
 from ner_batch.extract.unit import ENGINE_DEAD_STATUS, invalid, with_predictions
 from ner_batch.shards import texts_of
 

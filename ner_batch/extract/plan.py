@@ -7,26 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
-from typing import TypeVar, cast
+from pathlib import Path
 
-from pydantic import ValidationError
-
-from ner_batch import adapter as adapters
-from ner_batch import formats, retrieval, storage
-from ner_batch.adapter import Adapter, AdapterManifest
-from ner_batch.chat import ChatTokenizer, load_tokenizer
-from ner_batch.config import ExtractConfig, FormatName, RecipeConfig, explain, read_task_file
+from ner_batch import storage
+from ner_batch.config import ExtractConfig
 from ner_batch.data import PREDICTIONS
-from ner_batch.extract.recipe import Recipe
+from ner_batch.extract.recipe import Problems, Recipe, in_submitted_job, local, make_recipe
 from ner_batch.extract.unit import Destination
-from ner_batch.prompt import PromptBuilder
 from ner_batch.shards import Listing, Unit, list_shards, plan_units
-from ner_batch.task import Task
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,34 +47,15 @@ class Plan:
         )
 
 
-class Problems:
-    """Collects the problems of several checks, so that the person meets all of them at once."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def check(self, step: Callable[[], T]) -> T | None:
-        """The step's value, or None with its problem noted."""
-        try:
-            return step()
-        except ValueError as error:
-            self.lines += str(error).splitlines()
-            return None
-
-    def stop_if_any(self) -> None:
-        """Raise ValueError with every problem, one line each."""
-        if self.lines:
-            raise ValueError("\n".join(dict.fromkeys(self.lines)))
-
-
 def prepare(config: ExtractConfig, limit: int | None = None) -> Plan:
     """Check everything and lay out the run.
 
     Raises:
         ValueError: every problem found, one line each.
     """
-    config = _absolute(config)
     problems = Problems()
+    problems.check(lambda: _check_relative_output(config))
+    config = _absolute(config)
     ready = problems.check(lambda: make_recipe(config))
     listing = problems.check(lambda: list_shards(config.input.path, config.input.text_column))
     if listing:
@@ -99,151 +69,19 @@ def prepare(config: ExtractConfig, limit: int | None = None) -> Plan:
     return Plan(config, recipe, listing, units, fingerprint, limit)
 
 
+def _check_relative_output(config: ExtractConfig) -> None:
+    path = config.output.path
+    if in_submitted_job() and "://" not in path and not Path(path).is_absolute():
+        raise ValueError(
+            f"output.path: {path} would land in the job's copy of the working directory: give /abs or s3://"
+        )
+
+
 def _absolute(config: ExtractConfig) -> ExtractConfig:
-    """Local input and output paths made absolute: replicas need not share the driver's folder."""
+    """Local paths made absolute, for replicas need not share the driver's folder."""
     source = config.input.model_copy(update={"path": storage.absolute(config.input.path)})
     target = config.output.model_copy(update={"path": storage.absolute(config.output.path)})
-    return config.model_copy(update={"input": source, "output": target})
-
-
-def load_task(path: str) -> Task:
-    """A task file. Raises ValueError with every problem, one line each."""
-    values = read_task_file(path)
-    try:
-        return Task.model_validate(values)
-    except ValidationError as error:
-        raise ValueError("\n".join(f"{path}: {line}" for line in explain(Task, error))) from None
-
-
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """What a recipe is made of, loaded and sound each by itself."""
-
-    task: Task
-    format: FormatName
-    model: str
-    chat: ChatTokenizer
-    adapter: Adapter | None
-    index: retrieval.Index | None
-
-
-def make_recipe(config: RecipeConfig) -> tuple[Recipe, dict[str, str]]:
-    """The recipe, and what of it belongs to the fingerprint.
-
-    Raises:
-        ValueError: every problem found, one line each.
-    """
-    parts = _parts(config)
-    engine = config.engine
-    if parts.adapter:
-        engine = engine.model_copy(update={"max_lora_rank": _lora_rank(parts.adapter)})
-    recipe = Recipe(
-        parts.task,
-        parts.format,
-        engine,
-        config.windows.max_tokens,
-        adapter=config.adapter,
-        index=config.retrieval.index if parts.index else None,
-        encoder=config.retrieval.encoder,
-        k=config.retrieval.k if parts.index else 0,
-        decoding=config.decoding,
-        temperature=config.temperature,
-    )
-    builder = PromptBuilder(formats.load(parts.format), parts.task, parts.chat, engine.max_model_len)
-    problems = Problems()
-    problems.check(lambda: _check_fit(recipe, parts.chat, builder))
-    problems.check(lambda: _check_adapter(recipe, parts, builder))
-    problems.stop_if_any()
-    return recipe, _fingerprint(recipe, parts, builder)
-
-
-def _parts(config: RecipeConfig) -> _Parts:
-    problems = Problems()
-    engine, wanted = config.engine, config.adapter
-    adapter = problems.check(lambda: adapters.load(wanted)) if wanted else None
-    trained = adapter.manifest if adapter else None
-    task = problems.check(lambda: _task(config, adapter)) if config.task or adapter or not wanted else None
-    model = problems.check(lambda: adapters.model_fingerprint(engine.model, engine.revision))
-    chat = problems.check(lambda: load_tokenizer(engine.model, engine.revision)) if model else None
-    index = problems.check(lambda: _index(config))
-    problems.stop_if_any()
-    assert task and model and chat
-    return _Parts(task, config.format or _trained_format(trained), model, chat, adapter, index)
-
-
-def _task(config: RecipeConfig, adapter: Adapter | None) -> Task:
-    if config.task:
-        return load_task(config.task)
-    if adapter is None:
-        raise ValueError("task: missing: name a task file, or an adapter that carries one")
-    if adapter.manifest is None:
-        raise ValueError(f"{adapter.path}: carries no ner_batch.json, so `task` must name a task file")
-    return adapter.manifest.task
-
-
-def _trained_format(trained: AdapterManifest | None) -> FormatName:
-    return cast(FormatName, trained.format) if trained else "json"
-
-
-def _index(config: RecipeConfig) -> retrieval.Index | None:
-    chosen = config.retrieval
-    return retrieval.open_index(chosen.index, chosen.encoder) if chosen.index and chosen.k else None
-
-
-def _lora_rank(adapter: Adapter) -> int:
-    """The smallest of vLLM's ranks that holds the adapter's."""
-    fitting = [rank for rank in (1, 8, 16, 32, 64, 128, 256, 320, 512) if rank >= adapter.rank]
-    if not fitting:
-        raise ValueError(f"{adapter.path}: rank {adapter.rank}: vLLM serves 512 at most")
-    return fitting[0]
-
-
-def _check_fit(recipe: Recipe, chat: ChatTokenizer, builder: PromptBuilder) -> None:
-    """A full window must fit beside the system message and its answer, or whole documents would come out `too_long`."""
-    for labels in builder.format.groups(recipe.task):
-        fixed = len(chat.encode(builder.format.messages("", labels, recipe.task, ())))
-        room = builder.format.max_answer_tokens(recipe.window_tokens, len(labels))
-        need = fixed + recipe.window_tokens + room
-        if need > recipe.engine.max_model_len:
-            raise ValueError(
-                f"windows.max_tokens={recipe.window_tokens}: with {fixed} tokens of instructions and {room} of answer "
-                f"that is {need}, over engine.max_model_len={recipe.engine.max_model_len}: lower one or raise the other"
-            )
-
-
-def _check_adapter(recipe: Recipe, parts: _Parts, builder: PromptBuilder) -> None:
-    if parts.adapter is None:
-        return
-    adapters.check(
-        parts.adapter,
-        base_model=recipe.engine.model,
-        base_fingerprint=parts.model,
-        format=recipe.format,
-        task=recipe.task,
-        prompt_fingerprint=builder.fingerprint(),
-        retrieval=parts.index.kind if parts.index else None,
-    )
-
-
-def _fingerprint(recipe: Recipe, parts: _Parts, builder: PromptBuilder) -> dict[str, str]:
-    """All that decides an answer, in words a person can compare."""
-    adapter, index, engine = parts.adapter, parts.index, recipe.engine
-    return {
-        "model": f"{engine.model} ({parts.model})",
-        "adapter": f"{adapter.name} ({adapter.digest[:16]})" if adapter else "none",
-        "task": f"{recipe.task.name} ({recipe.task.digest()})",
-        "format": recipe.format,
-        "prompt": builder.fingerprint(),
-        "index": f"{index.kind} ({index.fingerprint})" if index else "none",
-        "retrieval.k": str(recipe.k),
-        "decoding": recipe.decoding,
-        "temperature": str(recipe.temperature),
-        "windows.max_tokens": str(recipe.window_tokens),
-        "engine.max_model_len": str(engine.max_model_len),
-        "engine.dtype": engine.dtype,
-        "engine.quantization": str(engine.quantization),
-        "code": version("ner-batch"),
-    }
+    return local(config).model_copy(update={"input": source, "output": target})
 
 
 def _layout(config: ExtractConfig, limit: int | None) -> dict[str, str]:
