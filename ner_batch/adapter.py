@@ -166,6 +166,14 @@ def check(adapter: Adapter, **setting: Unpack[Setting]) -> None:
 
 
 def _contradictions(trained: AdapterManifest, run: Setting) -> Iterator[str]:
+    named = list(_named_contradictions(trained, run))
+    yield from named
+    # Another base, format or task makes another prompt; on its own it means that the prompt code or a template changed.
+    if not named and trained.prompt_fingerprint != run["prompt_fingerprint"]:
+        yield _differ("prompt", trained.prompt_fingerprint, run["prompt_fingerprint"])
+
+
+def _named_contradictions(trained: AdapterManifest, run: Setting) -> Iterator[str]:
     if trained.base_fingerprint != run["base_fingerprint"]:
         yield _differ(
             "base model",
@@ -178,8 +186,6 @@ def _contradictions(trained: AdapterManifest, run: Setting) -> Iterator[str]:
         yield _differ("task", _describe(trained.task), _describe(run["task"]))
     if (run["retrieval"] or "none") not in trained.retrieval:
         yield _differ("demonstrations", " or ".join(trained.retrieval), run["retrieval"] or "none")
-    if trained.prompt_fingerprint != run["prompt_fingerprint"]:
-        yield _differ("prompt", trained.prompt_fingerprint, run["prompt_fingerprint"])
 
 
 def _differ(what: str, trained: str, run: str) -> str:

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, TypeVar
 
-import click
 import typer
 from rich.console import Console
 
@@ -21,7 +19,7 @@ from ner_batch import config as configs
 from ner_batch.config import ExtractConfig, IndexConfig
 from ner_batch.data import JobError
 
-WRONG_INPUT, INTERRUPTED = 2, 130
+CRASH, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console(soft_wrap=True)
@@ -61,10 +59,8 @@ def extract(
     from ner_batch.extract import dryrun, job, plan
 
     work = checked(lambda: job.resume(plan.prepare(config, limit), retry=retry))
-    if dry_run:
-        dryrun.dry_run(work, console)
-    else:
-        raise typer.Exit(job.run(work, console))
+    step = dryrun.dry_run if dry_run else job.run
+    raise typer.Exit(outcome(lambda: step(work, console)))
 
 
 @app.command()
@@ -84,7 +80,7 @@ def demo(
     """Index, extract and score a small corpus with the tiny model that ships with the package."""
     from ner_batch.demo import show
 
-    raise typer.Exit(show.run(out, console))
+    raise typer.Exit(outcome(lambda: show.run(out, console)))
 
 
 def _version(wanted: bool) -> None:
@@ -102,22 +98,19 @@ def _options(
     pass
 
 
-def guarded(run: Callable[[], int | None]) -> NoReturn:
-    """Run to the end and leave with the exit code. SIGTERM is taken like Ctrl-C: state is saved, exit code 130."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+def outcome(run: Callable[[], int]) -> int:
+    """The exit code of a job that runs: its own, 1 when it cannot go on, 130 when it is interrupted."""
     try:
-        sys.exit(run() or 0)
-    except click.ClickException as wrong_usage:
-        wrong_usage.show()
-        sys.exit(wrong_usage.exit_code)
+        return run()
     except JobError as error:
         errors.print(f"error: {error}", markup=False)
-        sys.exit(1)
-    except (click.Abort, KeyboardInterrupt):
+        return CRASH
+    except KeyboardInterrupt:
         errors.print("interrupted; finished units are saved, the same command goes on from here")
-        sys.exit(INTERRUPTED)
+        return INTERRUPTED
 
 
-def main() -> NoReturn:
-    """Run the command line."""
-    guarded(lambda: app(standalone_mode=False))
+def main() -> None:
+    """Run the command line. SIGTERM is taken like Ctrl-C: state is saved, exit code 130."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    app()

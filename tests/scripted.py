@@ -44,12 +44,12 @@ def predict_one(text):
 def main():
     from rich.console import Console
 
-    from ner_batch.cli import guarded
+    from ner_batch.cli import outcome
     from ner_batch.config import ExtractConfig, load
     from ner_batch.extract import job, plan
 
     config = load(ExtractConfig, sys.argv[1], sys.argv[2:])
-    guarded(lambda: job.run(job.resume(plan.prepare(config)), Console(soft_wrap=True), Scripted))
+    sys.exit(outcome(lambda: job.run(job.resume(plan.prepare(config)), Console(soft_wrap=True), Scripted)))
 
 
 if __name__ == "__main__":

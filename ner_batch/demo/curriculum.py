@@ -37,9 +37,9 @@ class Mix:
     copying: float = 0.12
     finding: float = 0.08
     reading: float = 0.03
-    demonstrations: float = 0.3
+    demonstrations: float = 0.15
     chinese_prompts: float = 0.3
-    pack_tokens: int = 750
+    pack_tokens: int = 1300
 
 
 def word(rng: random.Random) -> str:

@@ -54,8 +54,8 @@ class Sampler:
         return Sample(len(texts), sum(len(t or "") for t in texts), seconds, self.startup_seconds, predictions)
 
 
-def dry_run(work: Work, console: Console) -> None:
-    """Print the resolved recipe, the listing, and what a sample says about the whole. Writes nothing."""
+def dry_run(work: Work, console: Console) -> int:
+    """Print the resolved recipe, the listing, and what a sample says about the whole. Writes nothing; 0."""
     plan = work.plan
     table = Table(show_header=False, box=None, pad_edge=False)
     for key, value in {**plan.fingerprint, **{f"version of {k}": v for k, v in versions().items()}}.items():
@@ -66,10 +66,10 @@ def dry_run(work: Work, console: Console) -> None:
     for corrupt in plan.listing.corrupt:
         console.print(f"[red]unreadable[/] {corrupt.name}: {corrupt.reason}", highlight=False, soft_wrap=True)
     texts = sample_texts(plan, [unit for unit, _ in work.pending])
-    if not texts:
-        return
-    with job.session(plan.config.job):
-        _print_estimate(plan, rows, _read_on_a_replica(plan, texts), console)
+    if texts:
+        with job.session(plan.config.job):
+            _print_estimate(plan, rows, _read_on_a_replica(plan, texts), console)
+    return job.OK
 
 
 def sample_texts(plan: Plan, units: Sequence[Unit]) -> list[str | None]:
