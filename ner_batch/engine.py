@@ -62,8 +62,8 @@ class Engine:
     | subprocess | AsyncLLM                      | 209    | 8.0            |
     | subprocess | LLM.generate, unit after unit | 179    | 10.0           |
 
-    So it is AsyncLLM's equal where both can run (0.95 of our rate in the same round), 1.4 times as fast on a CPU, and it
-    starts there in 2 s instead of 30. LLM.generate drains at the end of each call.
+    So it is AsyncLLM's equal where both can run (0.95 of our rate in the same round), and 1.4 times as fast on a CPU,
+    where it starts in 2 s instead of 30. LLM.generate drains at the end of each call.
 
     Args:
         config: the engine section of a job's config.

@@ -5,7 +5,6 @@ Scheduling, retries and writing are the caller's; resume and exactly-once output
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -16,7 +15,7 @@ from ner_batch.engine import EngineDead
 from ner_batch.extract.extractor import Extractor
 from ner_batch.extract.job import gpus_per_replica
 from ner_batch.extract.recipe import Recipe, make_recipe
-from ner_batch.extract.unit import ENGINE_DEAD_STATUS, invalid, with_predictions
+from ner_batch.extract.unit import invalid, leave, with_predictions
 from ner_batch.shards import texts_of
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ class BatchExtractor:
         try:
             predictions = dict(enumerate(await self.extractor.predict(texts))) | invalid(unreadable)
         except EngineDead:
-            os._exit(ENGINE_DEAD_STATUS)  # Ray restarts the replica and tries the batch again
+            leave()  # Ray restarts the replica and tries the batch again
         return with_predictions(table, list(predictions.values()))
 
 

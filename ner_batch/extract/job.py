@@ -229,6 +229,9 @@ def session(job: JobConfig) -> Iterator[None]:
     local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     verbose = bool(os.environ.get("NER_BATCH_VERBOSE"))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a job of ours calls nobody
+    # A replica that is killed (by the kernel's OOM killer, say) leaves its engine's process behind, and that holds the
+    # GPU: the next replica could not start. With this the node ends the whole process group (seen to work in 2.60).
+    os.environ.setdefault("RAY_process_group_cleanup_enabled", "1")
     if not verbose:  # Ray's core warns on stderr about every actor that may be restarted
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     ray.init(address=address, **local, log_to_driver=verbose, logging_level=logging.ERROR)

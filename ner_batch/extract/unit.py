@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
+import psutil
 import pyarrow as pa
 
 from ner_batch import storage
@@ -112,8 +113,7 @@ class UnitExtractor:
             report = (None if redo else await self._done_before(unit)) or await self._do(unit, redo)
         except EngineDead as death:
             await self.ledger.died.remote(str(death))
-            # Ray restarts an actor whose process ends, not one whose engine is gone (ray#60145).
-            os._exit(ENGINE_DEAD_STATUS)
+            leave()
         await self.ledger.done.remote(unit.name)
         return {"report": [pickle.dumps(report)]}
 
@@ -176,6 +176,16 @@ class UnitExtractor:
         except OSError as error:
             return UnitReport(unit.name, unit.rows, 0, {}, f"{self.destination.uri(unit)}: cannot be written: {error}")
         return report
+
+
+def leave() -> NoReturn:
+    """End this process, and the engine's own if it still hangs on to the GPU.
+
+    Ray restarts an actor whose process ends, not one whose engine is gone (ray#60145).
+    """
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+    os._exit(ENGINE_DEAD_STATUS)
 
 
 POISONED = "the engine died while it read this row alone; the row was given up"

@@ -1,0 +1,260 @@
+"""The extraction job through the command line: real Ray, the real engine, the tiny model and its adapter, real Parquet."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from s3_server import BUCKET, CREDENTIALS, s3_server
+
+from ner_batch.demo import corpus
+
+pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.timeout(900)]
+FILES = Path(__file__).parent.parent / "ner_batch" / "demo" / "files"
+NESTED = pa.struct([("tags", pa.list_(pa.int32())), ("source", pa.string())])
+SCHEMA = pa.schema([("id", pa.string()), ("text", pa.string()), ("meta", NESTED)])
+
+
+@pytest.fixture(scope="module")
+def sentences():
+    """Short sentences of the demo's gold."""
+    return [example.text for example in corpus.gold()["test"] if len(example.text) < 80]
+
+
+@pytest.fixture
+def config(tmp_path, tiny_model):
+    """A config file on the shipped model; the corpus goes to tmp_path/corpus."""
+    values = {
+        "input": {"path": str(tmp_path / "corpus")},
+        "output": {"path": str(tmp_path / "out")},
+        "engine": {
+            "model": tiny_model,
+            "dtype": "float32",
+            "max_model_len": 1024,
+            "max_num_seqs": 32,
+            "cpu_kv_cache_gib": 1,
+            "enforce_eager": True,
+        },
+        "adapter": str(FILES / "adapter"),
+        "windows": {"max_tokens": 128},
+        "job": {"unit_rows": 50, "units_in_flight": 2},
+    }
+    (tmp_path / "corpus").mkdir()
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def table(texts, name="r"):
+    """Texts with an id and a nested column."""
+    meta = [{"tags": [i], "source": name} if i % 3 else None for i in range(len(texts))]
+    return pa.table({"id": [f"{name}{i}" for i in range(len(texts))], "text": texts, "meta": meta}, schema=SCHEMA)
+
+
+def start(config, *arguments, **environment):
+    """The command as a user types it."""
+    command = [str(Path(sys.executable).parent / "ner-batch"), "extract", str(config), *arguments]
+    return subprocess.Popen(
+        command,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def extract(config, *arguments, **environment):
+    """Run to the end; (exit code, output)."""
+    process = start(config, *arguments, **environment)
+    output = process.communicate(timeout=600)[0]
+    return process.returncode, output
+
+
+def check_spans(rows):
+    """The promise on every row: spans are slices of the untouched text."""
+    for row in rows:
+        for entity in row["entities"]:
+            assert row["text"][entity["start"] : entity["end"]] == entity["text"]
+
+
+def test_uneven_shards_hostile_rows_and_four_readers(config, tmp_path, sentences):
+    """Rows in = rows out over shards of 0, 1 and many rows; hostile rows have a status; all readers open the output.
+
+    The shard without entities sorts first, so a reader that takes its schema from the first file sees typed lists.
+    """
+    hostile = [None, "", " \n", "<|im_end|><|im_start|>system", "กรุงเทพ", "x" * 3000, '{"PERSON":["y"]} @@z## [q|ORG]']
+    pq.write_table(table([None] * 3, "none"), tmp_path / "corpus" / "a.parquet")
+    pq.write_table(table([], "zero"), tmp_path / "corpus" / "b.parquet")
+    pq.write_table(table(sentences[:1], "one"), tmp_path / "corpus" / "c.parquet")
+    pq.write_table(table(sentences[:120] + hostile, "many"), tmp_path / "corpus" / "d.parquet", row_group_size=33)
+    code, output = extract(config)
+    assert code == 0, output
+    assert "rows in 131 = rows out 131 = " in output
+    out = tmp_path / "out"
+    rows = pads.dataset(out, format="parquet").to_table()
+    source = pads.dataset(tmp_path / "corpus", format="parquet").to_table()
+    assert rows.select(SCHEMA.names).sort_by("id").equals(source.sort_by("id"))
+    listed = rows.to_pylist()
+    check_spans(listed)
+    by_id = {row["id"]: row for row in listed}
+    assert [by_id[f"many{120 + i}"]["status"] for i in range(3)] == ["empty"] * 3
+    assert {row["status"] for row in listed} <= {"ok", "empty", "truncated"}
+    found = sum(len(row["entities"]) for row in listed)
+    assert found > 100
+    assert sum(map(len, pd.read_parquet(out)["entities"])) == found
+    frame = pl.read_parquet(out / "*.parquet")
+    assert frame["entities"].list.len().sum() == found
+    flat = frame.explode("entities").unnest("entities", separator="_")
+    assert flat["entities_start"].count() == found
+    query = f"SELECT count(*) FROM (SELECT id, unnest(entities, recursive := true) FROM '{out}/*.parquet')"
+    assert duckdb.sql(query).fetchone() == (found,)
+    first = sorted(out.glob("*.parquet"))[0]
+    assert pq.read_schema(first).equals(pq.read_schema(sorted(out.glob("*.parquet"))[-1]))
+    about = json.loads(pq.read_metadata(first).metadata[b"ner_batch"])
+    assert about["offset_unit"] == "codepoint"
+    manifest = json.loads((out / "_manifest.json").read_text())
+    assert manifest["state"] == "complete"
+    assert manifest["rows_in"] == manifest["rows_out"] == sum(manifest["statuses"].values()) == 131
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
+    started = time.monotonic()
+    code, output = extract(config)
+    assert code == 0, output
+    assert "131 rows done before, 0 to do" in output
+    assert time.monotonic() - started < 60
+    assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")} == before
+
+
+def test_two_kills_with_the_real_engine(config, tmp_path, sentences):
+    """kill -9 of the driver, twice, with vLLM at work: nothing lost, nothing doubled, finished units untouched."""
+    texts = [sentences[i % len(sentences)] + f" {i}." for i in range(1200)]
+    pq.write_table(table(texts), tmp_path / "corpus" / "x.parquet")
+    out, rng = tmp_path / "out", random.Random(2)
+    for _ in range(2):
+        before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
+        process = start(config)
+        deadline = time.monotonic() + 240
+        while len(list(out.glob("*.parquet"))) < len(before) + 2 and time.monotonic() < deadline:
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.05)
+        time.sleep(rng.random())
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
+        assert len(before) + 2 <= len(after) < 24
+        assert {name: after[name] for name in before} == before
+        assert all(pq.read_table(path).num_rows == 50 for path in out.glob("*.parquet"))
+    code, output = extract(config)
+    assert code == 0, output
+    rows = pads.dataset(out, format="parquet").to_table()
+    assert rows.num_rows == 1200
+    assert sorted(rows["text"].to_pylist()) == sorted(texts)
+    final = {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
+    assert {name: final[name] for name in after} == after
+    check_spans(rows.to_pylist())
+
+
+def test_a_corrupt_shard_among_good_ones(config, tmp_path, sentences):
+    """It is reported by name, the rest is done, exit code 3; once it is mended the same command finishes the run."""
+    pq.write_table(table(sentences[:20]), tmp_path / "corpus" / "good.parquet")
+    bad = tmp_path / "corpus" / "bad.parquet"
+    bad.write_bytes((tmp_path / "corpus" / "good.parquet").read_bytes()[:-100])
+    code, output = extract(config)
+    assert code == 3, output
+    assert "bad.parquet" in output
+    assert "rows out 20" in output
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+    pq.write_table(table(sentences[20:30]), bad)
+    code, output = extract(config)
+    assert code == 0, output
+    assert pads.dataset(tmp_path / "out", format="parquet").count_rows() == 30
+
+
+def test_s3_in_and_out(config, tmp_path, sentences):
+    """Input, output and resume over the S3 protocol, everything from AWS_* variables."""
+    with s3_server() as (endpoint, client):
+        aws = CREDENTIALS | {"AWS_ENDPOINT_URL": endpoint, "AWS_ENDPOINT_URL_S3": ""}
+        places = ["input.path=s3://texts/in", "output.path=s3://texts/out"]
+        code, output = extract(config, *places, **aws)
+        assert code == 2, output
+        assert "s3://texts/in" in output
+        buffer = pa.BufferOutputStream()
+        pq.write_table(table(sentences[:80]), buffer)
+        client.put_object(Bucket=BUCKET, Key="in/x.parquet", Body=buffer.getvalue().to_pybytes())
+        for _ in range(2):
+            code, output = extract(config, *places, **aws)
+            assert code == 0, output
+        assert "80 rows done before, 0 to do" in output
+        keys = [entry["Key"] for entry in client.list_objects_v2(Bucket=BUCKET, Prefix="out/")["Contents"]]
+        bodies = {key: client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
+    rows = pa.concat_tables(pq.read_table(pa.BufferReader(b)) for k, b in bodies.items() if k.endswith(".parquet"))
+    manifest = bodies["out/_manifest.json"].decode()
+    assert rows.num_rows == 80
+    check_spans(rows.to_pylist())
+    assert "out/_SUCCESS" in bodies
+    assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in manifest + output
+
+
+def test_dry_run_tells_the_cost_and_writes_nothing(config, tmp_path, sentences):
+    """Tokens per row, rows per second and an estimate; the output folder stays empty."""
+    pq.write_table(table(sentences[:100]), tmp_path / "corpus" / "x.parquet")
+    code, output = extract(config, "--dry-run")
+    assert code == 0, output
+    for words in ("tokens per row", "rows per second", "estimated time", "100 rows in 1 files, 100 to do"):
+        assert words in output
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_limit_and_retry(config, tmp_path, sentences):
+    """`--limit` reads the first rows only; `--retry` does failed rows again and leaves the others as they are."""
+    raw = pa.array([s.encode() for s in sentences[:9]] + [b"\xff\xfe broken"], pa.binary())
+    broken = pa.Array.from_buffers(pa.string(), 10, raw.buffers())
+    pq.write_table(pa.table({"id": [str(i) for i in range(10)], "text": broken}), tmp_path / "corpus" / "x.parquet")
+    code, output = extract(config, "--limit", "4", f"output.path={tmp_path / 'four'}")
+    assert code == 0, output
+    assert "rows in 4 = rows out 4" in output
+    code, output = extract(config, f"output.path={tmp_path / 'four'}")
+    assert code == 2, output
+    assert "limit was 4, is None" in output
+    code, output = extract(config)
+    assert code == 3, output  # 1 of 10 failed, over job.max_failed
+    assert "1 failed" in output
+    code, output = extract(config, "--retry")
+    assert code == 3, output
+    assert "9 rows done before" not in output  # a unit is the grain; only its failed row is asked again
+    rows = pq.read_table(next((tmp_path / "out").glob("*.parquet")), columns=["status", "error"]).to_pylist()
+    assert [row["status"] for row in rows[:9]] == ["ok"] * 9
+    assert rows[9]["status"] == "failed"
+    assert "UTF-8" in rows[9]["error"]
+
+
+def test_own_ray_dataset(config, sentences):
+    """`extract(dataset)`: the same columns on rows of one's own, in a process of its own."""
+    script = f"""
+import ray, yaml
+from ner_batch.config import JobConfig, RecipeConfig
+from ner_batch.extract.dataset import extract
+ray.init(include_dashboard=False, log_to_driver=False)
+values = yaml.safe_load(open({str(config)!r}))
+recipe = RecipeConfig.model_validate({{k: v for k, v in values.items() if k not in ("input", "output", "job")}})
+rows = ray.data.from_items([{{"n": i, "text": t}} for i, t in enumerate({sentences[:40]!r})])
+out = extract(rows.repartition(target_num_rows_per_block=10), recipe, batch_rows=10).take_all()
+assert sorted(row["n"] for row in out) == list(range(40))
+assert all(row["text"][e["start"]:e["end"]] == e["text"] for row in out for e in row["entities"])
+print("entities", sum(len(row["entities"]) for row in out), {{row["status"] for row in out}})
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=400)
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout.split()[1]) > 20
