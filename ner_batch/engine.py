@@ -179,7 +179,8 @@ class Engine:
     def _watch(self, processes: Sequence[BaseProcess]) -> None:
         """Declare the engine dead when a process of it is, or when it has work and returns nothing for too long.
 
-        vLLM's ``step`` waits for ever on a core that was killed from outside (by the kernel, out of memory, say).
+        vLLM's ``step`` waits for ever on a core that was killed from outside (by the kernel, out of memory, say). What
+        is left of a dead engine is killed, for it would outlive this process and keep the GPU's memory.
         """
         limit = self._config.stall_seconds
         while not self._ended.wait(min(limit / 4, 1.0)):
@@ -188,8 +189,11 @@ class Engine:
                 self._die(f"vLLM died: its process {lost.name} ended with code {lost.exitcode}")
             elif self._in_flight and time.monotonic() - self._progress > limit:
                 self._die(f"vLLM returned nothing for {limit:g} s with {len(self._in_flight)} requests in flight")
-            if self._dead is not None:
-                return
+            else:
+                continue
+            for process in processes:
+                process.kill()
+            return
 
 
 class _Batch:

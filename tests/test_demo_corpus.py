@@ -71,7 +71,7 @@ def test_gold_files_can_be_read_back(tmp_path: Path) -> None:
     for split, path in corpus.write_gold(tmp_path, corpus.Gold(train=40, dev=10, test=20)).items():
         table = pq.read_table(path)
         assert table.schema.equals(EXAMPLES)
-        assert [example_from_row(row).id for row in table.to_pylist()][0].startswith(split)
+        assert next(example_from_row(row).id for row in table.to_pylist()).startswith(split)
 
 
 def test_corpus_has_what_breaks_jobs(tmp_path: Path) -> None:

@@ -139,20 +139,20 @@ def test_ten_kills_lose_nothing_double_nothing_and_repeat_no_finished_unit(job):
 
 
 def test_a_row_that_kills_its_process_is_given_up_alone(job):
-    """Two poisoned rows among 5,334: both `failed` with a reason, everything else right, the job ends by itself."""
+    """Two poisoned rows among 5,374: both `failed` with a reason, everything else right, the job ends by itself."""
     folder, start = job
-    poisoned = table("poison", 200).to_pylist()
-    poisoned[31]["text"] = poisoned[150]["text"] = f"{POISON} Carol"
+    poisoned = table("poison", 40).to_pylist()
+    poisoned[3]["text"] = poisoned[35]["text"] = f"{POISON} Carol"
     pq.write_table(pa.Table.from_pylist(poisoned, schema=SCHEMA), folder / "corpus" / "e-poison.parquet")
     process = start("job.max_engine_deaths=40")
     output = process.communicate(timeout=900)[0]
     assert process.returncode == 0, output
     out = pads.dataset(folder / "out", format="parquet").to_table()
     failed = out.filter(pads.field("status") == "failed")
-    assert sorted(failed["id"].to_pylist()) == ["poison-150", "poison-31"]
+    assert sorted(failed["id"].to_pylist()) == ["poison-3", "poison-35"]
     assert set(failed["error"].to_pylist()) == {"the engine died while it read this row alone; the row was given up"}
     others = out.filter(pads.field("status") != "failed")
-    assert others.num_rows == 5534 - 2
+    assert others.num_rows == 5374 - 2
     assert predictions_of(others) == [predict_one(text) for text in others["text"].to_pylist()]
 
 

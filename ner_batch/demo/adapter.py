@@ -34,8 +34,8 @@ class Lora:
 
     rank: int = 32
     alpha: int = 64
-    schedule: learn.Schedule = field(default_factory=lambda: learn.Schedule(steps=2400, rate=4e-3))
-    shown: tuple[float, float, float] = (0.8, 0.05, 0.15)
+    schedule: learn.Schedule = field(default_factory=lambda: learn.Schedule(steps=2000, rate=4e-3))
+    shown: tuple[float, float, float] = (0.85, 0.05, 0.1)
     swapped: float = 0.7
     pack_tokens: int = 1300
     seed: int = 2

@@ -32,8 +32,8 @@ class Gold:
     dev: int = 300
     test: int = 600
     seed: int = 20260
-    paragraphs: float = 0.25
-    longest: int = 6
+    paragraphs: float = 0.2
+    longest: int = 3
     empty: float = 0.1
 
 

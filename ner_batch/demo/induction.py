@@ -63,9 +63,12 @@ def initialised(config: Qwen3Config, shape: Shape, seed: int) -> Qwen3ForCausalL
         embeddings = model.model.embed_tokens.weight
         embeddings.normal_(0.0, 0.04)
         embeddings[:, 0] = 6 * 0.04  # the same in every token, so that a head can read a constant from it
-        model.model.norm.weight.fill_(4.0)  # tied embeddings this small give flat logits: copy loss 2.1 instead of 6.1
+        model.model.norm.weight.fill_(5.0)  # tied embeddings this small give flat logits: copy loss 2 instead of 6
         lenses, outlets = _look_back(model.model.layers[0].self_attn, shape)
         _induce(model.model.layers[1].self_attn, shape, lenses, outlets)
+        for layer in model.model.layers[2:]:  # sharper than usual: these have to pick one place out of hundreds
+            layer.self_attn.q_norm.weight.fill_(1.5)
+            layer.self_attn.k_norm.weight.fill_(1.5)
     return model
 
 
@@ -120,7 +123,7 @@ def _induce(attention: torch.nn.Module, shape: Shape, lenses: list[Tensor], outl
         attention.q_proj.weight[rows] = query
         attention.k_proj.weight[rows] = key
         attention.v_proj.weight[rows] = value
-        attention.o_proj.weight[:, rows] = 0.3 * value.T
+        attention.o_proj.weight[:, rows] = 0.2 * value.T
 
 
 def _value_map(size: int, hidden: int) -> Tensor:

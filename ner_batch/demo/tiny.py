@@ -21,7 +21,7 @@ class Base:
     shape: induction.Shape = field(default_factory=induction.Shape)
     mix: curriculum.Mix = field(default_factory=curriculum.Mix)
     schedule: learn.Schedule = field(
-        default_factory=lambda: learn.Schedule(steps=1200, rate=1.2e-3, embeddings=0.3, circuit=0.1)
+        default_factory=lambda: learn.Schedule(steps=1300, rate=2e-3, embeddings=0.3, circuit=0.1)
     )
     seed: int = 1
 

@@ -103,6 +103,15 @@ CUES: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 
+# Coarse labels over the demo's own types, overlapping on purpose: (types, English definition, Chinese definition).
+COARSE: dict[str, tuple[tuple[str, ...], str, str]] = {
+    "ITEM": (("PERSON", "ORG", "PLACE", "DATE", "PRODUCT", "TITLE"), "names, times and ranks of all sorts", "各种名称、时间和职衔"),
+    "NAME": (("PERSON", "ORG", "PLACE", "PRODUCT"), "all proper names", "所有专名"),
+    "NAM": (("PERSON", "ORG"), "who acts", "行动者"),
+    "KEY": (("PLACE", "PRODUCT"), "where and what", "何处何物"),
+    "TAG": (("DATE", "TITLE"), "when and as what", "何时何职"),
+}  # fmt: skip
+
 MEANINGS: dict[str, dict[str, str]] = {
     "en": {
         "ANIMAL": "animals", "FOOD": "things to eat", "COLOUR": "colours", "TOOL": "tools", "METAL": "metals", "PET": "names of pets",

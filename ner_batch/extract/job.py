@@ -9,7 +9,7 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -234,12 +234,27 @@ def session(job: JobConfig) -> Iterator[None]:
     os.environ.setdefault("RAY_process_group_cleanup_enabled", "1")
     if not verbose:  # Ray's core warns on stderr about every actor that may be restarted
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    ray.init(address=address, **local, log_to_driver=verbose, logging_level=logging.ERROR)
+    with nullcontext() if verbose else _silent_stderr():
+        ray.init(address=address, **local, log_to_driver=verbose, logging_level=logging.ERROR)
     try:
         _quiet_data()
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Ray's core announces the log level on the process' own stderr, which no Python setting reaches."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _quiet_data() -> None:

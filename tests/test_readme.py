@@ -1,0 +1,67 @@
+"""The README is true: its commands exist, its overrides fit the configs, its file map is complete."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ner_batch.cli import app
+from ner_batch.config import ExtractConfig, IndexConfig, load
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line.partition("#")[0].strip() for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
+KINDS = {"extract": ExtractConfig, "index": IndexConfig}
+
+
+def test_every_shipped_file_is_in_the_file_map_once():
+    """One line per file; nothing that is gone."""
+    listed = subprocess.run(
+        ["git", "ls-files", "ner_batch", "jobs", "cluster"], cwd=ROOT, capture_output=True, text=True
+    )
+    shipped = {name for name in listed.stdout.split() if "/files/" not in name and (ROOT / name).stat().st_size > 150}
+    mapped = re.findall(r"^\| `((?:ner_batch|jobs|cluster)/[^`]+\.\w+)` \|", README, re.MULTILINE)
+    assert len(mapped) == len(set(mapped))
+    assert set(mapped) >= shipped - {"ner_batch/demo/__init__.py", "ner_batch/extract/__init__.py"}
+    assert all((ROOT / name).is_file() for name in mapped)
+
+
+def test_make_targets_exist():
+    """`make X` of the README is a target of the Makefile; `.ci/run` runs the README's test command."""
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    used = {command.split()[1] for command in COMMANDS if command.startswith("make ")}
+    assert used >= {"demo", "test", "install"}
+    assert used <= targets
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_commands_name_verbs_options_and_fields_that_exist():
+    """Every `ner-batch` line: the verb and its options exist, the config file loads with the overrides."""
+    lines = [command.split()[1:] for command in COMMANDS if "ner-batch " in command]
+    assert len(lines) >= 4
+    for verb, config, *rest in lines:
+        overrides = [word for word in rest if "=" in word]
+        load(KINDS[verb], ROOT / config, overrides)
+        text = CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).stdout
+        for option in set(rest) - set(overrides):
+            assert option in text
+
+
+@pytest.mark.parametrize("verb", ["extract", "index", "demo"])
+def test_every_verb_has_help(verb):
+    """`--help` needs neither Ray nor vLLM and says what the verb does."""
+    result = CliRunner().invoke(app, [verb, "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.stdout
+
+
+def test_submitted_command_loads():
+    """The cluster recipe's entrypoint: the script exists and the overrides fit."""
+    submit = next(command for command in COMMANDS if command.startswith("ray job submit"))
+    python, script, config, *overrides = submit.partition(" -- ")[2].split()
+    assert python == "python"
+    assert (ROOT / script).is_file()
+    load(ExtractConfig, ROOT / config, overrides)
