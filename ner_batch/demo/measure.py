@@ -18,18 +18,18 @@ def evaluate(
 ) -> Scores:
     """Strict span and type scores over ``examples``; ``shown`` are the demonstrations of each (possibly none)."""
     prompts = [prompting.prompt(x.text, near) for x, near in zip(examples, shown, strict=True)]
-    answers = greedy(model, prompts, prompting.chat, 300)
+    answers = greedy(model, prompts, prompting.chat, 200)
     labels, task = prompting.task.names, prompting.task
     found = [prompting.form.parse(a, x.text, labels, task).entities for a, x in zip(answers, examples, strict=True)]
     return score([x.entities for x in examples], found)
 
 
 def greedy(model: PreTrainedModel, prompts: Sequence[Sequence[int]], chat: ChatTokenizer, new_tokens: int) -> list[str]:
-    """The model's greedy answers in the order of the prompts, in batches of 32 of similar length, padded left."""
+    """The model's greedy answers in the order of the prompts, in batches of 64 of similar length, padded left."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers = [""] * len(prompts)
-    for first in range(0, len(order), 32):
-        chosen = order[first : first + 32]
+    for first in range(0, len(order), 64):
+        chosen = order[first : first + 64]
         width = max(len(prompts[i]) for i in chosen)
         pad = [width - len(prompts[i]) for i in chosen]
         ids = torch.tensor([[0] * p + list(prompts[i]) for p, i in zip(pad, chosen, strict=True)])

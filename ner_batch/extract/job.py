@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import ray
@@ -72,16 +73,23 @@ def run(work: Work, console: Console, make: Callable[[], Predictor] | None = Non
     """
     plan = work.plan
     _announce(work, console)
-    started = time.monotonic()
-    errors: list[UnitReport] = []
-    if work.pending:
-        output.begin(plan)
-        try:
-            errors = _execute(work, make or functools.partial(Extractor, plan.recipe), console)
-        except BaseException:
-            output.write_manifest(plan, "interrupted", {})
-            raise
-    return _conclude(plan, errors, time.monotonic() - started, console)
+    if not work.pending:
+        return _conclude(plan, [], None, console)
+    output.begin(plan)
+    started, clock = datetime.now(UTC), time.monotonic()
+    try:
+        errors = _execute(work, make or functools.partial(Extractor, plan.recipe), console)
+    except BaseException:
+        output.write_manifest(plan, "interrupted", {})
+        raise
+    rows = sum(unit.rows for unit, _ in work.pending)
+    return _conclude(plan, errors, _told(rows, started, time.monotonic() - clock), console)
+
+
+def _told(rows: int, started: datetime, seconds: float) -> dict[str, Any]:
+    """What the manifest tells of a run: when, how long, how fast (engine start included)."""
+    speed = {"rows": rows, "rows_per_second": round(rows / seconds, 2)}
+    return {"started": started.isoformat(timespec="seconds"), "seconds": round(seconds, 1), **speed}
 
 
 def _announce(work: Work, console: Console) -> None:
@@ -186,7 +194,7 @@ def _explained(error: BaseException, causes: Sequence[str]) -> BaseException:
     return error
 
 
-def _conclude(plan: Plan, errors: Sequence[UnitReport], seconds: float, console: Console) -> int:
+def _conclude(plan: Plan, errors: Sequence[UnitReport], told: dict[str, Any] | None, console: Console) -> int:
     """Read back what is on disk, write the manifest, print the line that adds up."""
     missing = {report.name: report.error for report in errors}
     totals = output.add_up(output.reports(plan, [unit for unit in plan.units if unit.name not in missing]))
@@ -201,9 +209,8 @@ def _conclude(plan: Plan, errors: Sequence[UnitReport], seconds: float, console:
         "rows_not_done": lost,
         "statuses": dict(sorted(totals.statuses.items())),
         "tokens": totals.tokens,
-        "seconds": round(seconds, 1),
     }
-    output.write_manifest(plan, state, results)
+    output.write_manifest(plan, state, results, told)
     console.print(_sum(plan.rows, totals, lost), highlight=False, soft_wrap=True)
     if totals.rows + lost != plan.rows or sum(totals.statuses.values()) != totals.rows:
         raise JobError(f"{plan.config.output.path}: rows do not add up; this is a bug, please report it")

@@ -111,12 +111,18 @@ def begin(plan: Plan) -> None:
     write_manifest(plan, "running", {})
 
 
-def write_manifest(plan: Plan, state: str, results: Mapping[str, Any]) -> None:
-    """``_manifest.json``: resolved config, versions, fingerprint, inputs, and what is known of the results."""
+def write_manifest(plan: Plan, state: str, results: Mapping[str, Any], run: Mapping[str, Any] | None = None) -> None:
+    """``_manifest.json``: resolved config, versions, fingerprint, inputs, and what is known of the results.
+
+    ``run`` tells of the run that ends now; it joins those that earlier manifests of the folder told of.
+    """
+    path = _path(plan, MANIFEST)
+    earlier = storage.read_json(path).get("runs", []) if storage.exists(path) else []
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "state": state,
         **results,
+        "runs": [*earlier, run] if run else earlier,
         "fingerprint": plan.fingerprint,
         "config": dump(plan.config),
         "versions": versions(),
@@ -125,7 +131,7 @@ def write_manifest(plan: Plan, state: str, results: Mapping[str, Any]) -> None:
         "inputs": [{"name": s.name, "rows": s.rows, "bytes": s.bytes, "digest": s.digest} for s in plan.listing.shards],
         "corrupt": [{"name": c.name, "reason": c.reason} for c in plan.listing.corrupt],
     }
-    storage.write_json(_path(plan, MANIFEST), manifest)
+    storage.write_json(path, manifest)
 
 
 def succeed(plan: Plan) -> None:

@@ -30,11 +30,14 @@ class Tally:
 
     def line(self) -> str:
         """Rows done / total, rows/s, tokens/s, ETA, outcomes."""
+        if not self.done + self.flying_rows:
+            waited = duration(time.monotonic() - self.started)
+            return f"{self.before:,} of {self.rows:,} rows | {waited}: engines are starting"
         seconds = max(time.monotonic() - self.started, 1e-9)
         fresh = self.done + self.flying_rows
         speed = fresh / seconds
         left = self.rows - self.before - fresh
-        eta = duration(left / speed) if fresh else "?"
+        eta = duration(left / speed)
         parts = [
             f"{self.before + fresh:,} of {self.rows:,} rows",
             f"{speed:,.1f} rows/s",

@@ -120,9 +120,12 @@ class UnitExtractor:
     async def _done_before(self, unit: Unit) -> UnitReport | None:
         """The report of a unit whose file an earlier attempt has written."""
         uri = self.destination.uri(unit)
-        if not await asyncio.to_thread(storage.exists, uri):
-            return None
-        return read_report(await asyncio.to_thread(storage.read_metadata, uri), unit.name)
+        try:
+            if not await asyncio.to_thread(storage.exists, uri):
+                return None
+            return read_report(await asyncio.to_thread(storage.read_metadata, uri), unit.name)
+        except ValueError as error:  # the place cannot be asked: the next run will
+            return UnitReport(unit.name, unit.rows, 0, {}, str(error))
 
     async def _do(self, unit: Unit, redo: bool) -> UnitReport:
         started = time.monotonic()
