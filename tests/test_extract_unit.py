@@ -72,11 +72,14 @@ def test_the_line_counts_only_this_runs_speed():
     """Rows of earlier runs are done but not fast; outcomes other than ok are told; before the first row it says so."""
     tally = Tally(rows=1000, before=400)
     assert "engines are starting" in tally.line()
-    tally.started -= 10
-    tally.done, tally.flying_rows, tally.tokens = 90, 10, 5000
-    tally.statuses.update({"ok": 80, "failed": 10})
+    tally.done, tally.tokens = 20, 1000
+    assert tally.line() == "420 of 1,000 rows"
+    seen, rows, tokens = tally.first
+    tally.first = (seen - 10, rows, tokens)
+    tally.done, tally.flying_rows, tally.tokens = 100, 20, 6000
+    tally.statuses.update({"ok": 90, "failed": 10})
     line = tally.line()
-    assert line.startswith("500 of 1,000 rows | 10.0 rows/s | 500 tokens/s | ETA 50 s")
+    assert line.startswith("520 of 1,000 rows | 10.0 rows/s | 500 tokens/s | ETA 48 s")
     assert line.endswith("10 failed")
 
 

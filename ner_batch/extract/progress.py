@@ -27,23 +27,23 @@ class Tally:
     flying_tokens: int = 0
     deaths: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
+    first: tuple[float, int, int] | None = None
+    """When the first rows were seen, how many, with how many tokens: speed is counted from there, without the start."""
 
     def line(self) -> str:
         """Rows done / total, rows/s, tokens/s, ETA, outcomes."""
         if not self.done + self.flying_rows:
             waited = duration(time.monotonic() - self.started)
             return f"{self.before:,} of {self.rows:,} rows | {waited}: engines are starting"
-        seconds = max(time.monotonic() - self.started, 1e-9)
-        fresh = self.done + self.flying_rows
-        speed = fresh / seconds
-        left = self.rows - self.before - fresh
-        eta = duration(left / speed)
-        parts = [
-            f"{self.before + fresh:,} of {self.rows:,} rows",
-            f"{speed:,.1f} rows/s",
-            f"{(self.tokens + self.flying_tokens) / seconds:,.0f} tokens/s",
-            f"ETA {eta}",
-        ]
+        fresh, tokens = self.done + self.flying_rows, self.tokens + self.flying_tokens
+        since, rows_then, tokens_then = self.first = self.first or (time.monotonic(), fresh, tokens)
+        seconds = time.monotonic() - since
+        parts = [f"{self.before + fresh:,} of {self.rows:,} rows"]
+        if fresh > rows_then:
+            speed = (fresh - rows_then) / seconds
+            parts.append(f"{speed:,.1f} rows/s")
+            parts.append(f"{(tokens - tokens_then) / seconds:,.0f} tokens/s")
+            parts.append(f"ETA {duration((self.rows - self.before - fresh) / speed)}")
         parts += [f"{count:,} {status}" for status, count in sorted(self.statuses.items()) if status != "ok"]
         parts += [f"engine restarted {self.deaths} times"] if self.deaths else []
         return " | ".join(parts)
