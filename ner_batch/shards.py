@@ -1,4 +1,4 @@
-"""Parquet shards: what there is, cut into work units, and read unit by unit.
+"""Parquet shards: what there is, and how it is cut into work units.
 
 A unit is a run of rows of one shard. Its output name is a function of the shard's name and the start row alone, so a
 finished unit is recognised by its file, in any later run, whatever was added to the input meanwhile.
@@ -10,7 +10,6 @@ import difflib
 import hashlib
 import posixpath
 import re
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -119,37 +118,6 @@ def plan_units(shards: Sequence[Shard], unit_rows: int, unit_bytes: int, limit: 
     return tuple(units)
 
 
-def read_unit(unit: Unit, columns: Sequence[str] | None = None) -> pa.Table:
-    """The unit's rows as they are stored: all columns, or those named, with the file's schema and its metadata.
-
-    Only row groups that overlap are read. The last one stays decoded in this process, so a shard of one huge row
-    group is not decoded again for each of its units; memory is bounded by one row group.
-
-    Raises:
-        ValueError: the file is corrupt in these rows, or is not the file that was listed.
-        OSError: it cannot be reached at the moment.
-    """
-    try:
-        return _READER.read(unit, None if columns is None else tuple(columns))
-    except (OSError, pa.ArrowException) as error:
-        if not _is_corruption(error):
-            raise
-        where = f"rows {unit.start} to {unit.start + unit.rows}"
-        raise ValueError(f"{unit.shard.uri}: {where} are corrupt ({_one_line(error)})") from error
-
-
-def texts_of(table: pa.Table, text_column: str) -> tuple[list[str | None], dict[int, str]]:
-    """The texts, one for each row (None for null), and by row index what is wrong with a text that is not UTF-8.
-
-    A row in the second has None in the first.
-    """
-    column = _plain(table.column(text_column))
-    try:
-        return column.to_pylist(), {}
-    except UnicodeDecodeError:
-        return _decode_each(column.cast(pa.large_binary()).to_pylist())
-
-
 @dataclass(frozen=True, slots=True)
 class _Footer:
     shard: Shard
@@ -199,14 +167,14 @@ def _inspect(file: storage.File, text_column: str) -> _Footer | Corrupt:
     try:
         filesystem, path = storage.open_uri(file.uri)
         with filesystem.open_input_file(path) as source:
-            footer = _footer_bytes(source)
+            footer = footer_bytes(source)
         metadata = pq.read_metadata(pa.BufferReader(b"PAR1" + footer))
         schema = metadata.schema.to_arrow_schema()
     except (OSError, pa.ArrowException) as error:
-        if not _is_corruption(error):
-            raise ValueError(f"{file.uri}: cannot be read ({_one_line(error)})") from error
-        return Corrupt(file.uri, file.name, _one_line(error))
-    digest, size = _digest(footer, file.size), _column_bytes(metadata, text_column)
+        if not is_corruption(error):
+            raise ValueError(f"{file.uri}: cannot be read ({one_line(error)})") from error
+        return Corrupt(file.uri, file.name, one_line(error))
+    digest, size = footer_digest(footer, file.size), _column_bytes(metadata, text_column)
     shard = Shard(file.uri, file.name, metadata.num_rows, file.size, digest, size, tuple(schema.names))
     return _Footer(shard, schema)
 
@@ -218,7 +186,7 @@ def _column_bytes(metadata: pq.FileMetaData, column: str) -> int:
     return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == column)
 
 
-def _footer_bytes(source: pa.NativeFile) -> bytes:
+def footer_bytes(source: pa.NativeFile) -> bytes:
     """Footer, its length and the closing magic: the last bytes of a Parquet file.
 
     Raises:
@@ -236,7 +204,8 @@ def _footer_bytes(source: pa.NativeFile) -> bytes:
     return tail[-length:] if length <= len(tail) else bytes(source.read_at(length, size - length))
 
 
-def _digest(footer: bytes, size: int) -> str:
+def footer_digest(footer: bytes, size: int) -> str:
+    """Names a file by its footer and its size in bytes."""
     return hashlib.sha256(footer + size.to_bytes(8, "little")).hexdigest()[:16]
 
 
@@ -262,53 +231,7 @@ def _text_problem(schema: pa.Schema, column: str, uri: str) -> str | None:
     return f"{uri}: column {column!r} is {kind}, not string; name another column or cast it"
 
 
-class _Reader:
-    """Reads row groups; keeps the last one. Its lock makes units that share a row group decode it once."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._key: tuple[Shard, int, tuple[str, ...] | None] | None = None
-        self._table: pa.Table | None = None
-
-    def read(self, unit: Unit, columns: tuple[str, ...] | None) -> pa.Table:
-        filesystem, path = storage.open_uri(unit.shard.uri)
-        with self._lock, filesystem.open_input_file(path) as source:
-            footer = _footer_bytes(source)
-            if _digest(footer, source.size()) != unit.shard.digest:
-                raise ValueError(f"{unit.shard.uri}: the file has changed since it was listed; start the run again")
-            file = pq.ParquetFile(source, pre_buffer=True, page_checksum_verification=True)
-            pieces = [
-                self._group(file, (unit.shard, group, columns)).slice(offset, rows)
-                for group, offset, rows in _overlaps(file.metadata, unit)
-            ]
-            table = pa.concat_tables(pieces) if pieces else file.schema_arrow.empty_table()
-            return table if columns is None else table.select(list(columns))
-
-    def _group(self, file: pq.ParquetFile, key: tuple[Shard, int, tuple[str, ...] | None]) -> pa.Table:
-        if self._key != key or self._table is None:
-            self._key = self._table = None  # the old one goes before the new one comes: one row group at a time
-            self._table = file.read_row_group(key[1], columns=None if key[2] is None else list(key[2]))
-            self._key = key
-        return self._table
-
-
-_READER = _Reader()
-
-
-def _overlaps(metadata: pq.FileMetaData, unit: Unit) -> list[tuple[int, int, int]]:
-    """(row group, offset in it, rows of it) for each row group the unit touches."""
-    found = []
-    first, end = 0, unit.start + unit.rows
-    for group in range(metadata.num_row_groups):
-        after = first + metadata.row_group(group).num_rows
-        start, stop = max(first, unit.start), min(after, end)
-        if start < stop:
-            found.append((group, start - first, stop - start))
-        first = after
-    return found
-
-
-def _is_corruption(error: Exception) -> bool:
+def is_corruption(error: Exception) -> bool:
     """Whether bytes are bad, and not the way to them: Arrow raises OSError for both.
 
     An error of the system has an errno; one of S3 says so ("AWS Error"); decoders give neither.
@@ -316,23 +239,6 @@ def _is_corruption(error: Exception) -> bool:
     return getattr(error, "errno", None) is None and "AWS Error" not in str(error)
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """What an error says, in one line and without S3's request ids."""
     return " ".join(str(error).split(" (Request ID")[0].split())
-
-
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Dictionary-encoded text as text."""
-    kind = column.type
-    return column.cast(kind.value_type) if pa.types.is_dictionary(kind) else column
-
-
-def _decode_each(rows: Sequence[bytes | None]) -> tuple[list[str | None], dict[int, str]]:
-    texts: list[str | None] = []
-    errors: dict[int, str] = {}
-    for index, row in enumerate(rows):
-        try:
-            texts.append(None if row is None else row.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            texts.append(None)
-            errors[index] = f"the text is not UTF-8: {error.reason} at byte {error.start}"
-    return texts, errors

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from s3_server import BUCKET, point_at, s3_server
 
 from ner_batch import shards
-from ner_batch.shards import Shard, Unit, list_shards, plan_units, read_unit, texts_of
+from ner_batch.rows import read_unit, texts_of
+from ner_batch.shards import Shard, Unit, list_shards, plan_units
 
 SCHEMA = pa.schema(
     [

@@ -20,7 +20,8 @@ from ner_batch.extract.output import versions
 from ner_batch.extract.plan import Plan
 from ner_batch.extract.progress import duration
 from ner_batch.extract.recipe import Recipe
-from ner_batch.shards import Unit, read_unit, texts_of
+from ner_batch.rows import read_unit, texts_of
+from ner_batch.shards import Unit
 
 SAMPLE_ROWS = 256
 SAMPLE_PLACES = 16

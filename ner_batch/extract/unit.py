@@ -20,7 +20,8 @@ from ner_batch import storage
 from ner_batch.data import OFFSET_UNIT, Prediction, Status, predictions_of, predictions_table
 from ner_batch.engine import EngineDead
 from ner_batch.extract.ledger import Range
-from ner_batch.shards import Unit, read_unit, texts_of
+from ner_batch.rows import read_unit, texts_of
+from ner_batch.shards import Unit
 
 # The exit status of a replica whose engine died, so that the cause can be told from other crashes in Ray's logs.
 ENGINE_DEAD_STATUS = 70
