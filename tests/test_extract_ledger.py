@@ -72,7 +72,7 @@ def test_smallest_units(rows):
 
 
 def test_live_counters_forget_a_unit_that_is_done_or_starts_again():
-    """Progress counts rows in flight once."""
+    """Progress counts rows once: those written, and those of units still in flight."""
     ledger = Ledger()
     ledger.hello()
     ledger.begin("a", 10)
@@ -81,6 +81,7 @@ def test_live_counters_forget_a_unit_that_is_done_or_starts_again():
     ledger.progress("b", 2, 50)
     report = ledger.report()
     assert (report.rows, report.tokens, report.starts, report.causes) == (6, 150, 1, ())
-    ledger.done("a")
+    ledger.done("a", 250, {"ok": 9, "failed": 1})
     ledger.begin("b", 10)
-    assert ledger.report().rows == 0
+    report = ledger.report()
+    assert (report.rows, report.tokens, report.statuses) == (10, 250, {"ok": 9, "failed": 1})

@@ -76,8 +76,8 @@ def test_the_line_counts_only_this_runs_speed():
     assert tally.line() == "420 of 1,000 rows"
     seen, rows, tokens = tally.first
     tally.first = (seen - 10, rows, tokens)
-    tally.done, tally.flying_rows, tally.tokens = 100, 20, 6000
-    tally.statuses.update({"ok": 90, "failed": 10})
+    tally.done, tally.tokens = 120, 6000
+    tally.statuses = {"ok": 90, "failed": 10}
     line = tally.line()
     assert line.startswith("520 of 1,000 rows | 10.0 rows/s | 500 tokens/s | ETA 48 s")
     assert line.endswith("10 failed")

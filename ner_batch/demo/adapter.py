@@ -34,7 +34,7 @@ class Lora:
 
     rank: int = 32
     alpha: int = 64
-    schedule: learn.Schedule = field(default_factory=lambda: learn.Schedule(steps=2000, rate=4e-3))
+    schedule: learn.Schedule = field(default_factory=lambda: learn.Schedule(steps=2400, rate=3e-3))
     shown: tuple[float, float, float] = (0.85, 0.05, 0.1)
     swapped: float = 0.7
     pack_tokens: int = 1300

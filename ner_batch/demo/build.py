@@ -19,7 +19,7 @@ import yaml
 from ner_batch import formats, retrieval
 from ner_batch.chat import load_tokenizer
 from ner_batch.data import Example
-from ner_batch.demo import adapter, corpus, tiny
+from ner_batch.demo import adapter, corpus, learn, tiny
 from ner_batch.demo.measure import evaluate
 from ner_batch.demo.prompting import Prompting
 from ner_batch.metrics import Counts, Scores
@@ -39,12 +39,13 @@ class Recipe:
 
     def scaled(self, share: float) -> Recipe:
         """The same with a share of the training steps."""
-        base, lora = self.base.schedule, self.lora.schedule
-        return replace(
-            self,
-            base=replace(self.base, schedule=replace(base, steps=max(1, round(base.steps * share)))),
-            lora=replace(self.lora, schedule=replace(lora, steps=max(1, round(lora.steps * share)))),
-        )
+        stages = tuple(replace(stage, schedule=_shorter(stage.schedule, share)) for stage in self.base.stages)
+        lora = replace(self.lora, schedule=_shorter(self.lora.schedule, share))
+        return replace(self, base=replace(self.base, stages=stages), lora=lora)
+
+
+def _shorter(schedule: learn.Schedule, share: float) -> learn.Schedule:
+    return replace(schedule, steps=max(1, round(schedule.steps * share)))
 
 
 def task() -> Task:

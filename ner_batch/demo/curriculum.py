@@ -197,7 +197,7 @@ class Curriculum:
         language: Language = "zh" if rng.random() < self.mix.chinese_prompts else "en"
         chosen = rng.sample(list(words.COARSE), rng.choice((1, 1, 2)))
         of = {kind: label for label in chosen for kind in words.COARSE[label][0]}
-        meanings = {label: Label(definition=words.COARSE[label][1 if language == "en" else 2]) for label in chosen}
+        meanings = {x: Label(definition=words.COARSE[x][1] if language == "en" else words.COARSE[x][2]) for x in chosen}
         prompting = Prompting(self.form, Task(name="lesson", language=language, labels=meanings), self.chat)
         writers = [corpus.Writer(rng, spoken, False) for spoken in corpus.LANGUAGES]
         texts = [corpus.paragraph(rng.choice(writers), rng.choice((1, 1, 1, 2))).example("") for _ in range(30)]

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,8 +38,9 @@ POLL_SECONDS = 0.5
 class Flight:
     """The units of one Ray Data execution as they come home, and how it ended."""
 
-    reports: list[UnitReport]
+    reports: list[UnitReport] = field(default_factory=list)
     error: BaseException | None = None
+    over: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +111,13 @@ def _execute(work: Work, make: Callable[[], Predictor], console: Console) -> lis
     with session(job), ProgressLine(console) as line:
         ledger = ledgers.start()
         dataset = _dataset(work, make, ledger)
-        flight = Flight([])
+        flight = Flight()
         # The main thread stays free for Ctrl-C and for the progress line.
         threading.Thread(target=_fly, args=(dataset, flight), daemon=True).start()
-        for landed in _watch(flight):
+        while not flight.over.wait(POLL_SECONDS):
             report = ray.get(ledger.report.remote())
-            _update(tally, landed, report, job.replicas)
+            tally.done, tally.tokens, tally.statuses = report.rows, report.tokens, report.statuses
+            tally.deaths = max(0, report.starts - job.replicas)
             line.show(tally)
             if tally.deaths > job.max_engine_deaths:
                 raise JobError(f"engines died {tally.deaths} times (job.max_engine_deaths): {_last(report.causes)}")
@@ -153,33 +155,9 @@ def _fly(dataset: Any, flight: Flight) -> None:
     try:
         for row in dataset.iter_rows():
             flight.reports.append(pickle.loads(row["report"]))
-        flight.reports.append(_LAST)
     except BaseException as error:  # noqa: BLE001 - raised again by the main thread
         flight.error = error
-
-
-_LAST = UnitReport("", 0, 0, {})
-
-
-def _watch(flight: Flight) -> Iterator[list[UnitReport]]:
-    """New reports, every half second, until the flight has ended."""
-    seen = 0
-    while True:
-        landed = flight.reports[seen:]
-        seen += len(landed)
-        yield [report for report in landed if report is not _LAST]
-        if flight.error or landed[-1:] == [_LAST]:
-            return
-        time.sleep(POLL_SECONDS)
-
-
-def _update(tally: Tally, landed: Sequence[UnitReport], report: ledgers.Report, replicas: int) -> None:
-    for unit in landed:
-        tally.done += unit.rows
-        tally.tokens += unit.tokens
-        tally.statuses.update(unit.statuses)
-    tally.flying_rows, tally.flying_tokens = report.rows, report.tokens
-    tally.deaths = max(0, report.starts - replicas)
+    flight.over.set()
 
 
 def _last(causes: Sequence[str]) -> str:

@@ -7,6 +7,8 @@ and is given up as ``failed``. One poisoned row among n costs about ``SUSPECT + 
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,10 +69,12 @@ def _halves(span: Range) -> list[Range]:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Rows finished and tokens spent in units still in flight; replicas started so far; why engines died."""
+    """Rows finished and tokens spent so far, in units still in flight too; replicas started; why engines died."""
 
     rows: int
     tokens: int
+    statuses: Mapping[str, int]
+    """Rows by status, of the units that are written."""
     starts: int
     causes: tuple[str, ...]
 
@@ -81,6 +85,8 @@ class Ledger:
     def __init__(self) -> None:
         self.cases: dict[str, Case] = {}
         self.live: dict[str, tuple[int, int]] = {}
+        self.written = (0, 0)
+        self.statuses: Counter[str] = Counter()
         self.starts = 0
         self.causes: list[str] = []
 
@@ -104,10 +110,12 @@ class Ledger:
         case = self.cases[unit]
         return case.kept, case.poisoned
 
-    def done(self, unit: str) -> None:
-        """The unit is written: forget its case."""
+    def done(self, unit: str, tokens: int, statuses: Mapping[str, int]) -> None:
+        """The unit is written, or given up if it has no statuses: forget its case and count it."""
         self.cases.pop(unit, None)
         self.live.pop(unit, None)
+        self.written = (self.written[0] + sum(statuses.values()), self.written[1] + tokens)
+        self.statuses.update(statuses)
 
     def progress(self, unit: str, rows: int, tokens: int) -> None:
         """Rows finished and tokens spent since the last report of a unit in flight."""
@@ -125,8 +133,8 @@ class Ledger:
 
     def report(self) -> Report:
         """The live counters."""
-        flying = self.live.values()
-        return Report(sum(r for r, _ in flying), sum(t for _, t in flying), self.starts, tuple(self.causes))
+        rows, tokens = (sum(column) for column in zip(self.written, *self.live.values(), strict=True))
+        return Report(rows, tokens, dict(self.statuses), self.starts, tuple(self.causes))
 
 
 def start() -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -23,27 +23,24 @@ class Tally:
     started: float = field(default_factory=time.monotonic)
     done: int = 0
     tokens: int = 0
-    flying_rows: int = 0
-    flying_tokens: int = 0
     deaths: int = 0
-    statuses: Counter[str] = field(default_factory=Counter)
+    statuses: Mapping[str, int] = field(default_factory=dict)
     first: tuple[float, int, int] | None = None
     """When the first rows were seen, how many, with how many tokens: speed is counted from there, without the start."""
 
     def line(self) -> str:
         """Rows done / total, rows/s, tokens/s, ETA, outcomes."""
-        if not self.done + self.flying_rows:
+        if not self.done:
             waited = duration(time.monotonic() - self.started)
             return f"{self.before:,} of {self.rows:,} rows | {waited}: engines are starting"
-        fresh, tokens = self.done + self.flying_rows, self.tokens + self.flying_tokens
-        since, rows_then, tokens_then = self.first = self.first or (time.monotonic(), fresh, tokens)
+        since, rows_then, tokens_then = self.first = self.first or (time.monotonic(), self.done, self.tokens)
         seconds = time.monotonic() - since
-        parts = [f"{self.before + fresh:,} of {self.rows:,} rows"]
-        if fresh > rows_then:
-            speed = (fresh - rows_then) / seconds
+        parts = [f"{self.before + self.done:,} of {self.rows:,} rows"]
+        if self.done > rows_then:
+            speed = (self.done - rows_then) / seconds
             parts.append(f"{speed:,.1f} rows/s")
-            parts.append(f"{(tokens - tokens_then) / seconds:,.0f} tokens/s")
-            parts.append(f"ETA {duration((self.rows - self.before - fresh) / speed)}")
+            parts.append(f"{(self.tokens - tokens_then) / seconds:,.0f} tokens/s")
+            parts.append(f"ETA {duration((self.rows - self.before - self.done) / speed)}")
         parts += [f"{count:,} {status}" for status, count in sorted(self.statuses.items()) if status != "ok"]
         parts += [f"engine restarted {self.deaths} times"] if self.deaths else []
         return " | ".join(parts)

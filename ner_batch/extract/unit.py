@@ -115,7 +115,7 @@ class UnitExtractor:
         except EngineDead as death:
             await self.ledger.died.remote(str(death))
             leave()
-        await self.ledger.done.remote(unit.name)
+        await self.ledger.done.remote(unit.name, report.tokens, report.statuses)
         return {"report": [pickle.dumps(report)]}
 
     async def _done_before(self, unit: Unit) -> UnitReport | None:
