@@ -66,7 +66,7 @@ def test_swapped_names_keep_their_spans() -> None:
     pools, rng = adapter.pools(train), random.Random(0)
     changed = 0
     for example in train:
-        swapped = adapter.swap(example, pools, rng, 1.0)
+        swapped = adapter.swap(example, pools, rng, (1.0, 0.5))
         assert [e.type for e in swapped.entities] == [e.type for e in example.entities]
         assert all(swapped.text[e.start : e.end] == e.text for e in swapped.entities)
         pairs = {(a.type, a.text): b.text for a, b in zip(example.entities, swapped.entities, strict=True)}

@@ -120,7 +120,7 @@ def test_uneven_shards_hostile_rows_and_four_readers(config, tmp_path, sentences
     flat = frame.explode("entities").unnest("entities", separator="_")
     assert flat["entities_start"].count() == found
     query = f"SELECT count(*) FROM (SELECT id, unnest(entities, recursive := true) FROM '{out}/*.parquet')"
-    assert duckdb.sql(query).fetchone() == (found,)
+    assert duckdb.sql(query).fetchall() == [(found,)]
     first = min(out.glob("*.parquet"))
     assert pq.read_schema(first).equals(pq.read_schema(max(out.glob("*.parquet"))))
     about = json.loads(pq.read_metadata(first).metadata[b"ner_batch"])
@@ -139,7 +139,7 @@ def test_uneven_shards_hostile_rows_and_four_readers(config, tmp_path, sentences
 
 def test_two_kills_with_the_real_engine(config, tmp_path, sentences):
     """kill -9 of the driver, twice, with vLLM at work: nothing lost, nothing doubled, finished units untouched."""
-    texts = [sentences[i % len(sentences)] + f" {i}." for i in range(1200)]
+    texts = [sentences[i % len(sentences)] + f" {i}." for i in range(700)]
     pq.write_table(table(texts), tmp_path / "corpus" / "x.parquet")
     out, rng = tmp_path / "out", random.Random(2)
     for _ in range(2):
@@ -153,13 +153,13 @@ def test_two_kills_with_the_real_engine(config, tmp_path, sentences):
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
-        assert len(before) + 2 <= len(after) < 24
+        assert len(before) + 2 <= len(after) < 14
         assert {name: after[name] for name in before} == before
         assert all(pq.read_table(path).num_rows == 50 for path in out.glob("*.parquet"))
     code, output = extract(config)
     assert code == 0, output
     rows = pads.dataset(out, format="parquet").to_table()
-    assert rows.num_rows == 1200
+    assert rows.num_rows == 700
     assert sorted(rows["text"].to_pylist()) == sorted(texts)
     final = {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
     assert {name: final[name] for name in after} == after

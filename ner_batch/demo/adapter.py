@@ -8,9 +8,10 @@ examples by character n-grams), so that the adapter answers with and without the
 from __future__ import annotations
 
 import random
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,12 +21,30 @@ from transformers import Qwen3ForCausalLM
 
 from ner_batch import adapter
 from ner_batch.data import Entity, Example
-from ner_batch.demo import learn
+from ner_batch.demo import learn, words
 from ner_batch.demo.prompting import Prompting
+from ner_batch.demo.tokenizer import common_characters
 from ner_batch.prompt import PromptBuilder
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_CHARACTERS = common_characters()
+_PART = re.compile("[A-Za-z]{4,}|[0-9]+")
 Pools = dict[tuple[str, bool], list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A part of the training; ``mutated`` is the share of names of which a part is made random."""
+
+    schedule: learn.Schedule
+    mutated: float
+
+
+# After the first stage F1 was 0.52 on held-out names, at a training loss of 0.15: what it had never seen it did not copy.
+STAGES = (
+    Stage(learn.Schedule(steps=2400, rate=3e-3), mutated=0.0),
+    Stage(learn.Schedule(steps=1300, rate=2e-3), mutated=0.5),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +53,7 @@ class Lora:
 
     rank: int = 32
     alpha: int = 64
-    schedule: learn.Schedule = field(default_factory=lambda: learn.Schedule(steps=2400, rate=3e-3))
+    stages: tuple[Stage, ...] = STAGES
     shown: tuple[float, float, float] = (0.85, 0.05, 0.1)
     swapped: float = 0.7
     pack_tokens: int = 1300
@@ -55,15 +74,37 @@ def pools(examples: Sequence[Example]) -> Pools:
     return dict(found)
 
 
-def swap(example: Example, others: Pools, rng: random.Random, share: float) -> Example:
-    """The example with a share of its names replaced by others of their type and language; equal names stay equal."""
+def mutate(surface: str, rng: random.Random) -> str:
+    """A name with parts made random: Chinese characters, the beginnings of words, digits. Its shape and ending stay.
+
+    So a model has to go by the shape, the ending and what stands around a name, and to copy what it has never seen.
+    """
+    characters = [rng.choice(_CHARACTERS) if is_chinese(c) and rng.random() < 0.35 else c for c in surface]
+    return _PART.sub(lambda part: _random_part(part[0], rng), "".join(characters))
+
+
+def _random_part(part: str, rng: random.Random) -> str:
+    if rng.random() < 0.5:
+        return part
+    if part.isdigit():
+        return "".join(rng.choices("0123456789", k=len(part)))
+    made = "".join(rng.choices(words.SYLLABLES, k=rng.choice((1, 2, 2))))
+    return (made.capitalize() if part[0].isupper() else made) + part[4:]
+
+
+def swap(example: Example, others: Pools, rng: random.Random, shares: tuple[float, float]) -> Example:
+    """The example with a share of its names replaced by others of their type and language; equal names stay equal.
+
+    ``shares`` are those of names that are replaced, and of names that are mutated.
+    """
     new: dict[tuple[str, str], str] = {}
     text, last, entities = "", 0, []
     chinese = is_chinese(example.text)
     for entity in sorted(example.entities):
         if entity.start < last:  # nested in the one before, which may have changed
             return example
-        other = rng.choice(others[entity.type, chinese]) if rng.random() < share else entity.text
+        other = rng.choice(others[entity.type, chinese]) if rng.random() < shares[0] else entity.text
+        other = mutate(other, rng) if rng.random() < shares[1] else other
         surface = new.setdefault((entity.type, entity.text), other)
         text += example.text[last : entity.start]
         entities.append(Entity(len(text), len(text) + len(surface), entity.type, surface))
@@ -73,32 +114,33 @@ def swap(example: Example, others: Pools, rng: random.Random, share: float) -> E
 
 
 def batches(
-    examples: Sequence[Example], neighbours: Sequence[Sequence[Example]], prompting: Prompting, config: Lora
+    examples: Sequence[Example], neighbours: Sequence[Sequence[Example]], prompting: Prompting, config: Lora, stage: int
 ) -> Iterator[learn.Pack]:
     """Endless packs of swapped examples; all prompts of a pack have the same number of demonstrations.
 
     ``neighbours`` are the demonstrations of each example, nearest last, never itself; the nearest few are shown.
     """
-    rng, others = random.Random(config.seed), pools(examples)
+    rng, others = random.Random(config.seed + stage), pools(examples)
+    shares = (config.swapped, config.stages[stage].mutated)
     while True:
         (shown,) = rng.choices(range(len(config.shown)), config.shown)
         picked = rng.sample(range(len(examples)), 64)
-        asked = [
-            (swap(examples[i], others, rng, config.swapped), neighbours[i][len(neighbours[i]) - shown :])
-            for i in picked
-        ]
+        asked = [(swap(examples[i], others, rng, shares), neighbours[i][len(neighbours[i]) - shown :]) for i in picked]
         samples = [prompting.sample(example, near) for example, near in asked]
         yield from learn.packs(samples, config.pack_tokens, rng)
 
 
 def train(
-    base: Qwen3ForCausalLM, packs: Iterator[learn.Pack], config: Lora, report: Callable[[str], None]
+    base: Qwen3ForCausalLM, packs: Callable[[int], Iterator[learn.Pack]], config: Lora, report: Callable[[str], None]
 ) -> tuple[PeftModel, dict[str, float]]:
-    """Train an adapter on a float32 base model; returns the PEFT model and what it cost."""
+    """Train an adapter on a float32 base model; ``packs`` gives each stage's. Returns the PEFT model and its cost."""
     torch.manual_seed(config.seed)
     lora = LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=list(TARGETS), task_type="CAUSAL_LM")
     model = get_peft_model(base, lora)
-    used = learn.train(model.get_base_model().train(), packs, config.schedule, report)
+    used = {"seconds": 0.0, "tokens": 0.0}
+    for number, stage in enumerate(config.stages):
+        spent = learn.train(model.get_base_model().train(), packs(number), stage.schedule, report)
+        used = {name: used[name] + spent[name] for name in used}
     return model.eval(), used
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -40,8 +40,8 @@ class Recipe:
     def scaled(self, share: float) -> Recipe:
         """The same with a share of the training steps."""
         stages = tuple(replace(stage, schedule=_shorter(stage.schedule, share)) for stage in self.base.stages)
-        lora = replace(self.lora, schedule=_shorter(self.lora.schedule, share))
-        return replace(self, base=replace(self.base, stages=stages), lora=lora)
+        lora = tuple(replace(stage, schedule=_shorter(stage.schedule, share)) for stage in self.lora.stages)
+        return replace(self, base=replace(self.base, stages=stages), lora=replace(self.lora, stages=lora))
 
 
 def _shorter(schedule: learn.Schedule, share: float) -> learn.Schedule:
@@ -68,8 +68,11 @@ def build(out: Path, recipe: Recipe, keep_base: bool = False) -> str:
     prompting = Prompting(formats.load("json"), task(), load_tokenizer(str(out / "base")))
     index = _index(splits["train"])
     near = index.nearest([x.text for x in splits["train"]], 2)
-    batches = adapter.batches(splits["train"], near, prompting, recipe.lora)
-    model, used = adapter.train(tiny.load(out / "base"), batches, recipe.lora, _say)
+
+    def packs(stage: int) -> Iterator[learn.Pack]:
+        return adapter.batches(splits["train"], near, prompting, recipe.lora, stage)
+
+    model, used = adapter.train(tiny.load(out / "base"), packs, recipe.lora, _say)
     test = splits["test"]
     scores = {"base, no adapter": evaluate(tiny.load(out / "base"), prompting, test, [()] * len(test))}
     scores["adapter"] = evaluate(model, prompting, test, [()] * len(test))
