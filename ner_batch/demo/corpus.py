@@ -42,7 +42,7 @@ class Gold:
 class Raw:
     """The raw-text corpus: ``long`` documents of ``characters`` each, one of ``huge`` characters with few names.
 
-    As it stands: 267 rows, some 800 windows of 256 tokens, half of them the huge row's.
+    As it stands: 267 rows, some 1,200 windows of 64 tokens, half of them the huge row's.
     """
 
     sentences: int = 240
@@ -216,7 +216,7 @@ def _long_documents(config: Raw, taken: frozenset[str]) -> list[Example]:
     """Long documents of held-out sentences, by turns English and Chinese, and the huge one last."""
     rng = random.Random(config.seed)
     writers = [Writer(rng, language, True, taken, config.second) for language in LANGUAGES]
-    sizes = [(f"long-{n:02d}", config.characters, 0.1) for n in range(config.long)] + [("huge", config.huge, 0.7)]
+    sizes = [(f"long-{n:02d}", config.characters, 0.1) for n in range(config.long)] + [("huge", config.huge, 0.95)]
     return [_document(writers[n % 2], size, empty).example(name) for n, (name, size, empty) in enumerate(sizes)]
 
 
