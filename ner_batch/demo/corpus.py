@@ -190,7 +190,7 @@ TEXTS = pa.schema(
 def write_corpus(out_dir: str | Path, config: Raw = RAW, gold_config: Gold = DEFAULT) -> Path:
     """Write the shards ``part-*.parquet`` (schema :data:`TEXTS`) into ``out_dir`` and their gold beside the folder.
 
-    Four shards: short gold sentences, one without rows, long documents, hostile rows. Returns the path of the gold,
+    Four shards: long documents, one without rows, short gold sentences, hostile rows. Returns the path of the gold,
     ``<out_dir>-gold.parquet`` (schema ``data.EXAMPLES``, id = doc_id), which covers the first and the third.
     """
     folder = Path(out_dir)
@@ -199,7 +199,8 @@ def write_corpus(out_dir: str | Path, config: Raw = RAW, gold_config: Gold = DEF
     short = splits["test"][: config.sentences]
     long = _long_documents(config, surfaces(splits["train"]))
     odd = [_row(f"hostile-{name}", text, "hostile") for name, text in hostile.ROWS]
-    shards = [[_row(x.id, x.text, "sentence") for x in short], [], [_row(x.id, x.text, "long") for x in long], odd]
+    # The huge row comes first: it keeps one replica busy while the other reads everything else.
+    shards = [[_row(x.id, x.text, "long") for x in long], [], [_row(x.id, x.text, "sentence") for x in short], odd]
     for number, rows in enumerate(shards):
         pq.write_table(pa.Table.from_pylist(rows, schema=TEXTS), folder / f"part-{number:05d}.parquet")
     answers = folder.with_name(f"{folder.name}-gold.parquet")
@@ -213,10 +214,10 @@ def _row(doc_id: str, text: str | None, source: str) -> dict[str, object]:
 
 
 def _long_documents(config: Raw, taken: frozenset[str]) -> list[Example]:
-    """Long documents of held-out sentences, by turns English and Chinese, and the huge one last."""
+    """Long documents of held-out sentences, by turns English and Chinese, the huge one first."""
     rng = random.Random(config.seed)
     writers = [Writer(rng, language, True, taken, config.second) for language in LANGUAGES]
-    sizes = [(f"long-{n:02d}", config.characters, 0.1) for n in range(config.long)] + [("huge", config.huge, 0.95)]
+    sizes = [("huge", config.huge, 0.95)] + [(f"long-{n:02d}", config.characters, 0.1) for n in range(config.long)]
     return [_document(writers[n % 2], size, empty).example(name) for n, (name, size, empty) in enumerate(sizes)]
 
 
