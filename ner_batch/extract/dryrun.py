@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ner_batch.data import Prediction
@@ -65,7 +66,9 @@ def dry_run(work: Work, console: Console) -> int:
     rows = sum(unit.rows for unit, _ in work.pending)
     console.print(f"{plan.rows:,} rows in {len(plan.listing.shards):,} files, {rows:,} to do", highlight=False)
     for corrupt in plan.listing.corrupt:
-        console.print(f"[red]unreadable[/] {corrupt.name}: {corrupt.reason}", highlight=False, soft_wrap=True)
+        console.print(
+            f"[red]unreadable[/] {escape(f'{corrupt.name}: {corrupt.reason}')}", highlight=False, soft_wrap=True
+        )
     texts = sample_texts(plan, [unit for unit, _ in work.pending])
     if texts:
         with job.session(plan.config.job):

@@ -17,6 +17,7 @@ from typing import Any
 import ray
 import ray.data
 from rich.console import Console
+from rich.markup import escape
 
 from ner_batch.config import EngineConfig, JobConfig
 from ner_batch.data import JobError, Status
@@ -96,7 +97,9 @@ def _told(rows: int, started: datetime, seconds: float) -> dict[str, Any]:
 def _announce(work: Work, console: Console) -> None:
     plan = work.plan
     for corrupt in plan.listing.corrupt:
-        console.print(f"[red]unreadable[/] {corrupt.name}: {corrupt.reason}", highlight=False, soft_wrap=True)
+        console.print(
+            f"[red]unreadable[/] {escape(f'{corrupt.name}: {corrupt.reason}')}", highlight=False, soft_wrap=True
+        )
     console.print(
         f"{plan.rows:,} rows in {len(plan.listing.shards):,} files, {len(plan.units):,} units; "
         f"{work.kept.rows:,} rows done before, {sum(unit.rows for unit, _ in work.pending):,} to do",
@@ -180,7 +183,7 @@ def _conclude(plan: Plan, errors: Sequence[UnitReport], told: dict[str, Any] | N
     whole = not missing and not plan.listing.corrupt
     within = totals.failed <= plan.config.job.max_failed * totals.rows
     for name, error in missing.items():
-        console.print(f"[red]not done[/] {name}: {error}", highlight=False, soft_wrap=True)
+        console.print(f"[red]not done[/] {escape(f'{name}: {error}')}", highlight=False, soft_wrap=True)
     state = "complete" if whole and within else "incomplete"
     results = {
         "rows_out": totals.rows,

@@ -177,7 +177,7 @@ class UnitExtractor:
             await asyncio.to_thread(
                 storage.write_table, self.destination.uri(unit), output, {METADATA_KEY: json.dumps(about)}
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: the bucket cannot be reached at the moment
             return UnitReport(unit.name, unit.rows, 0, {}, f"{self.destination.uri(unit)}: cannot be written: {error}")
         return report
 
