@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -171,6 +171,27 @@ class IndexConfig(Config):
 
 
 C = TypeVar("C", bound=Config)
+T = TypeVar("T")
+
+
+class Problems:
+    """Collects the problems of several checks, so that the person meets all of them at once."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def check(self, step: Callable[[], T]) -> T | None:
+        """The step's value, or None with its problem noted."""
+        try:
+            return step()
+        except ValueError as error:
+            self.lines += str(error).splitlines()
+            return None
+
+    def stop_if_any(self) -> None:
+        """Raise ValueError with every problem, one line each."""
+        if self.lines:
+            raise ValueError("\n".join(dict.fromkeys(self.lines)))
 
 
 def load(kind: type[C], path: str | Path, overrides: Sequence[str] = ()) -> C:

@@ -10,7 +10,9 @@ import hashlib
 import json
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from ner_batch.config import explain, read_task_file
 
 Language = Literal["en", "zh"]
 
@@ -78,3 +80,12 @@ class Task(BaseModel):
         """A short digest of everything prompts are made of, the order of labels included."""
         payload = json.dumps(self.model_dump(), ensure_ascii=False)
         return hashlib.sha256(payload.encode()).hexdigest()[:16]
+
+
+def load_task(path: str) -> Task:
+    """A task file. Raises ValueError with every problem, one line each."""
+    values = read_task_file(path)
+    try:
+        return Task.model_validate(values)
+    except ValidationError as error:
+        raise ValueError("\n".join(f"{path}: {line}" for line in explain(Task, error))) from None

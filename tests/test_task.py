@@ -3,8 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from ner_batch.extract.recipe import load_task
-from ner_batch.task import Task
+from ner_batch.task import Task, load_task
 
 
 def test_shorthands_mean_the_same_as_the_full_form():

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ner_batch import cluster
 from ner_batch.data import Prediction
 from ner_batch.extract import job
 from ner_batch.extract.extractor import Extractor
@@ -71,7 +72,7 @@ def dry_run(work: Work, console: Console) -> int:
         )
     texts = sample_texts(plan, [unit for unit, _ in work.pending])
     if texts:
-        with job.session(plan.config.job):
+        with cluster.session(plan.config.job.address):
             _print_estimate(plan, rows, _read_on_a_replica(plan, texts), console)
     return job.OK
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +17,7 @@ import ray.data
 from rich.console import Console
 from rich.markup import escape
 
+from ner_batch import cluster
 from ner_batch.config import EngineConfig, JobConfig
 from ner_batch.data import JobError, Status
 from ner_batch.extract import ledger as ledgers
@@ -111,7 +110,8 @@ def _announce(work: Work, console: Console) -> None:
 def _execute(work: Work, make: Callable[[], Predictor], console: Console) -> list[UnitReport]:
     """Send the units through the pool; the reports of those that could not be read or written."""
     job, tally = work.plan.config.job, Tally(work.plan.rows, work.kept.rows)
-    with session(job), ProgressLine(console) as line:
+    with cluster.session(job.address), ProgressLine(console) as line:
+        _quiet_data()
         ledger = ledgers.start()
         dataset = _dataset(work, make, ledger)
         flight = Flight()
@@ -208,41 +208,6 @@ def _sum(rows: int, totals: Totals, lost: int) -> str:
     parts = [f"{count:,} {status}" for status, count in sorted(totals.statuses.items())]
     unread = f" + {lost:,} not done" if lost else ""
     return f"rows in {rows:,} = rows out {totals.rows:,}{unread} = " + " + ".join(parts or ["0"]) + unread
-
-
-@contextmanager
-def session(job: JobConfig) -> Iterator[None]:
-    """A Ray cluster to work on: the one named, RAY_ADDRESS, or a local one that ends with the job."""
-    address = job.address or os.environ.get("RAY_ADDRESS") or "local"
-    local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
-    verbose = bool(os.environ.get("NER_BATCH_VERBOSE"))
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a job of ours calls nobody
-    # A replica that is killed (by the kernel's OOM killer, say) leaves its engine's process behind, and that holds the
-    # GPU: the next replica could not start. With this the node ends the whole process group (seen to work in 2.60).
-    os.environ.setdefault("RAY_process_group_cleanup_enabled", "1")
-    if not verbose:  # Ray's core warns on stderr about every actor that may be restarted
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    with nullcontext() if verbose else _silent_stderr():
-        ray.init(address=address, **local, log_to_driver=verbose, logging_level=logging.ERROR)
-    try:
-        _quiet_data()
-        yield
-    finally:
-        ray.shutdown()
-
-
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Ray's core announces the log level on the process' own stderr, which no Python setting reaches."""
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def _quiet_data() -> None:

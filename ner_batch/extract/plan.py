@@ -8,12 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 from ner_batch import storage
-from ner_batch.config import ExtractConfig
+from ner_batch.cluster import check_lasting
+from ner_batch.config import ExtractConfig, Problems
 from ner_batch.data import PREDICTIONS
-from ner_batch.extract.recipe import Problems, Recipe, in_submitted_job, local, make_recipe
+from ner_batch.extract.recipe import Recipe, local, make_recipe
 from ner_batch.extract.unit import Destination
 from ner_batch.shards import Listing, Unit, list_shards, plan_units
 
@@ -54,7 +54,7 @@ def prepare(config: ExtractConfig, limit: int | None = None) -> Plan:
         ValueError: every problem found, one line each.
     """
     problems = Problems()
-    problems.check(lambda: _check_relative_output(config))
+    problems.check(lambda: check_lasting("output.path", config.output.path))
     config = _absolute(config)
     ready = problems.check(lambda: make_recipe(config))
     listing = problems.check(lambda: list_shards(config.input.path, config.input.text_column))
@@ -67,14 +67,6 @@ def prepare(config: ExtractConfig, limit: int | None = None) -> Plan:
     units = plan_units(listing.shards, config.job.unit_rows, config.job.unit_bytes, limit)
     fingerprint |= _layout(config, limit)
     return Plan(config, recipe, listing, units, fingerprint, limit)
-
-
-def _check_relative_output(config: ExtractConfig) -> None:
-    path = config.output.path
-    if in_submitted_job() and "://" not in path and not Path(path).is_absolute():
-        raise ValueError(
-            f"output.path: {path} would land in the job's copy of the working directory: give /abs or s3://"
-        )
 
 
 def _absolute(config: ExtractConfig) -> ExtractConfig:

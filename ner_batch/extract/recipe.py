@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar, cast
 
-from pydantic import ValidationError
-
 from ner_batch import adapter as adapters
 from ner_batch import formats, retrieval
 from ner_batch.adapter import Adapter, AdapterManifest
 from ner_batch.chat import ChatTokenizer, load_tokenizer
-from ner_batch.config import Decoding, EngineConfig, FormatName, RecipeConfig, explain, read_task_file
+from ner_batch.cluster import on_every_node
+from ner_batch.config import Decoding, EngineConfig, FormatName, Problems, RecipeConfig
 from ner_batch.prompt import PromptBuilder
-from ner_batch.task import Task
+from ner_batch.task import Task, load_task
 
-T = TypeVar("T")
 R = TypeVar("R", bound=RecipeConfig)
 
 
@@ -42,56 +38,16 @@ class Recipe:
     temperature: float = 0.0
 
 
-class Problems:
-    """Collects the problems of several checks, so that the person meets all of them at once."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def check(self, step: Callable[[], T]) -> T | None:
-        """The step's value, or None with its problem noted."""
-        try:
-            return step()
-        except ValueError as error:
-            self.lines += str(error).splitlines()
-            return None
-
-    def stop_if_any(self) -> None:
-        """Raise ValueError with every problem, one line each."""
-        if self.lines:
-            raise ValueError("\n".join(dict.fromkeys(self.lines)))
-
-
-def in_submitted_job() -> bool:
-    """Whether `ray job submit` started this process, in a copy of the working directory that every node has too."""
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-
-
 def local(config: R) -> R:
     """Model, adapter, index and encoder made absolute where they are folders here; in a submitted job they stay."""
-    if in_submitted_job():
-        return config
-
-    def found(path: str | None) -> str | None:
-        return str(Path(path).expanduser().resolve()) if path and Path(path).expanduser().exists() else path
-
-    engine = config.engine.model_copy(update={"model": found(config.engine.model)})
-    near = {"index": found(config.retrieval.index), "encoder": found(config.retrieval.encoder)}
+    engine = config.engine.model_copy(update={"model": on_every_node(config.engine.model)})
+    near = {"index": on_every_node(config.retrieval.index), "encoder": on_every_node(config.retrieval.encoder)}
     changed = {
         "engine": engine,
-        "adapter": found(config.adapter),
+        "adapter": on_every_node(config.adapter),
         "retrieval": config.retrieval.model_copy(update=near),
     }
     return config.model_copy(update=changed)
-
-
-def load_task(path: str) -> Task:
-    """A task file. Raises ValueError with every problem, one line each."""
-    values = read_task_file(path)
-    try:
-        return Task.model_validate(values)
-    except ValidationError as error:
-        raise ValueError("\n".join(f"{path}: {line}" for line in explain(Task, error))) from None
 
 
 @dataclass(frozen=True, slots=True)
