@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from ner_batch import lora_cpu
 from ner_batch.chat import load_tokenizer
 from ner_batch.config import EngineConfig
 from ner_batch.data import Completion
@@ -250,11 +251,15 @@ class _Vllm:
         self._stop_token_ids = list(stop_token_ids)
         self._adapters: dict[str, Any] = {}
         self._broken: dict[str, str] = {}
-        self._max_adapters = config.max_loras if current_platform.is_cpu() else None
+        on_cpu = current_platform.is_cpu()
+        if adapters and on_cpu:
+            lora_cpu.install()
+        self._max_adapters = config.max_loras if on_cpu else None
         args = _engine_args(config)
         if adapters:
-            # vLLM's CPU kernels read slot -1 for prompts without adapter, that is, the last one (vllm#48421, seen in
-            # 0.29: base prompts beside adapter prompts got the adapter). One slot more, never filled, is all zeros.
+            # vLLM's own CPU kernels read slot -1 for prompts without adapter, that is, the last one (vllm#48421, seen
+            # in 0.29: base prompts beside adapter prompts got the adapter). One slot more, never filled, is all zeros;
+            # needed where `lora_cpu` cannot be installed: in an engine core of another process.
             spare = 1 if self._max_adapters else 0
             args |= {"enable_lora": True, "max_loras": config.max_loras + spare, "max_lora_rank": config.max_lora_rank}
         try:
