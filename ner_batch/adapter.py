@@ -46,11 +46,14 @@ class AdapterManifest(BaseModel):
     task: Task
     prompt_fingerprint: str
     base_model: str
+    base_revision: str | None = None
     base_fingerprint: str
     retrieval: tuple[str, ...] = ("none",)
     """Kinds of index its demonstrations came from, and "none" where it was trained without demonstrations too."""
     k: int = 0
     """Demonstrations per training prompt. Informational: another k is no contradiction."""
+    training_data: str = ""
+    """Digest of the training examples."""
     scores: dict[str, float] = {}
     versions: dict[str, str] = {}
 

@@ -64,6 +64,43 @@ def extract(
 
 
 @app.command()
+def train(
+    config_file: ConfigFile,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, tell samples, rows and steps; train nothing")
+    ] = False,
+) -> None:
+    """Train a LoRA adapter from gold examples. Start it again after any crash: it goes on from its last checkpoint."""
+    from ner_batch.train.settings import TrainConfig
+
+    config = checked(lambda: configs.load(TrainConfig, config_file, overrides or ()))
+    from ner_batch.train import plan
+
+    work = checked(lambda: plan.prepare(config))
+    for line in work.report:
+        console.print(line, highlight=False)
+    if dry_run:
+        raise typer.Exit
+    from ner_batch.train import job
+
+    raise typer.Exit(outcome(lambda: job.run(work, console)))
+
+
+@app.command()
+def merge(
+    adapter: Annotated[Path, typer.Argument(help="Adapter folder")],
+    out: Annotated[Path, typer.Argument(help="Folder for the merged model")],
+    base: Annotated[str | None, typer.Option(help="Where the base model lies, if not where it did in training")] = None,
+) -> None:
+    """Write the base model with an adapter merged into its weights."""
+    from ner_batch.train import merge as merging
+
+    checked(lambda: merging.merge(adapter, out, base))
+    console.print(f"merged model: {out}", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def index(config_file: ConfigFile, overrides: Overrides = None) -> None:
     """Build the index that demonstrations are retrieved from."""
     config = checked(lambda: configs.load(IndexConfig, config_file, overrides or ()))

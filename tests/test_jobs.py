@@ -5,16 +5,23 @@ from pathlib import Path
 import pytest
 
 from ner_batch.config import ExtractConfig, IndexConfig, load
-from ner_batch.extract.recipe import load_task
+from ner_batch.task import load_task
+from ner_batch.train.settings import TrainConfig
 
 ROOT = Path(__file__).parent.parent
-KINDS = {"extract.yaml": ExtractConfig, "extract-4090.yaml": ExtractConfig, "index.yaml": IndexConfig}
+KINDS = {
+    "extract.yaml": ExtractConfig,
+    "extract-4090.yaml": ExtractConfig,
+    "index.yaml": IndexConfig,
+    "train.yaml": TrainConfig,
+    "train-4090.yaml": TrainConfig,
+}
 
 
 def test_every_file_in_jobs_is_known_here():
     """A new job or config must be tested; a job has a config of its name."""
     files = {path.name for path in (ROOT / "jobs").iterdir() if path.is_file()}
-    assert files == {*KINDS, "task.yaml", "extract.py", "index.py"}
+    assert files == {*KINDS, "task.yaml", "extract.py", "index.py", "train.py"}
 
 
 @pytest.mark.parametrize("name", KINDS)

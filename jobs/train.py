@@ -1,0 +1,12 @@
+"""Train a LoRA adapter from gold examples.
+
+`python jobs/train.py jobs/train.yaml [a.b=value ...]`
+"""
+
+import sys
+
+from ner_batch.cli import main
+
+if __name__ == "__main__":
+    sys.argv.insert(1, "train")
+    main()

@@ -1,0 +1,1 @@
+"""The training job: a LoRA adapter from gold examples, with Ray Train."""

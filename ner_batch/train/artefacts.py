@@ -1,0 +1,132 @@
+"""What a finished training leaves: the adapter directory with its manifest, card and curve."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ner_batch import adapter as adapters
+from ner_batch.adapter import AdapterManifest
+from ner_batch.data import Example
+from ner_batch.train.loop import State
+from ner_batch.train.model import lora_config
+from ner_batch.train.plan import Plan
+
+CURVE, CARD = "curve.png", "README.md"
+
+
+def write(folder: Path, plan: Plan, state: State, weights: Mapping[str, Tensor]) -> None:
+    """Write PEFT's files, ``ner_batch.json``, a model card and the curve into a local folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = lora_config(plan.config.lora)
+    config.base_model_name_or_path = plan.config.base.model
+    config.revision = plan.config.base.revision
+    config.inference_mode = True
+    config.save_pretrained(str(folder))
+    _tidy(folder / adapters.CONFIG)
+    save_file(dict(weights), folder / adapters.WEIGHTS[0])
+    adapters.save_manifest(folder, manifest(plan, state))
+    curve(folder / CURVE, state.history)
+    (folder / CARD).write_text(card(plan, state), encoding="utf-8")
+
+
+def _tidy(path: Path) -> None:
+    """Target modules in order: PEFT keeps a set, whose order differs from run to run."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["target_modules"] = sorted(config["target_modules"])
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def manifest(plan: Plan, state: State) -> AdapterManifest:
+    """What the adapter was trained for and with."""
+    config = plan.config
+    shown = config.demonstrations
+    kinds = ("none",) if shown.kind is None else (*(("none",) if 0 in shown.k else ()), shown.kind)
+    return AdapterManifest(
+        name=Path(config.output).name,
+        format=config.format,
+        task=plan.task,
+        prompt_fingerprint=plan.builder().fingerprint(),
+        base_model=config.base.model,
+        base_revision=config.base.revision,
+        base_fingerprint=plan.base_fingerprint,
+        retrieval=kinds,
+        k=max(shown.k) if shown.kind else 0,
+        training_data=data_digest(plan.train.examples),
+        scores={"dev span F1": round(state.best_f1, 4)} if state.best_f1 >= 0 else {},
+        versions={name: version(name) for name in ("ner-batch", "torch", "transformers", "peft", "ray")},
+    )
+
+
+def data_digest(examples: Sequence[Example]) -> str:
+    """A digest of texts and spans, in order."""
+    total = hashlib.sha256()
+    for example in examples:
+        spans = [[e.start, e.end, e.type] for e in example.entities]
+        total.update(json.dumps([example.text, spans]).encode())
+    return total.hexdigest()[:16]
+
+
+def curve(path: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """Loss and dev F1 over the steps, as a PNG."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+
+    figure, left = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    loss = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
+    f1 = [(entry["step"], entry["f1"]) for entry in history if "f1" in entry]
+    left.plot(
+        *zip(*loss, strict=True), ".-", color="tab:blue", label="training loss per answer token"
+    ) if loss else None
+    left.set(xlabel="optimiser step", ylabel="loss", ylim=(0, None))
+    right = left.twinx()
+    right.plot(*zip(*f1, strict=True), "o-", color="tab:orange", label="dev span F1") if f1 else None
+    right.set(ylabel="F1", ylim=(0, 1))
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def card(plan: Plan, state: State) -> str:
+    """The model card."""
+    config, labels = plan.config, plan.task
+    lines = "\n".join(f"- `{name}`: {labels.definition(name)}" for name in labels.names)
+    report = "\n".join(f"- {line}" for line in plan.report)
+    best = f"{state.best_f1:.3f} at step {state.best_step:,}" if state.best_f1 >= 0 else "not measured"
+    return f"""---
+base_model: {config.base.model}
+library_name: peft
+tags: [named-entity-recognition, lora, ner_batch]
+---
+
+# {Path(config.output).name}
+
+A LoRA adapter (rank {config.lora.r}, alpha {config.lora.alpha}) that answers in the `{config.format}`
+format of ner_batch.
+`ner_batch.json` beside it holds the prompt it was trained with; `ner-batch extract` reads it from there.
+
+## Labels ({labels.name}, {labels.language})
+
+{lines}
+
+## Training
+
+{report}
+- learning rate {config.optimiser.learning_rate:g}, seed {config.run.seed}
+- {state.step:,} steps done, {state.tokens:,} tokens
+- strict span F1 on dev ({len(plan.dev.examples):,} windows, generated greedily): {best}
+
+![training loss and dev F1]({CURVE})
+
+## Limits
+
+It reads texts like those it was trained on. The dev score chose the checkpoint, so it flatters; measure on a test set.
+"""

@@ -1,0 +1,42 @@
+"""An adapter added into its base model's weights: a plain model folder, for engines and formats that know no LoRA."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ner_batch import adapter as adapters
+from ner_batch.adapter import Adapter
+
+
+def merge(path: Path, out: Path, base: str | None = None) -> None:
+    """Write ``base`` (by default the one the adapter names) with the adapter merged in, and its tokenizer, to ``out``.
+
+    The weights keep the base's numbers; the merge itself is done in float32, so bfloat16 is rounded once.
+
+    Raises:
+        ValueError: one line: no such adapter, another base than it was trained on, or an ``out`` that is taken.
+    """
+    adapter = adapters.load(path)
+    name, revision = _base(adapter, base)
+    if out.exists() and (out.is_file() or any(out.iterdir())):
+        raise ValueError(f"{out}: exists: name another folder, or remove it")
+    model = AutoModelForCausalLM.from_pretrained(name, revision=revision)
+    numbers = model.dtype
+    merged = PeftModel.from_pretrained(model.float(), str(path)).merge_and_unload()
+    merged.to(numbers).save_pretrained(str(out))
+    AutoTokenizer.from_pretrained(name, revision=revision).save_pretrained(str(out))
+
+
+def _base(adapter: Adapter, wanted: str | None) -> tuple[str, str | None]:
+    """The base model and its revision; it must be the one the adapter was trained on."""
+    trained = adapter.manifest
+    name = wanted or (trained.base_model if trained else None)
+    if name is None:
+        raise ValueError(f"{adapter.path}: carries no ner_batch.json: name its base model with --base")
+    revision = trained.base_revision if trained and not Path(name).is_dir() else None
+    if trained and adapters.model_fingerprint(name, revision) != trained.base_fingerprint:
+        raise ValueError(f"{adapter.path}: was trained on {trained.base_model}, {name} is another model")
+    return name, revision

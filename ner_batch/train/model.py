@@ -1,0 +1,137 @@
+"""The base model, its LoRA, and greedy answers from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from ner_batch.chat import ChatTokenizer
+from ner_batch.train import segments
+from ner_batch.train.settings import BaseModelConfig, LoraSettings
+
+BATCH = 32  # prompts answered together
+
+
+def check_base(base: BaseModelConfig, lora: LoraSettings) -> None:
+    """Whether the base can be adapted as configured; looks at its config alone.
+
+    Raises:
+        ValueError: one line: no such model, target names that match nothing, 4-bit without CUDA or bitsandbytes.
+    """
+    try:
+        config = AutoConfig.from_pretrained(base.model, revision=base.revision)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"base.model: {base.model}: {str(error).splitlines()[0]}") from None
+    if getattr(config, "attn_logit_softcapping", None):
+        raise ValueError(f"base.model: {base.model}: caps attention logits, which packed rows do not; choose another")
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    if window and window < base.max_model_len:
+        raise ValueError(f"base.max_model_len={base.max_model_len}: {base.model} looks back {window} tokens; lower it")
+    linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    missing = [target for target in lora.targets if target not in linear]
+    if missing:
+        there = ", ".join(sorted(linear - {"lm_head"}))
+        raise ValueError(f"lora.targets: no {', '.join(missing)} in {base.model}; there are {there}")
+    if base.quantization:
+        _check_4bit()
+
+
+def _check_4bit() -> None:
+    if not torch.cuda.is_available():
+        raise ValueError("base.quantization: 4bit needs a CUDA GPU; leave it out on a CPU")
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        raise ValueError("base.quantization: 4bit needs bitsandbytes: pip install bitsandbytes") from None
+
+
+def load(base: BaseModelConfig, lora: LoraSettings, device: torch.device, seed: int) -> PeftModel:
+    """The frozen base with fresh LoRA weights (float32) in it, packed attention on."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_pretrained(base.model, revision=base.revision, **numbers(base, device))
+    if base.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+        model.enable_input_require_grads()
+    if not base.quantization:
+        model = model.to(device)
+    peft = get_peft_model(model, lora_config(lora))
+    peft.get_base_model().set_attn_implementation(segments.NAME)
+    return peft
+
+
+def lora_config(lora: LoraSettings) -> LoraConfig:
+    """PEFT's config: LoRA on linear maps alone, so that vLLM serves it."""
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=sorted(lora.targets),
+        task_type="CAUSAL_LM",
+    )
+
+
+def numbers(base: BaseModelConfig, device: torch.device) -> dict[str, Any]:
+    """How `from_pretrained` should hold the frozen weights."""
+    dtype = base.dtype if base.dtype != "auto" else ("bfloat16" if device.type == "cuda" else "float32")
+    if base.quantization is None:
+        return {"dtype": getattr(torch, dtype)}
+    from transformers import BitsAndBytesConfig
+
+    four = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    return {"dtype": torch.bfloat16, "quantization_config": four, "device_map": {"": device}}
+
+
+def weights(model: PeftModel) -> dict[str, Tensor]:
+    """The LoRA weights, on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in get_peft_model_state_dict(model).items()}
+
+
+def set_weights(model: PeftModel, state: dict[str, Tensor]) -> None:
+    """Put LoRA weights into the model."""
+    set_peft_model_state_dict(model, state)
+
+
+def answers(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], chat: ChatTokenizer, limits: Sequence[int]
+) -> list[str]:
+    """Greedy answers of at most ``limits`` tokens, in the order of the prompts; batches are padded on the left."""
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    found = [""] * len(prompts)
+    for first in range(0, len(order), BATCH):
+        chosen = order[first : first + BATCH]
+        rows = _generate(model, [prompts[i] for i in chosen], chat.stop_token_ids, max(limits[i] for i in chosen))
+        for i, row in zip(chosen, rows, strict=True):
+            found[i] = chat.decode(row[: limits[i]])
+    return found
+
+
+def _generate(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], stops: Sequence[int], limit: int
+) -> list[list[int]]:
+    """Token ids up to the first stop token."""
+    width = max(map(len, prompts))
+    ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=model.device)
+    seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+    with torch.no_grad():
+        out = model.generate(
+            input_ids=ids,
+            attention_mask=seen,
+            max_new_tokens=limit,
+            do_sample=False,
+            eos_token_id=list(stops),
+            pad_token_id=stops[0],
+        )
+    rows = out[:, width:].tolist()
+    return [row[: next((n for n, token in enumerate(row) if token in stops), len(row))] for row in rows]

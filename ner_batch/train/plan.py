@@ -1,0 +1,271 @@
+"""Everything that can be known before a worker starts: examples, demonstrations, samples, packs, steps.
+
+All problems of a run are found here and reported together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ner_batch import adapter as adapters
+from ner_batch import formats, retrieval, storage
+from ner_batch.chat import ChatTokenizer, load_tokenizer
+from ner_batch.cluster import check_lasting, on_every_node
+from ner_batch.config import Problems, dump
+from ner_batch.data import Example
+from ner_batch.prompt import PromptBuilder
+from ner_batch.task import Task, load_task
+from ner_batch.train import packing
+from ner_batch.train.packing import Pack
+from ner_batch.train.samples import Mix, Source, windowed
+from ner_batch.train.settings import DemonstrationsConfig, GoldConfig, TrainConfig
+
+LEAST_STEPS = 20  # optimiser steps an epoch has under `auto`, however few samples there are
+SHOWN_ROWS = 5
+RECORD = "ner_batch_run.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """How samples become optimiser steps: the kind of packing, tokens of a row, rows of a step over all workers."""
+
+    kind: str
+    masked: bool
+    tokens: int
+    per_step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run that can start. Picklable; ``steps`` is the number of optimiser steps."""
+
+    config: TrainConfig
+    task: Task
+    base_fingerprint: str
+    train: Source
+    dev: Source
+    rows: Rows
+    steps: int
+    report: tuple[str, ...]
+
+    def builder(self) -> PromptBuilder:
+        """The prompt builder of the run, which is also inference's."""
+        chat = load_tokenizer(self.config.base.model, self.config.base.revision)
+        return make_builder(self.config, self.task, chat)
+
+    def packs(self, builder: PromptBuilder, epoch: int) -> list[Pack]:
+        """The rows of an epoch, in order; a function of the seed and the epoch alone."""
+        seed = f"{self.config.run.seed}-{epoch}"
+        samples, _ = self.train.epoch(builder, mix(self.config), seed)
+        return rows_of(samples, self.rows, seed)
+
+    @property
+    def dev_k(self) -> int:
+        """Demonstrations in dev prompts: as many as most samples have, the more where shares are equal."""
+        shares = self.config.demonstrations.k
+        return max(shares, key=lambda k: (shares[k], k)) if self.config.demonstrations.kind else 0
+
+
+def make_builder(config: TrainConfig, task: Task, chat: ChatTokenizer) -> PromptBuilder:
+    """The builder of a config's prompts."""
+    return PromptBuilder(formats.load(config.format), task, chat, config.base.max_model_len)
+
+
+def mix(config: TrainConfig) -> Mix:
+    """What samples are made with."""
+    shown = config.demonstrations.k if config.demonstrations.kind else {0: 1.0}
+    return Mix(dict(shown), config.augmentation.swapped, config.augmentation.negatives)
+
+
+def rows_of(samples: Sequence[packing.Sample], rows: Rows, seed: str) -> list[Pack]:
+    """Samples as rows."""
+    made = packing.pack(samples, rows.kind, rows.tokens, random.Random(seed))  # noqa: S311 - repeatable, not secret
+    return made if rows.masked else [packing.unmasked(row) for row in made]
+
+
+def prepare(config: TrainConfig) -> Plan:
+    """Check everything and plan the run.
+
+    Raises:
+        ValueError: every problem found, one line each.
+    """
+    problems = Problems()
+    problems.check(lambda: check_lasting("output", config.output))
+    problems.check(lambda: check_lasting("run.storage", config.run.storage))
+    config = _located(config)
+    task = problems.check(lambda: load_task(config.task))
+    base = problems.check(lambda: adapters.model_fingerprint(config.base.model, config.base.revision))
+    chat = problems.check(lambda: load_tokenizer(config.base.model, config.base.revision)) if base else None
+    if chat:
+        problems.check(lambda: _check_model(config))
+    train = problems.check(lambda: _gold(config.gold.train, task))
+    wanted = config.gold.dev
+    dev = problems.check(lambda: _gold(wanted, task)) if wanted else None
+    problems.check(lambda: _check_places(config))
+    problems.check(lambda: _check_reporter(config.run.report_to))
+    problems.stop_if_any()
+    assert task and base and chat and train
+    train, dev = (train, dev) if dev else _held_out(train, config.gold, config.run.seed)
+    cut, lost = windowed(train, config.windows.max_tokens, chat)
+    dev_cut, _ = windowed(dev[: config.evaluation.examples], config.windows.max_tokens, chat)
+    sources = _with_neighbours(cut, dev_cut, config.demonstrations)
+    return _planned(config, task, base, _Gold(*sources, lost), make_builder(config, task, chat))
+
+
+@dataclass(frozen=True, slots=True)
+class _Gold:
+    """The examples as windows, with their neighbours; ``lost`` entities lie across a window's edge."""
+
+    train: Source
+    dev: Source
+    lost: int
+
+
+def _planned(config: TrainConfig, task: Task, base: str, gold: _Gold, builder: PromptBuilder) -> Plan:
+    """The plan, with the first epoch made to see how many rows and steps there are."""
+    samples, left_out = gold.train.epoch(builder, mix(config), f"{config.run.seed}-0")
+    if not samples:
+        raise ValueError(
+            f"gold.train: no sample fits base.max_model_len={config.base.max_model_len} tokens: nothing to learn from"
+        )
+    rows = _rows(config, samples)
+    first = rows_of(samples, rows, f"{config.run.seed}-0")
+    steps = config.optimiser.steps or max(1, round(config.optimiser.epochs * -(-len(first) // rows.per_step)))
+    report = (
+        _told_of_samples(samples, left_out, gold.lost),
+        _told_of_rows(samples, first, rows),
+        f"{steps:,} steps of {rows.per_step:,} rows",
+    )
+    return Plan(config, task, base, gold.train, gold.dev, rows, steps, report)
+
+
+def _rows(config: TrainConfig, samples: Sequence[packing.Sample]) -> Rows:
+    """Under ``auto``: shared prefixes, and rows and steps small enough for 20 steps an epoch.
+
+    Packing few samples into few long rows leaves so few steps that nothing is learnt (conclusion 5 of Wang et al.,
+    2025); a step of fewer tokens mends that, and the mask keeps the loss what it was.
+    """
+    chosen, optimiser = config.packing, config.optimiser
+    if chosen.kind != "auto":
+        per_step = max(config.run.workers, round(optimiser.batch_tokens / chosen.tokens))
+        return Rows(chosen.kind, chosen.masked, chosen.tokens, per_step)
+    unpacked = sum(map(len, samples))
+    step = min(optimiser.batch_tokens, max(1, unpacked // LEAST_STEPS))
+    tokens = max(*map(len, samples), min(chosen.tokens, step // config.run.workers))
+    return Rows("shared" if chosen.masked else "greedy", chosen.masked, tokens, max(config.run.workers, step // tokens))
+
+
+def _told_of_samples(samples: Sequence[packing.Sample], left_out: Counter[str], lost: int) -> str:
+    missing = [f"{count:,} {reason}" for reason, count in left_out.items() if count]
+    return (
+        f"{len(samples):,} samples of {min(map(len, samples)):,} to {max(map(len, samples)):,} tokens"
+        + (f"; left out: {', '.join(missing)}" if missing else "")
+        + (f"; {lost:,} entities lie across a window's edge" if lost else "")
+    )
+
+
+def _told_of_rows(samples: Sequence[packing.Sample], packs: Sequence[Pack], rows: Rows) -> str:
+    tokens, alone = sum(len(pack.ids) for pack in packs), sum(map(len, samples))
+    return (
+        f"packing {rows.kind}{'' if rows.masked else ' (unmasked)'}: {len(packs):,} rows of up to {rows.tokens:,} "
+        f"tokens, {packing.fill_ratio(packs, rows.tokens):.0%} full; {tokens:,} tokens an epoch "
+        f"({alone:,} without packing), {sum(p.learnt for p in packs):,} of them learnt"
+    )
+
+
+def _located(config: TrainConfig) -> TrainConfig:
+    """Model and encoder made absolute where they are folders here."""
+    base = config.base.model_copy(update={"model": on_every_node(config.base.model)})
+    near = config.demonstrations.model_copy(update={"encoder": on_every_node(config.demonstrations.encoder)})
+    places = {"output": storage.absolute(config.output)}
+    run = config.run.model_copy(update={"storage": storage.absolute(config.run.storage)})
+    return config.model_copy(update={"base": base, "demonstrations": near, "run": run, **places})
+
+
+def _check_model(config: TrainConfig) -> None:
+    from ner_batch.train.model import check_base  # torch takes seconds to import
+
+    check_base(config.base, config.lora)
+
+
+def _gold(uri: str, task: Task | None) -> tuple[Example, ...]:
+    """Examples with text, whose types the task knows."""
+    examples = tuple(x for x in retrieval.read_examples(uri) if x.text.strip())
+    if not examples:
+        raise ValueError(f"{uri}: no example with text")
+    wrong = [(x.id, e.type) for x in examples for e in x.entities if task and e.type not in task.labels]
+    if wrong and task:
+        shown = "; ".join(f"{name} has {kind!r}" for name, kind in dict.fromkeys(wrong[:SHOWN_ROWS]))
+        raise ValueError(
+            f"{uri}: {len(wrong):,} entities of types the task does not know ({', '.join(task.names)}): {shown}: "
+            "add them to the task file, or take them out of the gold"
+        )
+    if not any(example.entities for example in examples):
+        raise ValueError(f"{uri}: no example has an entity: there is nothing to learn")
+    return examples
+
+
+def _check_reporter(kind: str) -> None:
+    if kind in {"wandb", "mlflow"} and importlib.util.find_spec(kind) is None:
+        raise ValueError(f"run.report_to: {kind} needs a package that is not here: pip install {kind}")
+
+
+def _check_places(config: TrainConfig) -> None:
+    """The output takes an adapter, the storage checkpoints; both are written to, to see that they can be."""
+    if storage.exists(storage.join(config.output, adapters.MANIFEST)):
+        raise ValueError(f"output: {config.output} holds an adapter already: name another folder, or remove it")
+    storage.check_writable(config.output)
+    folder = storage.join(config.run.storage, config.run.name)
+    storage.check_writable(folder)
+    record = storage.join(folder, RECORD)
+    if storage.exists(record) and storage.read_json(record)["digest"] != digest(config):
+        raise ValueError(f"run.name: {folder} belongs to a run with another config: choose another name, or remove it")
+
+
+def claim(config: TrainConfig) -> None:
+    """Leave word in the storage of whose run this is, so that another config cannot go on with it."""
+    record = storage.join(storage.join(config.run.storage, config.run.name), RECORD)
+    storage.write_json(record, {"digest": digest(config), "config": dump(config)})
+
+
+def digest(config: TrainConfig) -> str:
+    """A digest of all of the config that decides the weights; workers, failures and reporting may change."""
+    told = dump(config)
+    told["run"] = {"seed": config.run.seed}
+    for name in ("serving", "output"):
+        del told[name]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _held_out(
+    examples: Sequence[Example], gold: GoldConfig, seed: int
+) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """Examples to train on and a random share to choose by; at least one of each."""
+    order = random.Random(seed).sample(range(len(examples)), len(examples))  # noqa: S311 - repeatable, not secret
+    count = min(max(1, round(gold.dev_share * len(examples))), len(examples) - 1)
+    if count < 1:
+        raise ValueError(f"{gold.train}: one example is too few: name gold.dev")
+    chosen = set(order[:count])
+    return tuple(x for i, x in enumerate(examples) if i not in chosen), tuple(examples[i] for i in order[:count])
+
+
+def _with_neighbours(
+    train: tuple[Example, ...], dev: tuple[Example, ...], chosen: DemonstrationsConfig
+) -> tuple[Source, Source]:
+    """Both with the training examples nearest to each; an index never gives a text itself."""
+    if chosen.kind is None:
+        return Source(train, ((),) * len(train)), Source(dev, ((),) * len(dev))
+    with tempfile.TemporaryDirectory() as folder:
+        retrieval.build(train, chosen.kind, Path(folder) / "index", chosen.encoder)
+        index = retrieval.open_index(Path(folder) / "index")
+        near = [index.nearest([x.text for x in part], max(chosen.k)) for part in (train, dev)]
+    one, two = (tuple(map(tuple, found)) for found in near)
+    return Source(train, one), Source(dev, two)

@@ -1,0 +1,80 @@
+"""Served = trained: vLLM loads the adapter, and its greedy answers are compared with the trained model's."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from ner_batch.config import EngineConfig
+from ner_batch.engine import Engine, Request
+from ner_batch.train import evaluation
+from ner_batch.train.model import numbers
+from ner_batch.train.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Of ``prompts`` answers, how many are the same, and the first pair that differs."""
+
+    prompts: int
+    same: int
+    example: tuple[str, str] | None
+
+    @property
+    def share(self) -> float:
+        """Same answers among all."""
+        return self.same / self.prompts if self.prompts else 1.0
+
+
+def compare(plan: Plan, adapter: Path, gpu: bool) -> Agreement:
+    """Ask both for the same dev prompts. One after the other, so that one GPU is enough."""
+    asked = _questions(plan)
+    trained = _trained(plan, adapter, asked, torch.device("cuda" if gpu else "cpu"))
+    served = _served(plan, adapter, asked)
+    differing = [pair for pair in zip(trained, served, strict=True) if pair[0] != pair[1]]
+    return Agreement(len(asked), len(asked) - len(differing), differing[0] if differing else None)
+
+
+def _questions(plan: Plan) -> list[evaluation.Question]:
+    k = plan.dev_k
+    near = [shots[len(shots) - min(k, len(shots)) :] for shots in plan.dev.neighbours]
+    return evaluation.questions(plan.dev.examples, near, plan.builder())[: plan.config.serving.prompts]
+
+
+def _trained(plan: Plan, adapter: Path, asked: list[evaluation.Question], device: torch.device) -> list[str]:
+    base = plan.config.base
+    model: Any = AutoModelForCausalLM.from_pretrained(base.model, revision=base.revision, **numbers(base, device))
+    model = PeftModel.from_pretrained(model if base.quantization else model.to(device), str(adapter))
+    said = evaluation.answer(model, asked, plan.builder())
+    del model
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return said
+
+
+def _served(plan: Plan, adapter: Path, asked: list[evaluation.Question]) -> list[str]:
+    base = plan.config.base
+    dtype = {"auto": "auto" if torch.cuda.is_available() else "float32"}.get(base.dtype, base.dtype)
+    config = EngineConfig(
+        model=base.model,
+        revision=base.revision,
+        dtype=dtype,
+        max_model_len=base.max_model_len,
+        max_num_seqs=32,
+        max_lora_rank=next(r for r in (8, 16, 32, 64, 128, 256, 320, 512) if r >= plan.config.lora.r),
+        cpu_kv_cache_gib=1,
+        enforce_eager=True,
+        in_process=True,
+    )
+    engine = Engine(config)
+    try:
+        requests = [Request(q.prompt.token_ids, q.prompt.max_tokens, str(adapter)) for q in asked]
+        return [completion.text for completion in asyncio.run(engine.generate(requests))]
+    finally:
+        engine.close()

@@ -1,0 +1,196 @@
+"""The training job's config. Defaults are what a LoRA of an instruction model of 1 to 9 B parameters wants."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ner_batch.config import Config, Count, FormatName, IndexKind, Share, Uri, WindowsConfig
+
+Packing = Literal["auto", "none", "random", "greedy", "shared"]
+ReportTo = Literal["tensorboard", "wandb", "mlflow", "none"]
+Positive = Annotated[float, Field(gt=0)]
+
+# Ye et al. (2024) state Adam and an initial learning rate of 0.02, which is what ChatGLM's prompt tuning used; for LoRA
+# it is a hundred times what works. Here by name for those who want to repeat the paper.
+PRESETS: dict[str, dict[str, Any]] = {"ye2024": {"learning_rate": 0.02, "batch_tokens": 8 * 256, "weight_decay": 0.0}}
+
+
+class BaseModelConfig(Config):
+    """The base model that is adapted."""
+
+    model: Uri
+    """Local folder or hub name."""
+    revision: str | None = None
+    """Hub revision; pin it: the adapter remembers it."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Numbers of the frozen weights; auto: bfloat16 on a GPU, float32 on a CPU. LoRA weights are float32 always."""
+    compute: Literal["bfloat16", "float32"] = "bfloat16"
+    """Numbers of the matrix products in training (autocast): bfloat16 takes half the time, on a CPU too."""
+    quantization: Literal["4bit"] | None = None
+    """4bit: QLoRA (NF4, double quantisation); needs CUDA and bitsandbytes."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: a third slower, a fraction of the memory."""
+    max_model_len: Count = 2048
+    """Tokens of prompt plus answer; a sample that is longer is left out and counted."""
+
+
+class GoldConfig(Config):
+    """Annotated examples: Parquet with id, text, entities (start, end, type)."""
+
+    train: Uri
+    """A file or a folder."""
+    dev: Uri | None = None
+    """Examples to choose the best checkpoint by; None: a share of train is held out."""
+    dev_share: Share = 0.1
+    """Held out of train where no dev is given."""
+
+
+class DemonstrationsConfig(Config):
+    """Retrieved examples in training prompts. A sample never sees itself or its exact duplicate."""
+
+    kind: IndexKind | None = None
+    """random, lexical or sentence; None: no demonstrations."""
+    encoder: str | None = None
+    """sentence only: a sentence-transformers model."""
+    k: dict[Annotated[int, Field(ge=0, le=64)], Share] = Field(default={0: 0.5, 4: 0.5})
+    """Share of the samples by number of demonstrations; with 0 among them the adapter works without an index too."""
+
+
+class LoraSettings(Config):
+    """The adapter's size (Hu et al., 2022)."""
+
+    r: Count = 16
+    alpha: Count = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Names of the linear maps that are adapted."""
+
+
+class OptimiserConfig(Config):
+    """AdamW with linear warm-up and a cosine to zero."""
+
+    preset: Literal["ye2024"] | None = None
+    """ye2024: the paper's learning rate of 0.02 and batch of 8 x 256 tokens; fields given beside it win."""
+    learning_rate: Positive = 2e-4
+    steps: Count | None = None
+    """Optimiser steps; None: as many as `epochs` take."""
+    epochs: Positive = 3.0
+    batch_tokens: Count = 8192
+    """Tokens of one optimiser step over all workers; packs are accumulated up to it."""
+    warmup: Share = 0.03
+    """Share of the steps until the full learning rate."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip: Positive = 1.0
+    """Largest norm of the gradient."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("preset") in PRESETS:
+            return {**PRESETS[values["preset"]], **values}
+        return values
+
+
+class PackingConfig(Config):
+    """Several samples in one row (Wang et al., 2025, "Packing Analysis")."""
+
+    kind: Packing = "auto"
+    """none: a padded row per sample. random: all samples one after another, cut every `tokens`. greedy: best fit
+    decreasing, never splits. shared: greedy, and what the prompts have in common at their beginning is there once.
+    auto: shared; none where there are so few samples that packs would leave fewer than 20 steps an epoch."""
+    masked: bool = True
+    """Samples of a pack do not see each other and positions restart. False: the paper's variant, where they do."""
+    tokens: Count = 2048
+    """Tokens of a row."""
+
+
+class AugmentationConfig(Config):
+    """More training text out of the same gold."""
+
+    swapped: Share = 0.0
+    """Share of mentions replaced by another mention of their type (entity swapping), anew in every epoch."""
+    negatives: Share = 1.0
+    """Per-type formats (mrc, gpt-ner): share of the prompts whose answer is "none" that are kept."""
+
+
+class EvaluationConfig(Config):
+    """Answers generated for dev examples; the checkpoint with the best strict span F1 becomes the adapter."""
+
+    every: Count = 200
+    """Steps between evaluations; the last step is evaluated too."""
+    examples: Count = 200
+    """Dev examples that are answered."""
+    patience: Count | None = None
+    """Evaluations without a better F1 before training ends; None: train to the end."""
+
+
+class RunConfig(Config):
+    """How Ray Train runs it."""
+
+    name: str = "train"
+    """The same name and storage go on where a killed run stopped."""
+    storage: Uri = "runs"
+    """Folder for checkpoints and logs; local or s3://. Several nodes need a shared one."""
+    workers: Count = 1
+    gpu: bool | None = None
+    """None: a GPU per worker if the cluster has one."""
+    cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
+    checkpoint_every: Count = 50
+    """Steps between checkpoints."""
+    max_failures: Annotated[int, Field(ge=-1)] = 3
+    """Killed workers that are made good before the run gives up; -1: any number."""
+    seed: int = 0
+    report_to: ReportTo = "tensorboard"
+    address: str | None = None
+    """Ray cluster to join; None: RAY_ADDRESS if set, else a local one."""
+
+
+class ServingConfig(Config):
+    """The last step: vLLM loads the adapter, and its greedy answers are compared with the trained model's."""
+
+    prompts: Annotated[int, Field(ge=0)] = 32
+    """Dev prompts to compare; 0 leaves the comparison out."""
+    least_agreement: Share = 0.8
+    """Share of identical answers below which the job fails. In float32 on a CPU all must be identical."""
+
+
+class TrainConfig(Config):
+    """`ner-batch train`."""
+
+    base: BaseModelConfig
+    task: Uri
+    """Task file; its labels and definitions go into every prompt."""
+    gold: GoldConfig
+    output: Uri
+    """Folder of the adapter."""
+    format: FormatName = "json"
+    windows: WindowsConfig = WindowsConfig()
+    demonstrations: DemonstrationsConfig = DemonstrationsConfig()
+    lora: LoraSettings = LoraSettings()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    packing: PackingConfig = PackingConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    run: RunConfig = RunConfig()
+    serving: ServingConfig = ServingConfig()
+
+    @model_validator(mode="after")
+    def _shared_needs_the_mask(self) -> Self:
+        if self.packing.kind == "shared" and not self.packing.masked:
+            raise ValueError("packing.masked: false is for random and greedy; with a shared prefix it has no meaning")
+        return self
+
+    @model_validator(mode="after")
+    def _packs_hold_samples(self) -> Self:
+        if (
+            self.packing.kind != "none"
+            and self.packing.tokens < self.base.max_model_len
+            and self.packing.kind != "random"
+        ):
+            raise ValueError(
+                f"packing.tokens={self.packing.tokens} is less than base.max_model_len={self.base.max_model_len}: "
+                "a pack must hold the longest sample"
+            )
+        return self

@@ -1,0 +1,154 @@
+"""What bad input to `ner-batch train` gets: one clear line each, exit code 2, no worker started, nothing half-written."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from ner_batch.cli import app
+from ner_batch.data import EXAMPLES, Entity, Example, examples_table
+from ner_batch.train import job
+
+TASK = {"name": "t", "labels": {"PER": "a person", "ORG": "a company"}}
+GOLD = [Example(str(n), f"Anna{n} joined Acme.", (Entity(0, 4 + len(str(n)), "PER", f"Anna{n}"),)) for n in range(8)]
+
+
+def write(path, examples):
+    pq.write_table(examples_table(examples), path)
+    return path
+
+
+@pytest.fixture
+def train(tmp_path, random_model, monkeypatch):
+    """Runs `ner-batch train` on a sound config with changes; gives (exit code, error lines). It must never start."""
+    monkeypatch.setattr(job, "run", lambda *_: pytest.fail("the job was started"))
+    (tmp_path / "task.yaml").write_text(yaml.safe_dump(TASK, sort_keys=False))
+    config = {
+        "base": {"model": random_model},
+        "task": str(tmp_path / "task.yaml"),
+        "gold": {"train": str(write(tmp_path / "gold.parquet", GOLD))},
+        "output": str(tmp_path / "adapter"),
+        "run": {"storage": str(tmp_path / "runs")},
+    }
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
+
+    def run(*overrides):
+        result = CliRunner().invoke(app, ["train", str(tmp_path / "train.yaml"), *map(str, overrides)])
+        return result.exit_code, result.stderr.splitlines()
+
+    return run
+
+
+def refused(outcome, *words):
+    """Exit code 2 and one line that holds all the words."""
+    code, lines = outcome
+    assert code == 2, lines
+    assert len(lines) == 1, lines
+    for word in words:
+        assert str(word) in lines[0]
+
+
+def test_empty_gold(train, tmp_path):
+    """No example at all, and none with an entity."""
+    pq.write_table(EXAMPLES.empty_table(), tmp_path / "none.parquet")
+    refused(train(f"gold.train={tmp_path / 'none.parquet'}"), "none.parquet", "no example")
+    write(tmp_path / "bare.parquet", [Example("1", "It rained.", ())])
+    refused(train(f"gold.train={tmp_path / 'bare.parquet'}"), "bare.parquet", "no example has an entity")
+
+
+def test_unknown_type(train, tmp_path):
+    """The row and the type are named, and the types there are."""
+    odd = Example("r7", "In Rome.", (Entity(3, 7, "CITY", "Rome"),))
+    write(tmp_path / "odd.parquet", [*GOLD, odd])
+    refused(train(f"gold.train={tmp_path / 'odd.parquet'}"), "odd.parquet", "r7", "'CITY'", "PER, ORG")
+
+
+def test_span_out_of_range_or_not_matching(train, tmp_path):
+    """The file and the row are named."""
+    for name, start, end, text in (("range", 0, 99, "Anna"), ("text", 0, 4, "Bert")):
+        row = {"id": "1", "text": "Anna.", "entities": [{"start": start, "end": end, "type": "PER", "text": text}]}
+        pq.write_table(pa.Table.from_pylist([row]), tmp_path / f"{name}.parquet")
+        refused(train(f"gold.train={tmp_path / name}.parquet"), f"{name}.parquet row 0")
+
+
+def test_storage_and_output_that_cannot_be_written(train, tmp_path):
+    """A file stands where a folder should."""
+    (tmp_path / "file").write_text("x")
+    refused(train(f"run.storage={tmp_path / 'file' / 'runs'}"), tmp_path / "file")
+    refused(train(f"output={tmp_path / 'file' / 'adapter'}"), tmp_path / "file")
+
+
+def test_output_that_is_an_adapter_already(train, tmp_path):
+    """It is not overwritten."""
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "ner_batch.json").write_text("{}")
+    refused(train(), "output", "holds an adapter already")
+
+
+def test_storage_of_another_run(train, tmp_path):
+    """A run of that name with another config is not gone on with."""
+    folder = tmp_path / "runs" / "train"
+    folder.mkdir(parents=True)
+    (folder / "ner_batch_run.json").write_text(json.dumps({"digest": "another"}))
+    refused(train(), "run.name", "another config")
+
+
+def test_base_that_does_not_exist(train, tmp_path):
+    """A folder that is not there."""
+    refused(train(f"base.model={tmp_path / 'nowhere'}"), "nowhere")
+
+
+def test_targets_that_match_nothing(train):
+    """The names there are, are told."""
+    refused(train("lora.targets=[query_key_value]"), "query_key_value", "q_proj")
+
+
+def test_quantization_without_cuda(train):
+    """QLoRA needs a GPU."""
+    refused(train("base.quantization=4bit"), "4bit", "CUDA")
+
+
+def test_reporter_that_is_not_installed(train):
+    """The package to install is named."""
+    refused(train("run.report_to=wandb"), "wandb", "pip install")
+
+
+def test_samples_that_do_not_fit(train):
+    """All too long: an error, not a training on nothing."""
+    refused(train("base.max_model_len=40"), "base.max_model_len=40", "no sample fits")
+
+
+def test_packs_that_cannot_hold_a_sample(train):
+    """Rows shorter than the model's length."""
+    refused(train("packing.tokens=100"), "packing.tokens=100", "base.max_model_len")
+
+
+def test_unknown_fields_are_all_told_at_once(train):
+    """Two mistakes, two lines, with what was meant."""
+    code, lines = train("lora.rank=8", "optimiser.lr=0.1")
+    assert code == 2
+    assert len(lines) == 2
+    assert "lora.rank" in lines[0] + lines[1]
+
+
+def test_nothing_is_left_behind(train, tmp_path):
+    """A refused run leaves no output and no run record."""
+    refused(train("lora.targets=[nothing]"), "nothing")
+    assert not list((tmp_path / "adapter").glob("*")) if (tmp_path / "adapter").exists() else True
+    assert not list(Path(tmp_path / "runs").rglob("*.json"))
+
+
+def test_dry_run_tells_and_starts_nothing(train, tmp_path):
+    """Samples, rows and steps are told; no adapter, no run."""
+    code, lines = train("--dry-run")
+    assert code == 0, lines
+    assert not list(Path(tmp_path / "runs").rglob("*.json"))
+
+
+def test_an_unmasked_shared_prefix_is_refused(train):
+    """The paper's variant has no meaning there."""
+    refused(train("packing.kind=shared", "packing.masked=false"), "packing.masked")

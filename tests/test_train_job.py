@@ -1,0 +1,173 @@
+"""The training job on real Ray Train and a real engine: killed, resumed, served as trained. Losses go on as if nothing was."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from s3_server import BUCKET, point_at, s3_server
+
+from ner_batch import adapter as adapters
+from ner_batch import storage
+from ner_batch.data import examples_table
+from ner_batch.demo import corpus
+
+pytestmark = [pytest.mark.ray, pytest.mark.engine]
+
+STEPS, EVERY = 30, 5
+GOLD = corpus.gold(corpus.Gold(train=60, dev=6, test=1))
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory, tiny_model):
+    """Starts `ner-batch train` in a folder of its own: ``start(name, *overrides)`` gives (folder, process)."""
+    home = tmp_path_factory.mktemp("train")
+    for split in ("train", "dev"):
+        pq.write_table(examples_table(GOLD[split]), home / f"{split}.parquet")
+    files = Path(tiny_model).parent
+    config = {
+        "base": {"model": tiny_model, "dtype": "float32", "max_model_len": 1024},
+        "task": str(files / "task.yaml"),
+        "gold": {"train": str(home / "train.parquet"), "dev": str(home / "dev.parquet")},
+        "demonstrations": {"kind": "lexical", "k": {0: 0.7, 1: 0.3}},
+        "lora": {"r": 8, "alpha": 16},
+        "optimiser": {"steps": STEPS, "learning_rate": 0.002, "batch_tokens": 2048},
+        "packing": {"kind": "shared", "tokens": 1024},
+        "augmentation": {"swapped": 0.5},
+        "evaluation": {"every": 20},
+        "run": {"checkpoint_every": EVERY, "max_failures": 1},
+        "serving": {"prompts": 0},
+    }
+
+    def run(name, *overrides, storage=None):
+        folder = home / name
+        folder.mkdir(exist_ok=True)
+        where = storage or str(folder)
+        places = {"output": f"{where}/adapter", "run": {**config["run"], "storage": where, "name": "run"}}
+        (folder / "train.yaml").write_text(yaml.safe_dump(config | places))
+        command = [
+            sys.executable,
+            "-c",
+            "from ner_batch.cli import main; main()",
+            "train",
+            str(folder / "train.yaml"),
+            *overrides,
+        ]
+        process = subprocess.Popen(
+            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+        return folder, process
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(start):
+    """A run that nobody disturbs, with the comparison of served and trained answers at its end."""
+    folder, process = start("whole", "serving.prompts=6")
+    output = process.communicate(timeout=600)[0]
+    assert process.returncode == 0, output
+    return folder, output
+
+
+def state_of(uri):
+    """The newest complete checkpoint's state, from a local folder or from S3."""
+    files = [file.uri for file in storage.list_files(f"{uri}/run") if file.name.endswith("/state.json")]
+    return max((storage.read_json(file) for file in files), key=lambda state: state["step"], default=None)
+
+
+def curve(uri):
+    """What was measured at which step, but for speed."""
+    told = state_of(uri)["history"]
+    return [{k: v for k, v in entry.items() if k != "tokens_per_second"} for entry in told]
+
+
+def wait_for_checkpoint(uri, process, step):
+    """Until a checkpoint of that step or a later one is there."""
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        try:
+            state = state_of(uri)
+        except (ValueError, OSError):  # not there yet, or being written
+            state = None
+        if state and state["step"] >= step:
+            return
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.1)
+    raise AssertionError("no checkpoint")
+
+
+def processes(pid, words):
+    """Processes of a session whose command line has the words."""
+    listed = subprocess.run(["pgrep", "-s", str(pid), "-f", words], capture_output=True, text=True).stdout.split()
+    return [int(line) for line in listed]
+
+
+def kill_session(process):
+    """End whatever is left of a killed driver's session."""
+    for pid in processes(process.pid, "."):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.wait()
+
+
+def test_the_adapter_directory(whole):
+    """What extract needs is there, what a person wants to see too, and vLLM answers as the trained model does."""
+    folder, output = whole
+    adapter = folder / "adapter"
+    assert "served = trained: 6 of 6 greedy answers identical" in output
+    manifest = adapters.load(adapter).manifest
+    assert manifest.format == "json"
+    assert manifest.retrieval == ("none", "lexical")
+    assert manifest.scores.keys() == {"dev span F1"}
+    assert manifest.training_data
+    assert json.loads((adapter / "adapter_config.json").read_text())["modules_to_save"] is None
+    assert (adapter / "curve.png").read_bytes()[:4] == b"\x89PNG"
+    assert "dev" in (adapter / "README.md").read_text()
+    assert list((folder / "run" / "logs").glob("events*"))
+    losses = [entry["loss"] for entry in curve(folder) if "loss" in entry]
+    assert losses[-1] < losses[0]
+
+
+def test_a_killed_worker_is_made_good(start, whole):
+    """kill -9 of the worker: Ray Train starts another, which goes on from the checkpoint with the same losses."""
+    folder, process = start("worker")
+    wait_for_checkpoint(folder, process, 10)
+    (worker,) = processes(process.pid, "ray::.*Worker")[:1] or [None]
+    assert worker, "no worker process found"
+    os.kill(worker, signal.SIGKILL)
+    output = process.communicate(timeout=600)[0]
+    assert process.returncode == 0, output
+    assert curve(folder) == curve(whole[0])
+    assert weights(folder) == weights(whole[0])
+
+
+def test_a_killed_driver_is_resumed_over_s3(start, whole, monkeypatch):
+    """kill -9 of the driver, checkpoints and adapter in S3: the same command goes on, to the same adapter, byte for byte."""
+    with s3_server() as (endpoint, _):
+        point_at(monkeypatch, endpoint)
+        uri = f"s3://{BUCKET}/models"
+        _, process = start("driver", storage=uri)
+        wait_for_checkpoint(uri, process, 10)
+        os.kill(process.pid, signal.SIGKILL)
+        kill_session(process)
+        before = state_of(uri)["step"]
+        assert 10 <= before < STEPS
+        _, process = start("driver", storage=uri)
+        output = process.communicate(timeout=600)[0]
+        assert process.returncode == 0, output
+        assert curve(uri) == curve(whole[0])
+        assert weights(uri) == weights(whole[0])
+
+
+def weights(uri):
+    """The adapter's weights as bytes."""
+    return storage.read_bytes(f"{uri}/adapter/adapter_model.safetensors")

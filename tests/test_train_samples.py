@@ -1,0 +1,122 @@
+"""Training samples: the prompts of inference, loss on the answer only, nobody shown to itself, nothing cut silently."""
+
+from dataclasses import replace
+
+import pytest
+from transformers import AutoTokenizer
+
+from ner_batch import formats
+from ner_batch.chat import ChatTokenizer
+from ner_batch.data import Entity, Example
+from ner_batch.prompt import PromptBuilder
+from ner_batch.task import Task
+from ner_batch.train import plan as plans
+from ner_batch.train.packing import IGNORED
+from ner_batch.train.samples import Mix, Source, swap, windowed
+from ner_batch.train.settings import DemonstrationsConfig
+
+TASK = Task(name="t", labels={"PER": {"definition": "people"}, "ORG": {"definition": "firms"}})
+
+
+def example(name, text, **found):
+    """An example whose entities are given by type: surface."""
+    entities = tuple(
+        Entity(text.index(s), text.index(s) + len(s), kind, s) for kind, surfaces in found.items() for s in surfaces
+    )
+    return Example(name, text, entities)
+
+
+ANNA = example("1", "Anna joined Acme.", PER=["Anna"], ORG=["Acme"])
+BOB = example("2", "Bob joined Initech.", PER=["Bob"], ORG=["Initech"])
+RAIN = example("3", "It rained.")
+AGAIN = replace(ANNA, id="4")
+
+
+@pytest.fixture
+def chat(random_model):
+    return ChatTokenizer(AutoTokenizer.from_pretrained(random_model))
+
+
+def builder(chat, name="json", length=2048):
+    return PromptBuilder(formats.load(name), TASK, chat, length)
+
+
+@pytest.mark.parametrize("name", formats.NAMES)
+def test_samples_are_the_prompts_of_inference(chat, name):
+    """Prompt ids are those of the prompt builder, the answer's ids those of the format, and only they are learnt."""
+    build = builder(chat, name)
+    samples, _ = Source((ANNA,), ((BOB,),)).epoch(build, Mix({1: 1.0}), "0")
+    groups = build.format.groups(TASK)
+    assert len(samples) == len(groups)
+    for sample, labels in zip(samples, groups, strict=True):
+        assert list(sample.prompt) == build.build(ANNA.text, labels, [BOB]).token_ids
+        answer = build.format.answer(ANNA.text, ANNA.entities, labels, TASK)
+        assert list(sample.answer) == chat.encode_answer(answer)
+        assert sample.labels == (IGNORED,) * len(sample.prompt) + sample.answer
+        assert sample.answer[-1] in chat.stop_token_ids
+
+
+def test_nobody_is_its_own_demonstration(chat):
+    """Neither the example itself nor its exact duplicate is shown to it, in training or in dev."""
+    train, dev = plans._with_neighbours(
+        (ANNA, BOB, RAIN, AGAIN), (AGAIN,), DemonstrationsConfig(kind="lexical", k={4: 1})
+    )
+    for source in (train, dev):
+        for asked, near in zip(source.examples, source.neighbours, strict=True):
+            assert near
+            assert asked.text not in {x.text for x in near}
+
+
+def test_numbers_of_demonstrations_follow_their_shares(chat):
+    """With shares for 0 and 2, both kinds of prompts are there; the same seed gives the same, another one another."""
+    source = Source((ANNA, BOB) * 30, ((BOB, RAIN), (ANNA, RAIN)) * 30)
+    build = builder(chat)
+    one, again, other = (source.epoch(build, Mix({0: 0.5, 2: 0.5}), seed)[0] for seed in ("0", "0", "1"))
+    assert one == again != other
+    bare = {len(build.build(x.text, ("PER", "ORG"), ()).token_ids) for x in (ANNA, BOB)}
+    with_none = sum(len(sample.prompt) in bare for sample in one)
+    assert 15 <= with_none <= 45
+
+
+def test_what_is_too_long_is_counted(chat):
+    """A sample over the model's length is left out and reported, never cut."""
+    need = len(builder(chat).build(RAIN.text, ("PER", "ORG"), ()).token_ids)
+    long = example("5", "Anna " * 40, PER=["Anna"])
+    samples, left_out = Source((RAIN, long), ((), ())).epoch(builder(chat, length=need + 130), Mix({0: 1}), "0")
+    assert len(samples) == 1
+    assert left_out["too long"] == 1
+
+
+def test_hard_negatives_are_kept_first(chat):
+    """Half of the negatives: those whose type occurs in a similar sentence."""
+    only = example("6", "Acme fell.", ORG=["Acme"])
+    plain = example("7", "Initech fell.", ORG=["Initech"])
+    build = builder(chat, "mrc")
+    source = Source((only, plain), ((BOB,), ()))
+    samples, left_out = source.epoch(build, Mix({0: 1}, negatives=0.5), "0")
+    asked = [list(s.prompt) for s in samples]
+    assert build.build(only.text, ("PER",), ()).token_ids in asked  # BOB has a PER, so it is hard
+    assert build.build(plain.text, ("PER",), ()).token_ids not in asked
+    assert left_out["negative"] == 1
+
+
+def test_windows_keep_the_entities_inside(chat):
+    """A long example becomes windows whose entities are where their text is; what lies across an edge is counted."""
+    text = "Anna joined Acme. " * 20
+    starts = [i for i in range(len(text)) if text.startswith("Anna", i)]
+    long = Example("8", text, tuple(Entity(i, i + 4, "PER", "Anna") for i in starts))
+    made, lost = windowed([long, RAIN], 40, chat)
+    assert len(made) > 3
+    assert sum(len(x.entities) for x in made) + lost == len(starts)
+    assert lost == 0
+    assert all(x.text[e.start : e.end] == e.text for x in made for e in x.entities)
+
+
+def test_swapping_keeps_spans_true():
+    """Other names, right spans, equal names stay equal; overlapping entities are left alone."""
+    twice = Example("9", "Anna met Anna.", (Entity(0, 4, "PER", "Anna"), Entity(9, 13, "PER", "Anna")))
+    swapped = swap(twice, lambda _: "Bartholomew")
+    assert swapped.text == "Bartholomew met Bartholomew."
+    assert all(swapped.text[e.start : e.end] == e.text for e in swapped.entities)
+    nested = Example("10", "Anna Acme", (Entity(0, 9, "ORG", "Anna Acme"), Entity(0, 4, "PER", "Anna")))
+    assert swap(nested, lambda _: "X") == nested
