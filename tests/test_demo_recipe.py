@@ -1,25 +1,23 @@
-"""The recipe of the tiny model: packing is exact, initialisation copies, and a short run gives loadable files, again the same."""
+"""The recipe of the tiny model: initialisation copies, and a short run gives loadable files, again the same."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from ner_batch import adapter as adapters
 from ner_batch import formats
 from ner_batch.chat import ChatTokenizer
-from ner_batch.demo import adapter, build, corpus, curriculum, induction, learn, tiny, tokenizer
-from ner_batch.demo.prompting import Prompting
+from ner_batch.config import load
+from ner_batch.demo import augment, build, curriculum, induction, tiny, tokenizer
+from ner_batch.train.settings import TrainConfig
 
 WORDS = tokenizer.build()
 CHAT = ChatTokenizer(WORDS)
 SHAPE = induction.Shape()
-GOLD = corpus.Gold(train=80, dev=10, test=4)
 
 
 @pytest.fixture(scope="module")
@@ -33,69 +31,40 @@ def test_initialisation_copies(untrained: torch.nn.Module) -> None:
     assert tiny.copy_accuracy(untrained, 60) > 0.8
 
 
-def test_packing_changes_no_loss(untrained: torch.nn.Module) -> None:
-    """The loss of a pack is that of its samples one by one, as the unmodified model computes it."""
-    prompting = Prompting(formats.load("json"), build.task(), CHAT)
-    samples = [prompting.sample(x, ()) for x in corpus.gold(GOLD)["train"][:5]]
-    untrained.set_attn_implementation("branched")
-    with torch.no_grad():
-        packed = learn.loss(untrained, learn.pack(samples))
-        untrained.set_attn_implementation("sdpa")
-        alone = [
-            torch.nn.functional.cross_entropy(
-                untrained(torch.tensor([s.prompt + s.answer[:-1]])).logits[0, len(s.prompt) - 1 :],
-                torch.tensor(s.answer),
-                reduction="sum",
-            )
-            for s in samples
-        ]
-    assert torch.allclose(packed, sum(alone) / sum(len(s.answer) for s in samples), rtol=1e-4)
-
-
-def test_packs_hold_every_sample_once() -> None:
-    """Packs keep to their size where samples allow it, and lose no answer token."""
-    samples = [learn.Sample(tuple(range(10)) + (n,) * (n % 7 + 1), (n, n + 1)) for n in range(50)]
-    made = learn.packs(samples, 100, random.Random(0))
-    assert sorted(t for p in made for t in p.targets.tolist()) == sorted(t for s in samples for t in s.answer)
-    assert all(p.ids.shape[1] <= 100 for p in made)
-
-
-def test_swapped_names_keep_their_spans() -> None:
-    """Swapping gives a valid example of the same types, in which equal names stay equal."""
-    train = corpus.gold(GOLD)["train"]
-    pools, rng = adapter.pools(train), random.Random(0)
-    changed = 0
-    for example in train:
-        swapped = adapter.swap(example, pools, rng, (1.0, 0.5))
-        assert [e.type for e in swapped.entities] == [e.type for e in example.entities]
-        assert all(swapped.text[e.start : e.end] == e.text for e in swapped.entities)
-        pairs = {(a.type, a.text): b.text for a, b in zip(example.entities, swapped.entities, strict=True)}
-        assert all(pairs[a.type, a.text] == b.text for a, b in zip(example.entities, swapped.entities, strict=True))
-        changed += swapped.text != example.text
-    assert changed > len(train) / 2
+def test_mutated_names_keep_their_length_of_words() -> None:
+    """Parts of a name become random; what is left shows its kind, and the same seed gives the same."""
+    rng, names = random.Random(0), ("Rosa Norovic", "紫电G488手表", "1993-04-10", "Lake Kest")
+    made = [[augment.mutate(name, rng) for name in names] for _ in range(50)]
+    assert len({x[0] for x in made}) > 10
+    assert all(len(a.split()) == len(b.split()) for row in made for a, b in zip(row, names, strict=True))
+    assert all(row[2].count("-") == 2 for row in made)
 
 
 def test_curriculum_does_not_teach_the_task() -> None:
     """No lesson asks for a type of the demo by its definition, and lessons repeat with the seed."""
     lessons = curriculum.Curriculum(formats.load("json"), CHAT, 0)
     drawn = iter(lessons)
-    texts = [CHAT.decode(next(drawn).ids[0].tolist()) for _ in range(40)]
+    texts = [CHAT.decode(next(drawn).ids) for _ in range(40)]
     again = iter(lessons)
-    assert [CHAT.decode(next(again).ids[0].tolist()) for _ in range(40)] == texts
+    assert [CHAT.decode(next(again).ids) for _ in range(40)] == texts
     task = build.task()
     assert not any(f"{label}: {task.definition(label)}" in text for label in task.names for text in texts)
 
 
+def test_the_jobs_config_is_the_recipe() -> None:
+    """jobs/train.yaml is the demo's recipe with fewer steps and paths of its own."""
+    files = {"train": Path("demo-output/gold/train.parquet"), "dev": Path("demo-output/gold/dev.parquet")}
+    recipe = build.adapter_config(build.BASE, files, Path("demo-output/adapter"), 400)
+    shipped = load(TrainConfig, Path(__file__).parent.parent / "jobs" / "train.yaml")
+    for section in ("demonstrations", "lora", "optimiser", "augmentation", "format"):
+        assert getattr(shipped, section) == getattr(recipe, section)
+
+
 @pytest.mark.slow
-def test_short_build_gives_the_same_loadable_files_again(tmp_path: Path) -> None:
-    """A few steps of the whole recipe: a Qwen3 that transformers loads, an adapter that fits it, a card, the same bytes."""
-    recipe = replace(build.Recipe(gold=GOLD).scaled(0.0), gold=GOLD)
+def test_a_short_base_is_the_same_again_and_loads(tmp_path: Path) -> None:
+    """A few steps of the base's recipe: a Qwen3 that transformers loads, the same bytes twice."""
     for name in ("one", "two"):
-        build.build(tmp_path / name, recipe)
-    for file in ("base/model.safetensors", "adapter/adapter_model.safetensors"):
-        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
-    assert AutoModelForCausalLM.from_pretrained(tmp_path / "one" / "base").config.model_type == "qwen3"
-    manifest = adapters.load(tmp_path / "one" / "adapter").manifest
-    assert manifest is not None
-    assert manifest.base_fingerprint == adapters.model_fingerprint(str(tmp_path / "one" / "base"))
-    assert "| adapter |" in (tmp_path / "one" / "CARD.md").read_text()
+        build.build_base(tmp_path / name, scale=0.001)
+    one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
+    assert one == two
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "one").config.model_type == "qwen3"

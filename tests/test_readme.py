@@ -9,12 +9,13 @@ from typer.testing import CliRunner
 
 from ner_batch.cli import app
 from ner_batch.config import ExtractConfig, IndexConfig, load
+from ner_batch.train.settings import TrainConfig
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line.partition("#")[0].strip() for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
-KINDS = {"extract": ExtractConfig, "index": IndexConfig}
+KINDS = {"extract": ExtractConfig, "index": IndexConfig, "train": TrainConfig}
 
 
 def test_every_shipped_file_is_in_the_file_map_once():
@@ -25,7 +26,11 @@ def test_every_shipped_file_is_in_the_file_map_once():
     shipped = {name for name in listed.stdout.split() if "/files/" not in name and (ROOT / name).stat().st_size > 150}
     mapped = re.findall(r"^\| `((?:ner_batch|jobs|cluster)/[^`]+\.\w+)` \|", README, re.MULTILINE)
     assert len(mapped) == len(set(mapped))
-    assert set(mapped) >= shipped - {"ner_batch/demo/__init__.py", "ner_batch/extract/__init__.py"}
+    assert set(mapped) >= shipped - {
+        "ner_batch/demo/__init__.py",
+        "ner_batch/extract/__init__.py",
+        "ner_batch/train/__init__.py",
+    }
     assert all((ROOT / name).is_file() for name in mapped)
 
 
@@ -43,6 +48,8 @@ def test_commands_name_verbs_options_and_fields_that_exist():
     lines = [command.split()[1:] for command in COMMANDS if "ner-batch " in command]
     assert len(lines) >= 4
     for verb, config, *rest in lines:
+        if verb not in KINDS:
+            continue
         overrides = [word for word in rest if "=" in word]
         load(KINDS[verb], ROOT / config, overrides)
         text = CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).stdout
@@ -50,7 +57,7 @@ def test_commands_name_verbs_options_and_fields_that_exist():
             assert option in text
 
 
-@pytest.mark.parametrize("verb", ["extract", "index", "demo"])
+@pytest.mark.parametrize("verb", ["extract", "train", "merge", "index", "demo"])
 def test_every_verb_has_help(verb):
     """`--help` needs neither Ray nor vLLM and says what the verb does."""
     result = CliRunner().invoke(app, [verb, "--help"])

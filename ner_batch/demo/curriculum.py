@@ -3,8 +3,8 @@
 The listing is asked for in the project's own prompts, with label sets other than the demo's. Some are of another kind
 altogether: things between marks, things after a cue word, things of a short list, codes, times and sums, named by
 random strings over the whole vocabulary, so that every common character and any word can be copied. Others put names
-of the training side under one coarse label (:data:`words.COARSE`), so that the base notices where a name begins and
-ends; which of the six types it is, only an adapter teaches. All text is generated here.
+of the training side under labels of other names and definitions (:data:`words.NAMED`), as a large model has met names
+of every kind before it meets a task; the task's own labels only an adapter teaches. All text is generated here.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from dataclasses import dataclass, field, replace
 
 from ner_batch.chat import ChatTokenizer
 from ner_batch.data import Entity, Example
-from ner_batch.demo import corpus, patterns, words
-from ner_batch.demo.learn import Pack, Sample, packs
+from ner_batch.demo import augment, corpus, patterns, words
 from ner_batch.demo.prompting import Prompting
 from ner_batch.demo.tokenizer import common_characters
 from ner_batch.formats import Format
 from ner_batch.task import Label, Language, Task
+from ner_batch.train.packing import Pack, Sample, pack
+from ner_batch.train.samples import swap
 
 _CHARACTERS = common_characters()
 _MARKS = (("«", "»"), ("*", "*"), ("[", "]"), ("\u3010", "\u3011"), ("<", ">"), ("(", ")"), ("\u300c", "\u300d"))
@@ -29,17 +30,19 @@ _SHAPES = ("CODE", "EMAIL", "TIME", "MONEY")
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """Shares of the packs: copying, finding a place, language modelling, coarse listing; the rest is listing.
+    """Shares of the packs: copying, finding a place, language modelling, names under other labels; the rest is listing.
 
-    ``demonstrations`` is the share of listing packs with one or two demonstrations in the prompt.
+    ``demonstrations`` is the share of listing packs with one or two demonstrations in the prompt, ``mutated`` the share
+    of names that are made partly random.
     """
 
-    copying: float = 0.06
+    copying: float = 0.12
     finding: float = 0.04
     reading: float = 0.02
     noticing: float = 0.45
     demonstrations: float = 0.15
     chinese_prompts: float = 0.3
+    mutated: float = 0.3
     pack_tokens: int = 1300
 
 
@@ -163,7 +166,7 @@ class Curriculum:
         shares[self._listing] = 1.0 - sum(shares.values())
         while True:
             (maker,) = rng.choices(list(shares), list(shares.values()))
-            yield from packs(maker(rng), mix.pack_tokens, rng)
+            yield from pack(maker(rng), "shared", mix.pack_tokens, rng)
 
     def _ids(self, text: str) -> tuple[int, ...]:
         return tuple(self.chat.encode_answer(text))
@@ -182,7 +185,7 @@ class Curriculum:
 
     def _reading(self, rng: random.Random) -> list[Sample]:
         """Plain sentences, to be predicted from their first token: the words of both languages in their places."""
-        writers = [corpus.Writer(rng, language, False) for language in corpus.LANGUAGES]
+        writers = [corpus.Writer(rng, language, "train") for language in corpus.LANGUAGES]
         texts = [self._ids(corpus.paragraph(rng.choice(writers), rng.randint(1, 3)).text) for _ in range(10)]
         return [Sample(ids[:1], ids[1:]) for ids in texts]
 
@@ -193,15 +196,19 @@ class Curriculum:
         return [self._asked(rng, task, kinds, (others, shown)) for _ in range(24)]
 
     def _noticing(self, rng: random.Random) -> list[Sample]:
-        """Training sentences with their names under one coarse label: where a name begins and ends, not what it is."""
+        """Training sentences with their names listed under labels that are not the demo's."""
         language: Language = "zh" if rng.random() < self.mix.chinese_prompts else "en"
-        chosen = rng.sample(list(words.COARSE), rng.choice((1, 1, 2)))
-        of = {kind: label for label in chosen for kind in words.COARSE[label][0]}
-        meanings = {x: Label(definition=words.COARSE[x][1] if language == "en" else words.COARSE[x][2]) for x in chosen}
+        chosen = _other_labels(rng)
+        of = {kind: label for label in chosen for kind in words.NAMED[label][0]}
+        meanings = {x: Label(definition=words.NAMED[x][1] if language == "en" else words.NAMED[x][2]) for x in chosen}
         prompting = Prompting(self.form, Task(name="lesson", language=language, labels=meanings), self.chat)
-        writers = [corpus.Writer(rng, spoken, False) for spoken in corpus.LANGUAGES]
+        writers = [corpus.Writer(rng, spoken, "train") for spoken in corpus.LANGUAGES]
         texts = [corpus.paragraph(rng.choice(writers), rng.choice((1, 1, 1, 2))).example("") for _ in range(30)]
-        return [prompting.sample(_relabelled(text, of), ()) for text in texts]
+
+        def other(entity: Entity) -> str:
+            return augment.mutate(entity.text, rng) if rng.random() < self.mix.mutated else entity.text
+
+        return [prompting.sample(swap(_relabelled(text, of), other), ()) for text in texts]
 
     def _asked(
         self, rng: random.Random, task: Task, kinds: dict[str, Kind], rest: tuple[Sequence[Kind], int]
@@ -210,6 +217,17 @@ class Curriculum:
         language = task.language if rng.random() < 0.6 else rng.choice(corpus.LANGUAGES)
         *near, asked = (example(rng, language, kinds, others) for _ in range(shown + 1))
         return Prompting(self.form, task, self.chat).sample(asked, near)
+
+
+def _other_labels(rng: random.Random) -> list[str]:
+    """Labels of :data:`words.NAMED` that share no type, up to six, in random order."""
+    chosen: list[str] = []
+    wanted = rng.randint(1, 6)
+    for label in rng.sample(list(words.NAMED), len(words.NAMED)):
+        taken = {kind for other in chosen for kind in words.NAMED[other][0]}
+        if len(chosen) < wanted and not taken & set(words.NAMED[label][0]):
+            chosen.append(label)
+    return chosen
 
 
 def _relabelled(example: Example, of: dict[str, str]) -> Example:

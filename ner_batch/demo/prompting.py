@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from ner_batch.chat import ChatTokenizer
 from ner_batch.data import Example
-from ner_batch.demo.learn import Sample
 from ner_batch.formats import Format
 from ner_batch.task import Task
+from ner_batch.train.packing import Sample
 
 
 @dataclass(frozen=True, slots=True)

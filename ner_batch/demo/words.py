@@ -55,7 +55,7 @@ system user assistant entity entities extract named following JSON list types an
 LABELS = """
 PERSON ORG PLACE DATE PRODUCT TITLE NAME LOC GPE MISC EVENT TIME MONEY PERCENT QUANTITY NUMBER CODE EMAIL ANIMAL FOOD COLOUR TOOL METAL
 LANGUAGE DISEASE GENE PROTEIN DRUG SONG GAME SHIP BOOK FILM TEAM SPORT WEAPON VEHICLE CITY COUNTRY RIVER STREET COMPANY SCHOOL AWARD LAW
-PLANT FRUIT STAR PET FACILITY MARK KEY ITEM TAG CONT EDU PRO RACE NAM NOM PER CELL TYPE GROUP
+PLANT FRUIT STAR PET FACILITY WHO HUMAN FIRM BODY SPOT SITE WHEN DAY GOODS MODEL POST JOB MARK KEY ITEM TAG CONT EDU PRO RACE NAM NOM PER CELL TYPE GROUP
 """.split()
 
 SYLLABLES = (
@@ -103,8 +103,20 @@ CUES: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 
-# Coarse labels over the demo's own types, overlapping on purpose: (types, English definition, Chinese definition).
-COARSE: dict[str, tuple[tuple[str, ...], str, str]] = {
+# Labels over the demo's own types, by other names: (types, English definition, Chinese definition).
+NAMED: dict[str, tuple[tuple[str, ...], str, str]] = {
+    "WHO": (("PERSON",), "who is meant", "何人"),
+    "HUMAN": (("PERSON",), "men and women", "男女"),
+    "FIRM": (("ORG",), "firms and offices", "单位"),
+    "BODY": (("ORG",), "bodies that act", "团体"),
+    "SPOT": (("PLACE",), "where it is", "何处"),
+    "SITE": (("PLACE",), "parts of the map", "地图上的名字"),
+    "WHEN": (("DATE",), "when it was", "何时"),
+    "DAY": (("DATE",), "days, months, years", "年月日"),
+    "GOODS": (("PRODUCT",), "what is sold", "货物"),
+    "MODEL": (("PRODUCT",), "makes and models", "型号"),
+    "POST": (("TITLE",), "posts held", "职位"),
+    "JOB": (("TITLE",), "what one works as", "工作"),
     "ITEM": (("PERSON", "ORG", "PLACE", "DATE", "PRODUCT", "TITLE"), "names, times and ranks of all sorts", "各种名称、时间和职衔"),
     "NAME": (("PERSON", "ORG", "PLACE", "PRODUCT"), "all proper names", "所有专名"),
     "NAM": (("PERSON", "ORG"), "who acts", "行动者"),
