@@ -32,7 +32,8 @@ class Tally:
         """Rows done / total, rows/s, tokens/s, ETA, outcomes."""
         if not self.done:
             waited = duration(time.monotonic() - self.started)
-            return f"{self.before:,} of {self.rows:,} rows | {waited}: engines are starting"
+            state = f"{self.tokens:,} tokens, no row finished yet" if self.tokens else "engines are starting"
+            return f"{self.before:,} of {self.rows:,} rows | {waited}: {state}"
         since, rows_then, tokens_then = self.first = self.first or (time.monotonic(), self.done, self.tokens)
         seconds = time.monotonic() - since
         parts = [f"{self.before + self.done:,} of {self.rows:,} rows"]
