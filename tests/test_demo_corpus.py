@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ner_batch.data import EXAMPLES, Example, example_from_row
-from ner_batch.demo import build, corpus, hostile, lexicon, patterns, tokenizer
+from ner_batch.demo import corpus, hostile, lexicon, patterns, recipe, tokenizer
 
 SMALL = corpus.Gold(train=600, dev=60, test=200)
 WORDS = tokenizer.build()
@@ -127,9 +127,9 @@ def test_joints_and_labels_are_short() -> None:
 
 def test_shipped_files() -> None:
     """A plain Qwen3 with tied embeddings and the tokeniser that the code builds; 10 MB at most."""
-    config = json.loads((build.BASE / "config.json").read_text())
+    config = json.loads((recipe.BASE / "config.json").read_text())
     assert config["architectures"] == ["Qwen3ForCausalLM"] and config["tie_word_embeddings"]
     assert config["max_position_embeddings"] >= 4096 and config["vocab_size"] == len(WORDS)
-    assert sum(path.stat().st_size for path in build.FILES.rglob("*") if path.is_file()) <= 10_000_000
-    shipped = json.loads((build.BASE / "tokenizer.json").read_text())
+    assert sum(path.stat().st_size for path in recipe.FILES.rglob("*") if path.is_file()) <= 10_000_000
+    shipped = json.loads((recipe.BASE / "tokenizer.json").read_text())
     assert shipped["model"]["merges"] == json.loads(WORDS.backend_tokenizer.to_str())["model"]["merges"]

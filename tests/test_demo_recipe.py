@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from ner_batch import formats
 from ner_batch.chat import ChatTokenizer
 from ner_batch.config import load
-from ner_batch.demo import augment, build, curriculum, induction, tiny, tokenizer
+from ner_batch.demo import augment, build, curriculum, induction, recipe, tiny, tokenizer
 from ner_batch.train.settings import TrainConfig
 
 WORDS = tokenizer.build()
@@ -54,10 +54,10 @@ def test_curriculum_does_not_teach_the_task() -> None:
 def test_the_jobs_config_is_the_recipe() -> None:
     """jobs/train.yaml is the demo's recipe with fewer steps and paths of its own."""
     files = {"train": Path("demo-output/gold/train.parquet"), "dev": Path("demo-output/gold/dev.parquet")}
-    recipe = build.adapter_config(build.BASE, files, Path("demo-output/adapter"), 400)
+    wanted = recipe.adapter(recipe.BASE, files, Path("demo-output/my-adapter"), 400)
     shipped = load(TrainConfig, Path(__file__).parent.parent / "jobs" / "train.yaml")
     for section in ("demonstrations", "lora", "optimiser", "augmentation", "format"):
-        assert getattr(shipped, section) == getattr(recipe, section)
+        assert getattr(shipped, section) == getattr(wanted, section)
 
 
 @pytest.mark.slow

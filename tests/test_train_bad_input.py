@@ -152,3 +152,13 @@ def test_dry_run_tells_and_starts_nothing(train, tmp_path):
 def test_an_unmasked_shared_prefix_is_refused(train):
     """The paper's variant has no meaning there."""
     refused(train("packing.kind=shared", "packing.masked=false"), "packing.masked")
+
+
+def test_an_adapter_to_go_on_from_must_fit(train, tmp_path, random_adapter, random_model, tiny_model):
+    """No adapter there, another rank, other targets, another base."""
+    refused(train(f"lora.init={tmp_path / 'nowhere'}"), "nowhere")
+    adapter = random_adapter(random_model, 5)  # rank 8, alpha 64
+    refused(train(f"lora.init={adapter}", "lora.r=4"), "lora.r: 4", "8")
+    refused(train(f"lora.init={adapter}", "lora.r=8", "lora.alpha=64"), "lora.targets")
+    shipped = Path(tiny_model).parent / "adapter"
+    refused(train(f"lora.init={shipped}", "lora.r=32", "lora.alpha=64"), "was trained on", random_model)

@@ -23,15 +23,13 @@ from ner_batch import adapter as adapters
 from ner_batch import formats, retrieval
 from ner_batch.chat import load_tokenizer
 from ner_batch.data import Example
-from ner_batch.demo import corpus, tiny
+from ner_batch.demo import corpus, recipe, tiny
+from ner_batch.demo.recipe import FILES, TASK
 from ner_batch.metrics import Counts, Scores
 from ner_batch.prompt import PromptBuilder
 from ner_batch.task import Task
 from ner_batch.train import evaluation, job, plan
-from ner_batch.train.settings import TrainConfig
 
-FILES = Path(__file__).parent / "files"
-BASE, ADAPTER, TASK, CARD = FILES / "base", FILES / "adapter", FILES / "task.yaml", FILES / "CARD.md"
 ADAPTER_STEPS = 2000
 FEW = 150  # test texts for the base alone: its answers rarely end, which takes time
 
@@ -39,28 +37,6 @@ FEW = 150  # test texts for the base alone: its answers rarely end, which takes 
 def task() -> Task:
     """The demo's task."""
     return Task.model_validate(yaml.safe_load(TASK.read_text(encoding="utf-8")))
-
-
-def adapter_config(base: Path, gold: dict[str, Path], out: Path, steps: int) -> TrainConfig:
-    """How the demo's adapter is trained; jobs/train.yaml says the same with comments, for fewer steps.
-
-    ``gold`` are the files of the splits train and dev; checkpoints and logs go beside ``out``.
-    """
-    return TrainConfig.model_validate(
-        {
-            "base": {"model": str(base), "dtype": "float32", "max_model_len": 2048},
-            "task": str(TASK),
-            "gold": {"train": str(gold["train"]), "dev": str(gold["dev"])},
-            "output": str(out),
-            "demonstrations": {"kind": "lexical", "k": {0: 0.85, 1: 0.05, 2: 0.1}},
-            "lora": {"r": 32, "alpha": 64},
-            "optimiser": {"learning_rate": 3e-3, "steps": steps, "batch_tokens": 2048},
-            "packing": {"kind": "shared", "tokens": 2048},
-            "augmentation": {"swapped": 0.7},
-            "evaluation": {"every": max(1, steps // 4), "examples": 60},
-            "run": {"name": f"{out.name}-{steps}", "storage": str(out.parent / "runs"), "checkpoint_every": 100},
-        }
-    )
 
 
 def build(out: Path, scale: float = 1.0, *, keep_base: bool = False) -> str:
@@ -72,7 +48,8 @@ def build(out: Path, scale: float = 1.0, *, keep_base: bool = False) -> str:
         build_base(out / "base", scale)
     with tempfile.TemporaryDirectory() as scratch:
         gold = corpus.write_gold(Path(scratch) / "gold")
-        config = adapter_config(out / "base", gold, Path(scratch) / "adapter", max(1, round(scale * ADAPTER_STEPS)))
+        steps = max(1, round(scale * ADAPTER_STEPS))
+        config = recipe.adapter(out / "base", gold, Path(scratch) / "adapter", steps)
         job.run(plan.prepare(config), Console())
         _ship(Path(scratch) / "adapter", out / "adapter")
     card = _card(out, _measure(out))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from ner_batch import adapter as adapters
 from ner_batch.chat import ChatTokenizer
 from ner_batch.train import segments
 from ner_batch.train.settings import BaseModelConfig, LoraSettings
@@ -62,6 +65,8 @@ def load(base: BaseModelConfig, lora: LoraSettings, device: torch.device, seed: 
     if not base.quantization:
         model = model.to(device)
     peft = get_peft_model(model, lora_config(lora))
+    if lora.init:
+        set_weights(peft, load_file(Path(lora.init) / adapters.WEIGHTS[0]))
     peft.get_base_model().set_attn_implementation(segments.NAME)
     return peft
 

@@ -106,6 +106,7 @@ def prepare(config: TrainConfig) -> Plan:
     chat = problems.check(lambda: load_tokenizer(config.base.model, config.base.revision)) if base else None
     if chat:
         problems.check(lambda: _check_model(config))
+    problems.check(lambda: _check_init(config, base))
     train = problems.check(lambda: _gold(config.gold.train, task))
     wanted = config.gold.dev
     dev = problems.check(lambda: _gold(wanted, task)) if wanted else None
@@ -186,8 +187,9 @@ def _located(config: TrainConfig) -> TrainConfig:
     base = config.base.model_copy(update={"model": on_every_node(config.base.model)})
     near = config.demonstrations.model_copy(update={"encoder": on_every_node(config.demonstrations.encoder)})
     places = {"output": storage.absolute(config.output)}
+    lora = config.lora.model_copy(update={"init": on_every_node(config.lora.init)})
     run = config.run.model_copy(update={"storage": storage.absolute(config.run.storage)})
-    return config.model_copy(update={"base": base, "demonstrations": near, "run": run, **places})
+    return config.model_copy(update={"base": base, "demonstrations": near, "lora": lora, "run": run, **places})
 
 
 def _check_model(config: TrainConfig) -> None:
@@ -211,6 +213,24 @@ def _gold(uri: str, task: Task | None) -> tuple[Example, ...]:
     if not any(example.entities for example in examples):
         raise ValueError(f"{uri}: no example has an entity: there is nothing to learn")
     return examples
+
+
+def _check_init(config: TrainConfig, base: str | None) -> None:
+    """The adapter to go on from fits the base and the LoRA settings."""
+    lora = config.lora
+    if lora.init is None:
+        return
+    adapter = adapters.load(lora.init)
+    if adapter.manifest and base and adapter.manifest.base_fingerprint != base:
+        raise ValueError(
+            f"lora.init: {lora.init} was trained on {adapter.manifest.base_model}, not {config.base.model}"
+        )
+    told = json.loads((adapter.path / adapters.CONFIG).read_text(encoding="utf-8"))
+    theirs = {"r": told["r"], "alpha": told["lora_alpha"], "targets": sorted(told["target_modules"])}
+    ours = {"r": lora.r, "alpha": lora.alpha, "targets": sorted(lora.targets)}
+    for name, value in theirs.items():
+        if ours[name] != value:
+            raise ValueError(f"lora.{name}: {ours[name]}, but {lora.init} has {value}: write the same")
 
 
 def _check_reporter(kind: str) -> None:

@@ -66,6 +66,8 @@ class LoraSettings(Config):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     """Names of the linear maps that are adapted."""
+    init: str | None = None
+    """An adapter folder to go on from, for more gold or another task; r, alpha and targets must be its own."""
 
 
 class OptimiserConfig(Config):
