@@ -114,10 +114,10 @@ def index(config_file: ConfigFile, overrides: Overrides = None) -> None:
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything the demo writes")] = Path("demo-output"),
 ) -> None:
-    """Index, extract and score a small corpus with the tiny model that ships with the package."""
+    """Index, train, extract and score a small corpus with the tiny model that ships with the package."""
     from ner_batch.demo import show
 
-    raise typer.Exit(outcome(lambda: show.run(out, console)))
+    raise typer.Exit(checked(lambda: outcome(lambda: show.run(out, console))))
 
 
 def _version(wanted: bool) -> None:
@@ -143,7 +143,7 @@ def outcome(run: Callable[[], int]) -> int:
         errors.print(f"error: {error}", markup=False)
         return CRASH
     except KeyboardInterrupt:
-        errors.print("interrupted; finished units are saved, the same command goes on from here")
+        errors.print("interrupted; what is finished is saved, the same command goes on from there")
         return INTERRUPTED
 
 

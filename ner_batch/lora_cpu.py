@@ -41,7 +41,7 @@ def bgmv_expand(inputs: Tensor, weights: Tensor, output: Tensor, slots: Tensor, 
     """Up from the rank: into as many columns as both have, added or set."""
     made = products(inputs, weights, output, slots)
     width = min(made.shape[1], output.shape[1])
-    _put(output[: len(made), :width], made[: len(output), :width], add_inputs)
+    _put(output[:, :width], made[: len(output), :width], add_inputs)
 
 
 def bgmv_expand_slice(  # noqa: PLR0913, PLR0917 - vLLM's signature

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from refusals import refused
 from typer.testing import CliRunner
 
 from ner_batch.adapter import AdapterManifest, model_fingerprint, save_manifest
@@ -37,16 +38,6 @@ def run(tmp_path, random_model):
         return result.exit_code, result.stderr.splitlines()
 
     return extract
-
-
-def refused(outcome, *words):
-    """Exit code 2 and one line that holds all the words."""
-    code, lines = outcome
-    assert code == 2, lines
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("error: ")
-    for word in words:
-        assert str(word) in lines[0]
 
 
 def test_missing_path(run, tmp_path):

@@ -15,6 +15,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from processes import kill_session
 from scripted import POISON, predict_one
 
 from ner_batch.data import predictions_of
@@ -83,22 +84,6 @@ def check_whole(folder, expected_rows):
 def computed(folder):
     """How often each text was predicted over all runs."""
     return Counter(line for log in (folder / "log").iterdir() for line in log.read_text().splitlines())
-
-
-def descendants(pid):
-    """Processes of a session that a killed driver has left, for cleaning up after the test."""
-    listed = subprocess.run(["pgrep", "-s", str(pid)], capture_output=True, text=True).stdout.split()
-    return [int(line) for line in listed]
-
-
-def kill_session(process):
-    """End what a killed driver leaves behind (Ray notices within seconds; the test need not wait)."""
-    for pid in descendants(process.pid):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    process.wait()
 
 
 def test_ten_kills_lose_nothing_double_nothing_and_repeat_no_finished_unit(job):

@@ -7,11 +7,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from refusals import refused
 from typer.testing import CliRunner
 
 from ner_batch.cli import app
 from ner_batch.data import EXAMPLES, Entity, Example, examples_table
 from ner_batch.train import job
+from ner_batch.train import plan as plans
 
 TASK = {"name": "t", "labels": {"PER": "a person", "ORG": "a company"}}
 GOLD = [Example(str(n), f"Anna{n} joined Acme.", (Entity(0, 4 + len(str(n)), "PER", f"Anna{n}"),)) for n in range(8)]
@@ -41,15 +43,6 @@ def train(tmp_path, random_model, monkeypatch):
         return result.exit_code, result.stderr.splitlines()
 
     return run
-
-
-def refused(outcome, *words):
-    """Exit code 2 and one line that holds all the words."""
-    code, lines = outcome
-    assert code == 2, lines
-    assert len(lines) == 1, lines
-    for word in words:
-        assert str(word) in lines[0]
 
 
 def test_empty_gold(train, tmp_path):
@@ -162,3 +155,27 @@ def test_an_adapter_to_go_on_from_must_fit(train, tmp_path, random_adapter, rand
     refused(train(f"lora.init={adapter}", "lora.r=8", "lora.alpha=64"), "lora.targets")
     shipped = Path(tiny_model).parent / "adapter"
     refused(train(f"lora.init={shipped}", "lora.r=32", "lora.alpha=64"), "was trained on", random_model)
+
+
+def test_shares_of_demonstrations_must_be_there(train):
+    """None at all, or shares of nothing."""
+    refused(train("demonstrations.k={}"), "demonstrations.k")
+    refused(train("demonstrations.k={0: 0}"), "demonstrations.k")
+
+
+def test_changed_gold_is_another_run(train, tmp_path, monkeypatch):
+    """The same paths, other examples: a run that lies there is not gone on with."""
+    monkeypatch.setattr(job, "run", lambda plan, _: plans.claim(plan) or 0)
+    assert train()[0] == 0
+    assert train()[0] == 0
+    write(tmp_path / "gold.parquet", GOLD[:-1])
+    refused(train(), "run.name", "another config, gold or base")
+
+
+def test_demo_over_another_runs_files(tmp_path):
+    """What an older version has left is refused in one line, not in a traceback."""
+    record = tmp_path / "out" / "runs" / "adapter-60" / "ner_batch_run.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"digest": "another"}))
+    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "out")])
+    refused((result.exit_code, result.stderr.splitlines()), "run.name", "another config")

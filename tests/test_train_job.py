@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from processes import in_session, kill_session
 from s3_server import BUCKET, point_at, s3_server
 
 from ner_batch import adapter as adapters
@@ -103,22 +104,6 @@ def wait_for_checkpoint(uri, process, step):
     raise AssertionError("no checkpoint")
 
 
-def processes(pid, words):
-    """Processes of a session whose command line has the words."""
-    listed = subprocess.run(["pgrep", "-s", str(pid), "-f", words], capture_output=True, text=True).stdout.split()
-    return [int(line) for line in listed]
-
-
-def kill_session(process):
-    """End whatever is left of a killed driver's session."""
-    for pid in processes(process.pid, "."):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    process.wait()
-
-
 def test_the_adapter_directory(whole):
     """What extract needs is there, what a person wants to see too, and vLLM answers as the trained model does."""
     folder, output = whole
@@ -137,17 +122,29 @@ def test_the_adapter_directory(whole):
     assert losses[-1] < losses[0]
 
 
-def test_a_killed_worker_is_made_good(start, whole):
-    """kill -9 of the worker: Ray Train starts another, which goes on from the checkpoint with the same losses."""
-    folder, process = start("worker")
+def test_one_of_two_workers_is_killed_and_made_good(start, whole):
+    """Two workers share every step; kill -9 of one: all go on from the checkpoint, to the one worker's adapter."""
+    folder, process = start("worker", "run.workers=2")
     wait_for_checkpoint(folder, process, 10)
-    (worker,) = processes(process.pid, "ray::.*Worker")[:1] or [None]
-    assert worker, "no worker process found"
-    os.kill(worker, signal.SIGKILL)
+    workers = in_session(process.pid, "ray::.*RayTrainWorker")
+    assert len(workers) == 2
+    os.kill(workers[1], signal.SIGKILL)
     output = process.communicate(timeout=600)[0]
     assert process.returncode == 0, output
     assert curve(folder) == curve(whole[0])
     assert weights(folder) == weights(whole[0])
+
+
+def test_a_finished_run_is_not_trained_again(start, whole):
+    """Killed between the last checkpoint and the adapter: the same command writes the adapter, and trains nothing."""
+    folder, _ = whole
+    before = state_of(folder)
+    _, process = start("whole", f"output={folder / 'again'}")
+    output = process.communicate(timeout=600)[0]
+    assert process.returncode == 0, output
+    assert state_of(folder) == before
+    again = (folder / "again" / "adapter_model.safetensors").read_bytes()
+    assert again == weights(folder)
 
 
 def test_a_killed_driver_is_resumed_over_s3(start, whole, monkeypatch):

@@ -10,7 +10,7 @@ from ner_batch.chat import ChatTokenizer
 from ner_batch.data import Entity, Example
 from ner_batch.prompt import PromptBuilder
 from ner_batch.task import Task
-from ner_batch.train import plan as plans
+from ner_batch.train import gold as golds
 from ner_batch.train.packing import IGNORED
 from ner_batch.train.samples import Mix, Source, swap, windowed
 from ner_batch.train.settings import DemonstrationsConfig
@@ -58,7 +58,7 @@ def test_samples_are_the_prompts_of_inference(chat, name):
 
 def test_nobody_is_its_own_demonstration(chat):
     """Neither the example itself nor its exact duplicate is shown to it, in training or in dev."""
-    train, dev = plans._with_neighbours(
+    train, dev = golds.with_neighbours(
         (ANNA, BOB, RAIN, AGAIN), (AGAIN,), DemonstrationsConfig(kind="lexical", k={4: 1})
     )
     for source in (train, dev):

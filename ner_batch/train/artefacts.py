@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from ner_batch import adapter as adapters
 from ner_batch.adapter import AdapterManifest
-from ner_batch.data import Example
+from ner_batch.train import gold
 from ner_batch.train.loop import State
 from ner_batch.train.model import lora_config
 from ner_batch.train.plan import Plan
@@ -58,19 +57,10 @@ def manifest(plan: Plan, state: State) -> AdapterManifest:
         base_fingerprint=plan.base_fingerprint,
         retrieval=kinds,
         k=max(shown.k) if shown.kind else 0,
-        training_data=data_digest(plan.train.examples),
-        scores={"dev span F1": round(state.best_f1, 4)} if state.best_f1 >= 0 else {},
+        training_data=gold.digest(plan.train.examples),
+        scores={"dev span F1": round(state.best_f1, 4)},
         versions={name: version(name) for name in ("ner-batch", "torch", "transformers", "peft", "ray")},
     )
-
-
-def data_digest(examples: Sequence[Example]) -> str:
-    """A digest of texts and spans, in order."""
-    total = hashlib.sha256()
-    for example in examples:
-        spans = [[e.start, e.end, e.type] for e in example.entities]
-        total.update(json.dumps([example.text, spans]).encode())
-    return total.hexdigest()[:16]
 
 
 def curve(path: Path, history: Sequence[Mapping[str, float]]) -> None:
@@ -83,12 +73,10 @@ def curve(path: Path, history: Sequence[Mapping[str, float]]) -> None:
     figure, left = plt.subplots(figsize=(8, 4.5), layout="constrained")
     loss = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
     f1 = [(entry["step"], entry["f1"]) for entry in history if "f1" in entry]
-    left.plot(
-        *zip(*loss, strict=True), ".-", color="tab:blue", label="training loss per answer token"
-    ) if loss else None
+    left.plot(*zip(*loss, strict=True), ".-", color="tab:blue", label="training loss per answer token")
     left.set(xlabel="optimiser step", ylabel="loss", ylim=(0, None))
     right = left.twinx()
-    right.plot(*zip(*f1, strict=True), "o-", color="tab:orange", label="dev span F1") if f1 else None
+    right.plot(*zip(*f1, strict=True), "o-", color="tab:orange", label="dev span F1")
     right.set(ylabel="F1", ylim=(0, 1))
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
     figure.savefig(path, dpi=110)
@@ -100,7 +88,7 @@ def card(plan: Plan, state: State) -> str:
     config, labels = plan.config, plan.task
     lines = "\n".join(f"- `{name}`: {labels.definition(name)}" for name in labels.names)
     report = "\n".join(f"- {line}" for line in plan.report)
-    best = f"{state.best_f1:.3f} at step {state.best_step:,}" if state.best_f1 >= 0 else "not measured"
+    best = f"{state.best_f1:.3f} at step {state.best_step:,}"
     return f"""---
 base_model: {config.base.model}
 library_name: peft

@@ -31,7 +31,7 @@ def run(plan: Plan, console: Console) -> int:
         JobError: workers keep dying, or the served adapter answers otherwise than the trained model.
         KeyboardInterrupt: the last checkpoint stays; the same command goes on from it.
     """
-    claim(plan.config)
+    claim(plan)
     with cluster.session(plan.config.run.address), tempfile.TemporaryDirectory() as scratch:
         gpu = plan.config.run.gpu if plan.config.run.gpu is not None else bool(ray.cluster_resources().get("GPU"))
         state, weights = _finished(_fit(plan, gpu, console))
@@ -113,10 +113,11 @@ def _finished(result: Any) -> tuple[loop.State, dict[str, Any]]:
 
 def _prove(plan: Plan, folder: Path, gpu: bool, console: Console) -> None:
     """Compare trained and served answers in a process of its own, whose memory is free afterwards."""
-    if not plan.config.serving.prompts or not plan.dev.examples:
+    if not plan.config.serving.prompts:
         return
     task = ray.remote(num_cpus=1, num_gpus=1 if gpu else 0, max_retries=0)(serving.compare)
-    agreement = ray.get(task.options(runtime_env={"env_vars": _environment()}).remote(plan, folder, gpu))
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    agreement = ray.get(task.options(runtime_env={"env_vars": _environment()}).remote(plan, files, gpu))
     console.print(
         f"served = trained: {agreement.same} of {agreement.prompts} greedy answers identical", highlight=False
     )

@@ -88,7 +88,7 @@ class Worker:
         for packs in self._steps():
             self._step(packs)
             last = self.state.step == self.plan.steps
-            if self.questions is not None and (last or self.state.step % self.plan.config.evaluation.every == 0):
+            if last or self.state.step % self.plan.config.evaluation.every == 0:
                 self._evaluate()
             if last or self.state.over or self.state.step % every == 0:
                 self._save()
@@ -100,6 +100,8 @@ class Worker:
         size = self.plan.rows.per_step
         while self.state.step < self.plan.steps and not self.state.over:
             packs = self.plan.packs(self.builder, self.state.epoch)
+            if not packs:
+                raise ValueError(f"no sample of epoch {self.state.epoch} fits base.max_model_len: raise it")
             steps = [packs[i : i + size] for i in range(0, len(packs), size)]
             for rows in steps[self.state.place :]:
                 self.state.place += 1
@@ -111,6 +113,7 @@ class Worker:
     def _step(self, packs: list[Pack]) -> None:
         """One optimiser step over the rows of all workers."""
         begun = time.monotonic()
+        torch.manual_seed(hash((self.plan.config.run.seed, self.state.step, self.rank)))  # dropout, after a restart too
         loss = torch.zeros((), device=self.device)
         for row in packs[self.rank :: self.world]:
             if row.learnt:
@@ -142,8 +145,10 @@ class Worker:
         """Sum the gradients of all workers, divide by all learnt tokens, clip, step."""
         zeros = (w.grad if w.grad is not None else torch.zeros_like(w) for w in self.weights)
         flat = self._summed(torch.cat([grad.flatten() for grad in zeros])) / max(1, learnt)
-        norm = flat.norm()
-        flat *= min(1.0, self.plan.config.optimiser.clip / (float(norm) + 1e-6))
+        norm = float(flat.norm())
+        if not math.isfinite(norm):
+            raise ValueError(f"the gradient of step {self.state.step + 1} is not finite: lower optimiser.learning_rate")
+        flat *= min(1.0, self.plan.config.optimiser.clip / (norm + 1e-6))
         for weight, grad in zip(self.weights, flat.split([w.numel() for w in self.weights]), strict=True):
             weight.grad = grad.view_as(weight)
         for group in self.optimiser.param_groups:
@@ -151,20 +156,16 @@ class Worker:
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
 
-    def _dev_share(self) -> list[evaluation.Question] | None:
-        """This worker's share of the dev prompts; None without dev examples."""
+    def _dev_share(self) -> list[evaluation.Question]:
+        """This worker's share of the dev prompts."""
         dev = self.plan.dev
-        if not dev.examples:
-            return None
-        k = self.plan.dev_k
-        near = [shots[len(shots) - min(k, len(shots)) :] for shots in dev.neighbours]
+        near = dev.shown(self.plan.dev_k)
         mine = range(self.rank, len(dev.examples), self.world)
         self.mine = [dev.examples[i] for i in mine]
         return evaluation.questions(self.mine, [near[i] for i in mine], self.builder)
 
     def _evaluate(self) -> None:
         """Strict span F1 on dev; the best weights are kept."""
-        assert self.questions is not None
         said = evaluation.answer(self.model, self.questions, self.builder)
         counts = evaluation.scores(self.mine, self.questions, said, self.builder).micro
         total = self._summed(torch.tensor([counts.correct, counts.predicted, counts.gold], device=self.device))

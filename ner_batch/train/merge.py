@@ -23,7 +23,10 @@ def merge(path: Path, out: Path, base: str | None = None) -> None:
     name, revision = _base(adapter, base)
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise ValueError(f"{out}: exists: name another folder, or remove it")
-    model = AutoModelForCausalLM.from_pretrained(name, revision=revision)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(name, revision=revision)
+    except OSError as error:
+        raise ValueError(f"base model {name}: {str(error).splitlines()[0]}: say where it lies with --base") from None
     numbers = model.dtype
     merged = PeftModel.from_pretrained(model.float(), str(path)).merge_and_unload()
     merged.to(numbers).save_pretrained(str(out))

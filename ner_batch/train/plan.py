@@ -9,27 +9,24 @@ import hashlib
 import importlib.util
 import json
 import random
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
 
 from ner_batch import adapter as adapters
-from ner_batch import formats, retrieval, storage
+from ner_batch import formats, storage
 from ner_batch.chat import ChatTokenizer, load_tokenizer
 from ner_batch.cluster import check_lasting, on_every_node
 from ner_batch.config import Problems, dump
-from ner_batch.data import Example
 from ner_batch.prompt import PromptBuilder
 from ner_batch.task import Task, load_task
+from ner_batch.train import gold as golds
 from ner_batch.train import packing
 from ner_batch.train.packing import Pack
 from ner_batch.train.samples import Mix, Source, windowed
-from ner_batch.train.settings import DemonstrationsConfig, GoldConfig, TrainConfig
+from ner_batch.train.settings import TrainConfig
 
 LEAST_STEPS = 20  # optimiser steps an epoch has under `auto`, however few samples there are
-SHOWN_ROWS = 5
 RECORD = "ner_batch_run.json"
 
 
@@ -107,18 +104,20 @@ def prepare(config: TrainConfig) -> Plan:
     if chat:
         problems.check(lambda: _check_model(config))
     problems.check(lambda: _check_init(config, base))
-    train = problems.check(lambda: _gold(config.gold.train, task))
+    train = problems.check(lambda: golds.read(config.gold.train, task))
     wanted = config.gold.dev
-    dev = problems.check(lambda: _gold(wanted, task)) if wanted else None
+    dev = problems.check(lambda: golds.read(wanted, task)) if wanted else None
     problems.check(lambda: _check_places(config))
     problems.check(lambda: _check_reporter(config.run.report_to))
     problems.stop_if_any()
     assert task and base and chat and train
-    train, dev = (train, dev) if dev else _held_out(train, config.gold, config.run.seed)
+    train, dev = (train, dev) if dev else golds.held_out(train, config.gold, config.run.seed)
     cut, lost = windowed(train, config.windows.max_tokens, chat)
     dev_cut, _ = windowed(dev[: config.evaluation.examples], config.windows.max_tokens, chat)
-    sources = _with_neighbours(cut, dev_cut, config.demonstrations)
-    return _planned(config, task, base, _Gold(*sources, lost), make_builder(config, task, chat))
+    sources = golds.with_neighbours(cut, dev_cut, config.demonstrations)
+    plan = _planned(config, task, base, _Gold(*sources, lost), make_builder(config, task, chat))
+    _check_run(plan)
+    return plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,23 +197,6 @@ def _check_model(config: TrainConfig) -> None:
     check_base(config.base, config.lora)
 
 
-def _gold(uri: str, task: Task | None) -> tuple[Example, ...]:
-    """Examples with text, whose types the task knows."""
-    examples = tuple(x for x in retrieval.read_examples(uri) if x.text.strip())
-    if not examples:
-        raise ValueError(f"{uri}: no example with text")
-    wrong = [(x.id, e.type) for x in examples for e in x.entities if task and e.type not in task.labels]
-    if wrong and task:
-        shown = "; ".join(f"{name} has {kind!r}" for name, kind in dict.fromkeys(wrong[:SHOWN_ROWS]))
-        raise ValueError(
-            f"{uri}: {len(wrong):,} entities of types the task does not know ({', '.join(task.names)}): {shown}: "
-            "add them to the task file, or take them out of the gold"
-        )
-    if not any(example.entities for example in examples):
-        raise ValueError(f"{uri}: no example has an entity: there is nothing to learn")
-    return examples
-
-
 def _check_init(config: TrainConfig, base: str | None) -> None:
     """The adapter to go on from fits the base and the LoRA settings."""
     lora = config.lora
@@ -243,49 +225,34 @@ def _check_places(config: TrainConfig) -> None:
     if storage.exists(storage.join(config.output, adapters.MANIFEST)):
         raise ValueError(f"output: {config.output} holds an adapter already: name another folder, or remove it")
     storage.check_writable(config.output)
-    folder = storage.join(config.run.storage, config.run.name)
-    storage.check_writable(folder)
-    record = storage.join(folder, RECORD)
-    if storage.exists(record) and storage.read_json(record)["digest"] != digest(config):
-        raise ValueError(f"run.name: {folder} belongs to a run with another config: choose another name, or remove it")
+    storage.check_writable(storage.join(config.run.storage, config.run.name))
 
 
-def claim(config: TrainConfig) -> None:
-    """Leave word in the storage of whose run this is, so that another config cannot go on with it."""
-    record = storage.join(storage.join(config.run.storage, config.run.name), RECORD)
-    storage.write_json(record, {"digest": digest(config), "config": dump(config)})
+def _check_run(plan: Plan) -> None:
+    """A run of that name that lies in the storage must be this one: it would go on from another's weights."""
+    record = _record(plan)
+    if storage.exists(record) and storage.read_json(record)["digest"] != digest(plan):
+        folder = storage.join(plan.config.run.storage, plan.config.run.name)
+        raise ValueError(
+            f"run.name: {folder} belongs to a run with another config, gold or base: choose another name, or remove it"
+        )
 
 
-def digest(config: TrainConfig) -> str:
-    """A digest of all of the config that decides the weights; workers, failures and reporting may change."""
-    told = dump(config)
-    told["run"] = {"seed": config.run.seed}
+def claim(plan: Plan) -> None:
+    """Leave word in the storage of whose run this is."""
+    storage.write_json(_record(plan), {"digest": digest(plan), "config": dump(plan.config)})
+
+
+def _record(plan: Plan) -> str:
+    return storage.join(storage.join(plan.config.run.storage, plan.config.run.name), RECORD)
+
+
+def digest(plan: Plan) -> str:
+    """A digest of all that decides the weights; where they go, failures and reporting may change."""
+    told = dump(plan.config)
+    told["run"] = {"seed": plan.config.run.seed}
     for name in ("serving", "output"):
         del told[name]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _held_out(
-    examples: Sequence[Example], gold: GoldConfig, seed: int
-) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Examples to train on and a random share to choose by; at least one of each."""
-    order = random.Random(seed).sample(range(len(examples)), len(examples))  # noqa: S311 - repeatable, not secret
-    count = min(max(1, round(gold.dev_share * len(examples))), len(examples) - 1)
-    if count < 1:
-        raise ValueError(f"{gold.train}: one example is too few: name gold.dev")
-    chosen = set(order[:count])
-    return tuple(x for i, x in enumerate(examples) if i not in chosen), tuple(examples[i] for i in order[:count])
-
-
-def _with_neighbours(
-    train: tuple[Example, ...], dev: tuple[Example, ...], chosen: DemonstrationsConfig
-) -> tuple[Source, Source]:
-    """Both with the training examples nearest to each; an index never gives a text itself."""
-    if chosen.kind is None:
-        return Source(train, ((),) * len(train)), Source(dev, ((),) * len(dev))
-    with tempfile.TemporaryDirectory() as folder:
-        retrieval.build(train, chosen.kind, Path(folder) / "index", chosen.encoder)
-        index = retrieval.open_index(Path(folder) / "index")
-        near = [index.nearest([x.text for x in part], max(chosen.k)) for part in (train, dev)]
-    one, two = (tuple(map(tuple, found)) for found in near)
-    return Source(train, one), Source(dev, two)
+    data = [golds.digest(source.examples) for source in (plan.train, plan.dev)]
+    layout = [plan.base_fingerprint, plan.task.digest(), data, asdict(plan.rows), plan.steps]
+    return hashlib.sha256(json.dumps([told, layout], sort_keys=True).encode()).hexdigest()[:16]

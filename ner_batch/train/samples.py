@@ -33,6 +33,10 @@ class Source:
     examples: tuple[Example, ...]
     neighbours: Neighbours
 
+    def shown(self, k: int) -> list[tuple[Example, ...]]:
+        """The nearest ``k`` demonstrations of each example, nearest last."""
+        return [near[len(near) - min(k, len(near)) :] for near in self.neighbours]
+
     def epoch(self, builder: PromptBuilder, mix: Mix, seed: str) -> tuple[list[Sample], Counter[str]]:
         """The samples of an epoch, and how many were left out by reason. The same seed gives the same samples."""
         rng = random.Random(seed)  # noqa: S311 - repeatable, not secret
@@ -78,7 +82,7 @@ def _samples(example: Example, near: Sequence[Example], shown: int, builder: Pro
 
 def windowed(examples: Sequence[Example], max_tokens: int, chat: ChatTokenizer) -> tuple[tuple[Example, ...], int]:
     """Examples cut into windows as inference cuts texts, with the entities inside; and the number of entities cut."""
-    made, lost = [], 0
+    made = []
     texts = [clean(example.text) for example in examples]
     counted = Counter[int]()
     for window in windows.split(texts, max_tokens, chat.count):

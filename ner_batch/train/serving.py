@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,18 +34,23 @@ class Agreement:
         return self.same / self.prompts if self.prompts else 1.0
 
 
-def compare(plan: Plan, adapter: Path, gpu: bool) -> Agreement:
-    """Ask both for the same dev prompts. One after the other, so that one GPU is enough."""
-    asked = _questions(plan)
-    trained = _trained(plan, adapter, asked, torch.device("cuda" if gpu else "cpu"))
-    served = _served(plan, adapter, asked)
+def compare(plan: Plan, files: Mapping[str, bytes], gpu: bool) -> Agreement:
+    """Ask both for the same dev prompts. One after the other, so that one GPU is enough.
+
+    ``files`` are the adapter's, by name: this may run on a node that does not have the driver's disk.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        asked = _questions(plan)
+        trained = _trained(plan, Path(folder), asked, torch.device("cuda" if gpu else "cpu"))
+        served = _served(plan, Path(folder), asked)
     differing = [pair for pair in zip(trained, served, strict=True) if pair[0] != pair[1]]
     return Agreement(len(asked), len(asked) - len(differing), differing[0] if differing else None)
 
 
 def _questions(plan: Plan) -> list[evaluation.Question]:
-    k = plan.dev_k
-    near = [shots[len(shots) - min(k, len(shots)) :] for shots in plan.dev.neighbours]
+    near = plan.dev.shown(plan.dev_k)
     return evaluation.questions(plan.dev.examples, near, plan.builder())[: plan.config.serving.prompts]
 
 

@@ -54,7 +54,7 @@ class DemonstrationsConfig(Config):
     """random, lexical or sentence; None: no demonstrations."""
     encoder: str | None = None
     """sentence only: a sentence-transformers model."""
-    k: dict[Annotated[int, Field(ge=0, le=64)], Share] = Field(default={0: 0.5, 4: 0.5})
+    k: dict[Annotated[int, Field(ge=0, le=64)], Positive] = Field(default={0: 0.5, 4: 0.5}, min_length=1)
     """Share of the samples by number of demonstrations; with 0 among them the adapter works without an index too."""
 
 
@@ -64,7 +64,15 @@ class LoraSettings(Config):
     r: Count = 16
     alpha: Count = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )
     """Names of the linear maps that are adapted."""
     init: str | None = None
     """An adapter folder to go on from, for more gold or another task; r, alpha and targets must be its own."""
@@ -101,7 +109,7 @@ class PackingConfig(Config):
     kind: Packing = "auto"
     """none: a padded row per sample. random: all samples one after another, cut every `tokens`. greedy: best fit
     decreasing, never splits. shared: greedy, and what the prompts have in common at their beginning is there once.
-    auto: shared; none where there are so few samples that packs would leave fewer than 20 steps an epoch."""
+    auto: shared (greedy where unmasked), in rows and steps so small that an epoch has some 20 steps or more."""
     masked: bool = True
     """Samples of a pack do not see each other and positions restart. False: the paper's variant, where they do."""
     tokens: Count = 2048
@@ -186,11 +194,7 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _packs_hold_samples(self) -> Self:
-        if (
-            self.packing.kind != "none"
-            and self.packing.tokens < self.base.max_model_len
-            and self.packing.kind != "random"
-        ):
+        if self.packing.kind not in {"none", "random"} and self.packing.tokens < self.base.max_model_len:
             raise ValueError(
                 f"packing.tokens={self.packing.tokens} is less than base.max_model_len={self.base.max_model_len}: "
                 "a pack must hold the longest sample"

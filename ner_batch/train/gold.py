@@ -1,0 +1,70 @@
+"""Gold examples for training: read and checked, split, and each with the training examples nearest to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from ner_batch import retrieval
+from ner_batch.data import Example
+from ner_batch.task import Task
+from ner_batch.train.samples import Source
+from ner_batch.train.settings import DemonstrationsConfig, GoldConfig
+
+SHOWN_ROWS = 5
+
+
+def read(uri: str, task: Task | None) -> tuple[Example, ...]:
+    """Examples with text, whose types the task knows."""
+    examples = tuple(x for x in retrieval.read_examples(uri) if x.text.strip())
+    if not examples:
+        raise ValueError(f"{uri}: no example with text")
+    wrong = [(x.id, e.type) for x in examples for e in x.entities if task and e.type not in task.labels]
+    if wrong and task:
+        shown = "; ".join(f"{name} has {kind!r}" for name, kind in dict.fromkeys(wrong[:SHOWN_ROWS]))
+        raise ValueError(
+            f"{uri}: {len(wrong):,} entities of types the task does not know ({', '.join(task.names)}): {shown}: "
+            "add them to the task file, or take them out of the gold"
+        )
+    if not any(example.entities for example in examples):
+        raise ValueError(f"{uri}: no example has an entity: there is nothing to learn")
+    return examples
+
+
+def held_out(
+    examples: Sequence[Example], gold: GoldConfig, seed: int
+) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """Examples to train on and a random share to choose by; at least one of each."""
+    order = random.Random(seed).sample(range(len(examples)), len(examples))  # noqa: S311 - repeatable, not secret
+    count = min(max(1, round(gold.dev_share * len(examples))), len(examples) - 1)
+    if count < 1:
+        raise ValueError(f"{gold.train}: one example is too few: name gold.dev")
+    chosen = set(order[:count])
+    return tuple(x for i, x in enumerate(examples) if i not in chosen), tuple(examples[i] for i in order[:count])
+
+
+def with_neighbours(
+    train: tuple[Example, ...], dev: tuple[Example, ...], chosen: DemonstrationsConfig
+) -> tuple[Source, Source]:
+    """Both with the training examples nearest to each; an index never gives a text itself."""
+    if chosen.kind is None:
+        return Source(train, ((),) * len(train)), Source(dev, ((),) * len(dev))
+    with tempfile.TemporaryDirectory() as folder:
+        retrieval.build(train, chosen.kind, Path(folder) / "index", chosen.encoder)
+        index = retrieval.open_index(Path(folder) / "index")
+        near = [index.nearest([x.text for x in part], max(chosen.k)) for part in (train, dev)]
+    one, two = (tuple(map(tuple, found)) for found in near)
+    return Source(train, one), Source(dev, two)
+
+
+def digest(examples: Sequence[Example]) -> str:
+    """A digest of texts and spans, in order."""
+    total = hashlib.sha256()
+    for example in examples:
+        spans = [[e.start, e.end, e.type] for e in example.entities]
+        total.update(json.dumps([example.text, spans]).encode())
+    return total.hexdigest()[:16]
