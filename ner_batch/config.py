@@ -9,10 +9,10 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 FormatName = Literal["json", "inline", "mrc", "gpt-ner"]
 Decoding = Literal["auto", "free", "constrained"]
@@ -55,7 +55,7 @@ class EngineConfig(Config):
     max_lora_rank: Count = 64
     """Room for adapters; the job sets it from the adapter it serves."""
     max_loras: Count = 1
-    """Adapters held on the device at once."""
+    """Adapters held on the device at once; the job makes room for all it serves."""
     cpu_kv_cache_gib: Count | None = None
     """CPU only: memory for the KV cache; vLLM's own default is half of what is free."""
     in_process: bool | None = None
@@ -131,10 +131,9 @@ class JobConfig(Config):
     """Ray cluster to join; None: RAY_ADDRESS if set, else a local one."""
 
 
-class RecipeConfig(Config):
-    """What decides an answer."""
+class TaskConfig(Config):
+    """What decides the answers for one task."""
 
-    engine: EngineConfig
     task: str | None = None
     """Task file; None takes the adapter's."""
     adapter: str | None = None
@@ -146,7 +145,27 @@ class RecipeConfig(Config):
     temperature: Annotated[float, Field(ge=0)] = 0.0
     """0 is greedy; sampling makes runs differ."""
     retrieval: RetrievalConfig = RetrievalConfig()
+
+
+class RecipeConfig(TaskConfig):
+    """What decides an answer."""
+
+    engine: EngineConfig
+    tasks: tuple[TaskConfig, ...] = ()
+    """Several tasks, each with its own adapter, read the corpus in one pass; `adapter`, `format` ... stand in each."""
     windows: WindowsConfig = WindowsConfig()
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        above = sorted(self.model_fields_set & set(TaskConfig.model_fields)) if self.tasks else []
+        if above:
+            raise ValueError(f"tasks: beside it stands {', '.join(above)}: write it into each of the tasks")
+        return self
+
+    @property
+    def each_task(self) -> tuple[TaskConfig, ...]:
+        """The tasks of the run: those listed, or the one that stands at the top."""
+        return self.tasks or (self,)
 
 
 class ExtractConfig(RecipeConfig):
@@ -177,15 +196,20 @@ T = TypeVar("T")
 class Problems:
     """Collects the problems of several checks, so that the person meets all of them at once."""
 
-    def __init__(self) -> None:
-        self.lines: list[str] = []
+    def __init__(self, lines: list[str] | None = None, place: str = "") -> None:
+        self.lines = [] if lines is None else lines
+        self.place = place
+
+    def under(self, place: str) -> Problems:
+        """The same collection; what is noted through this one begins with ``place``."""
+        return Problems(self.lines, place)
 
     def check(self, step: Callable[[], T]) -> T | None:
         """The step's value, or None with its problem noted."""
         try:
             return step()
         except ValueError as error:
-            self.lines += str(error).splitlines()
+            self.lines += [self.place + line for line in str(error).splitlines()]
             return None
 
     def stop_if_any(self) -> None:
@@ -270,6 +294,8 @@ def _explain(kind: type[BaseModel], detail: Mapping[str, Any]) -> str:
 def _fields_at(kind: type[BaseModel], location: Sequence[str]) -> list[str]:
     """Names of the fields one may write at a place inside ``kind``; none where the place is not a section."""
     for part in location:
+        if part.isdigit():  # a place in a list
+            continue
         field = kind.model_fields.get(part)
         inner = [] if field is None else [field.annotation, *get_args(field.annotation)]
         sections = [t for t in inner if isinstance(t, type) and issubclass(t, BaseModel)]

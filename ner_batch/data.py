@@ -47,7 +47,10 @@ def worst(statuses: Iterable[Status]) -> Status:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Entity:
-    """A typed span of a text. ``score`` is a probability or None where it was not computed; ``verified`` likewise."""
+    """A typed span of a text. ``score`` is a probability or None where it was not computed; ``verified`` likewise.
+
+    ``task`` names the task it was found for, in a run of several.
+    """
 
     start: int
     end: int
@@ -55,6 +58,7 @@ class Entity:
     text: str
     score: float | None = None
     verified: bool | None = None
+    task: str | None = None
 
     def shifted(self, offset: int) -> Entity:
         """The same entity in a text that begins ``offset`` code points earlier."""
@@ -68,6 +72,7 @@ class Ungrounded:
     text: str
     type: str
     reason: str
+    task: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +139,10 @@ def _has_surrogate(text: str) -> bool:
 
 
 def distinct(entities: Iterable[Entity]) -> tuple[Entity, ...]:
-    """Sorted by (start, end, type); the same span and type twice is one (the higher score stays)."""
-    best: dict[tuple[int, int, str], Entity] = {}
+    """Sorted by (start, end, type, task); the same span and type twice is one (the higher score stays)."""
+    best: dict[tuple[int, int, str, str], Entity] = {}
     for entity in entities:
-        key = (entity.start, entity.end, entity.type)
+        key = (entity.start, entity.end, entity.type, entity.task or "")
         kept = best.get(key)
         if kept is None or (entity.score or 0.0) > (kept.score or 0.0):
             best[key] = entity
@@ -155,37 +160,45 @@ ENTITY = pa.struct(
     ]
 )
 UNGROUNDED = pa.struct([pa.field("text", pa.string()), pa.field("type", pa.string()), pa.field("reason", pa.string())])
-PREDICTIONS = pa.schema(
-    [
-        pa.field("entities", pa.list_(ENTITY), nullable=False),
-        pa.field("ungrounded", pa.list_(UNGROUNDED), nullable=False),
-        pa.field("status", pa.string(), nullable=False),
-        pa.field("error", pa.string()),
-        pa.field("prompt_tokens", pa.int32(), nullable=False),
-        pa.field("completion_tokens", pa.int32(), nullable=False),
-    ]
-)
+
+
+def predictions_schema(tagged: bool = False) -> pa.Schema:
+    """The columns a job adds. ``tagged``: entities and ungrounded mentions name their task, for a run of several."""
+    tag = [pa.field("task", pa.string())] if tagged else []
+    return pa.schema(
+        [
+            pa.field("entities", pa.list_(pa.struct([*ENTITY, *tag])), nullable=False),
+            pa.field("ungrounded", pa.list_(pa.struct([*UNGROUNDED, *tag])), nullable=False),
+            pa.field("status", pa.string(), nullable=False),
+            pa.field("error", pa.string()),
+            pa.field("prompt_tokens", pa.int32(), nullable=False),
+            pa.field("completion_tokens", pa.int32(), nullable=False),
+        ]
+    )
+
+
+PREDICTIONS = predictions_schema()
 GOLD_ENTITY = pa.struct(list(ENTITY)[:4])
 EXAMPLES = pa.schema([("id", pa.string()), ("text", pa.string()), ("entities", pa.list_(GOLD_ENTITY))])
 
 
-def predictions_table(predictions: Sequence[Prediction]) -> pa.Table:
-    """Predictions as a table of schema :data:`PREDICTIONS`, one row each, in order."""
+def predictions_table(predictions: Sequence[Prediction], tagged: bool = False) -> pa.Table:
+    """Predictions as a table of :func:`predictions_schema`, one row each, in order."""
+    schema = predictions_schema(tagged)
+    entity, ungrounded = (schema.field(name).type.value_type.names for name in ("entities", "ungrounded"))
     columns = {
-        "entities": [[_entity_row(e) for e in p.entities] for p in predictions],
-        "ungrounded": [
-            [{"text": u.text, "type": u.type, "reason": u.reason} for u in p.ungrounded] for p in predictions
-        ],
+        "entities": [[_row(e, entity) for e in p.entities] for p in predictions],
+        "ungrounded": [[_row(u, ungrounded) for u in p.ungrounded] for p in predictions],
         "status": [str(p.status) for p in predictions],
         "error": [p.error for p in predictions],
         "prompt_tokens": [p.prompt_tokens for p in predictions],
         "completion_tokens": [p.completion_tokens for p in predictions],
     }
-    return pa.table(columns, schema=PREDICTIONS)
+    return pa.table(columns, schema=schema)
 
 
-def _entity_row(entity: Entity) -> dict[str, Any]:
-    return {name: getattr(entity, name) for name in ENTITY.names}
+def _row(value: Entity | Ungrounded, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in names}
 
 
 def predictions_of(table: pa.Table) -> list[Prediction]:
@@ -206,8 +219,7 @@ def predictions_of(table: pa.Table) -> list[Prediction]:
 def examples_table(examples: Sequence[Example]) -> pa.Table:
     """Examples as a table of schema :data:`EXAMPLES`."""
     rows = [
-        {"id": x.id, "text": x.text, "entities": [{n: getattr(e, n) for n in GOLD_ENTITY.names} for e in x.entities]}
-        for x in examples
+        {"id": x.id, "text": x.text, "entities": [_row(e, GOLD_ENTITY.names) for e in x.entities]} for x in examples
     ]
     return pa.Table.from_pylist(rows, schema=EXAMPLES)
 

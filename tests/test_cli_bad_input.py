@@ -184,6 +184,19 @@ def test_adapter_contradictions(run, adapter):
     assert any("format: the adapter was trained with json, this run has mrc" in line for line in lines)
 
 
+def test_tasks_that_do_not_go_together(run, adapter, tmp_path):
+    """Fields beside `tasks`, two tasks of one name, and problems that say in which task they are."""
+    beside = "tasks=[{adapter: a}, {adapter: b}]"
+    refused(run(beside), "tasks", "task", "write it into each of the tasks")
+    values = yaml.safe_load((tmp_path / "job.yaml").read_text())
+    task = values.pop("task")
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(values))
+    refused(run(f"tasks=[{{task: {task}}}, {{task: {task}, format: mrc}}]"), "two are called", "rename")
+    refused(run(f"tasks=[{{task: {task}}}, {{task: {tmp_path}/no.yaml}}]"), "tasks.1: ", "no.yaml")
+    refused(run(f"tasks=[{{task: {task}, formt: json}}]"), "tasks.0.formt", "did you mean format?")
+    refused(run(f"tasks=[{{{adapter().replace('=', ': ')}, format: mrc}}]"), "tasks.0: ", "trained with json")
+
+
 def test_adapter_that_is_none(run, tmp_path):
     """A missing folder, and one without PEFT's files."""
     refused(run("adapter=/no/adapter"), "/no/adapter")

@@ -7,7 +7,7 @@ import pytest
 from ner_batch.config import EngineConfig
 from ner_batch.data import Status
 from ner_batch.extract.extractor import Extractor
-from ner_batch.extract.recipe import Recipe
+from ner_batch.extract.recipe import Recipe, TaskRecipe
 from ner_batch.formats import NAMES
 from ner_batch.task import Task
 
@@ -24,12 +24,12 @@ HOSTILE = [
 ]
 
 
-def extractor(model, **changes):
+def extractor(model, window_tokens=64, **changes):
     """A replica on a small in-process engine."""
     engine = EngineConfig(
         model=model, dtype="float32", max_model_len=1024, max_num_seqs=16, enforce_eager=True, cpu_kv_cache_gib=1
     )
-    return Extractor(Recipe(TASK, engine=engine, **({"format": "json", "window_tokens": 64} | changes)))
+    return Extractor(Recipe(engine, window_tokens, (TaskRecipe(TASK, **({"format": "json"} | changes)),)))
 
 
 @pytest.mark.parametrize("format_name", NAMES)
@@ -57,7 +57,7 @@ def test_free_answers_of_a_random_model_fail_visibly_and_auto_repairs_them(rando
     replica = extractor(random_model, decoding="free")
     try:
         free = asyncio.run(replica.predict(HOSTILE[3:]))
-        replica.recipe = Recipe(TASK, "json", replica.recipe.engine, 64, decoding="auto")
+        replica.readers[0].recipe = TaskRecipe(TASK, "json", decoding="auto")
         repaired = asyncio.run(replica.predict(HOSTILE[3:]))
     finally:
         replica.close()

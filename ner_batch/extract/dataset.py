@@ -30,13 +30,13 @@ class BatchExtractor:
         self.text_column = text_column
 
     async def __call__(self, table: pa.Table) -> pa.Table:
-        """The table with the columns of :data:`ner_batch.data.PREDICTIONS` appended."""
+        """The table with the columns of :func:`ner_batch.data.predictions_schema` appended."""
         texts, unreadable = texts_of(table, self.text_column)
         try:
             predictions = dict(enumerate(await self.extractor.predict(texts))) | invalid(unreadable)
         except EngineDead:
             leave()  # Ray restarts the replica and tries the batch again
-        return with_predictions(table, list(predictions.values()))
+        return with_predictions(table, list(predictions.values()), self.extractor.recipe.tagged)
 
 
 def extract(
@@ -47,7 +47,7 @@ def extract(
     batch_rows: int = 256,
     job: JobConfig | None = None,
 ) -> Dataset:
-    """``dataset`` with entities: the columns of :data:`ner_batch.data.PREDICTIONS` appended to every row.
+    """``dataset`` with entities: the columns of :func:`ner_batch.data.predictions_schema` appended to every row.
 
     Args:
         dataset: any Ray Dataset with a string column ``text_column``; repartition it first

@@ -38,13 +38,22 @@ class Plan:
     def destination(self) -> Destination:
         """Where and how units are written."""
         config = self.config
-        names = ("fingerprint", "model", "adapter", "task", "format")
         digest = hashlib.sha256(json.dumps(self.fingerprint, sort_keys=True).encode()).hexdigest()[:16]
-        about = {"fingerprint": digest} | {n: self.fingerprint[n] for n in names[1:]}
+        about = {"fingerprint": digest} | {n: self._every(n) for n in ("model", "adapter", "task", "format")}
         source, target = config.input, config.output
         return Destination(
-            target.path, source.text_column, source.rename, target.keep, target.drop_input_columns, about
+            target.path,
+            source.text_column,
+            source.rename,
+            target.keep,
+            target.drop_input_columns,
+            about,
+            self.recipe.tagged,
         )
+
+    def _every(self, name: str) -> str:
+        """A value of the fingerprint; of several tasks, all their values."""
+        return ", ".join(v for k, v in self.fingerprint.items() if k == name or k.endswith(f": {name}"))
 
 
 def prepare(config: ExtractConfig, limit: int | None = None) -> Plan:

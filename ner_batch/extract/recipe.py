@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar, cast
@@ -12,24 +14,20 @@ from ner_batch import formats, retrieval
 from ner_batch.adapter import Adapter, AdapterManifest
 from ner_batch.chat import ChatTokenizer, load_tokenizer
 from ner_batch.cluster import on_every_node
-from ner_batch.config import Decoding, EngineConfig, FormatName, Problems, RecipeConfig
+from ner_batch.config import Decoding, EngineConfig, FormatName, Problems, RecipeConfig, RetrievalConfig, TaskConfig
 from ner_batch.prompt import PromptBuilder
 from ner_batch.task import Task, load_task
 
 R = TypeVar("R", bound=RecipeConfig)
+S = TypeVar("S", bound=TaskConfig)
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """What one replica needs to turn texts into predictions. Picklable; paths, not objects.
-
-    ``window_tokens`` is the most source tokens in one prompt; ``k`` the demonstrations asked of the index, 0 without.
-    """
+class TaskRecipe:
+    """How one task is read. ``k`` is the demonstrations asked of the index, 0 without."""
 
     task: Task
     format: FormatName
-    engine: EngineConfig
-    window_tokens: int
     adapter: str | None = None
     index: str | None = None
     encoder: str | None = None
@@ -38,28 +36,53 @@ class Recipe:
     temperature: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What one replica needs to turn texts into predictions. Picklable; paths, not objects.
+
+    ``window_tokens`` is the most source tokens in one prompt; ``tasks`` read the same windows in one pass.
+    """
+
+    engine: EngineConfig
+    window_tokens: int
+    tasks: tuple[TaskRecipe, ...]
+
+    @property
+    def tagged(self) -> bool:
+        """Whether entities must name their task."""
+        return len(self.tasks) > 1
+
+
 def local(config: R) -> R:
-    """Model, adapter, index and encoder made absolute where they are folders here; in a submitted job they stay."""
+    """Model, adapters, indexes and encoders made absolute where they are folders here; in a submitted job they stay."""
     engine = config.engine.model_copy(update={"model": on_every_node(config.engine.model)})
+    if config.tasks:
+        return config.model_copy(update={"engine": engine, "tasks": tuple(_local_task(t) for t in config.tasks)})
+    return _local_task(config).model_copy(update={"engine": engine})
+
+
+def _local_task(config: S) -> S:
     near = {"index": on_every_node(config.retrieval.index), "encoder": on_every_node(config.retrieval.encoder)}
-    changed = {
-        "engine": engine,
-        "adapter": on_every_node(config.adapter),
-        "retrieval": config.retrieval.model_copy(update=near),
-    }
-    return config.model_copy(update=changed)
+    retrieval = config.retrieval.model_copy(update=near)
+    return config.model_copy(update={"adapter": on_every_node(config.adapter), "retrieval": retrieval})
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """The base model's fingerprint and tokenizer."""
+
+    fingerprint: str
+    chat: ChatTokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What a recipe is made of, loaded and sound each by itself."""
+    """What a task's recipe is made of, loaded and sound each by itself."""
 
-    task: Task
-    format: FormatName
-    model: str
-    chat: ChatTokenizer
+    recipe: TaskRecipe
     adapter: Adapter | None
     index: retrieval.Index | None
+    builder: PromptBuilder
 
 
 def make_recipe(config: RecipeConfig) -> tuple[Recipe, dict[str, str]]:
@@ -69,45 +92,48 @@ def make_recipe(config: RecipeConfig) -> tuple[Recipe, dict[str, str]]:
         ValueError: every problem found, one line each.
     """
     config = local(config)
-    parts = _parts(config)
-    engine = config.engine
-    if parts.adapter:
-        engine = engine.model_copy(update={"max_lora_rank": _lora_rank(parts.adapter)})
-    recipe = Recipe(
-        parts.task,
-        parts.format,
-        engine,
-        config.windows.max_tokens,
-        adapter=config.adapter,
-        index=config.retrieval.index if parts.index else None,
-        encoder=config.retrieval.encoder,
-        k=config.retrieval.k if parts.index else 0,
-        decoding=config.decoding,
-        temperature=config.temperature,
-    )
-    builder = PromptBuilder(formats.load(parts.format), parts.task, parts.chat, engine.max_model_len)
     problems = Problems()
-    problems.check(lambda: _check_fit(recipe, parts.chat, builder))
-    problems.check(lambda: _check_adapter(recipe, parts, builder))
+    base = problems.check(lambda: _base(config.engine))
+    tasks = [_parts(task, config.engine, base, problems.under(where)) for where, task in _places(config)]
     problems.stop_if_any()
-    return recipe, _fingerprint(recipe, parts, builder)
+    found = [parts for parts in tasks if parts]
+    assert base
+    recipe = Recipe(_engine(config.engine, found), config.windows.max_tokens, tuple(p.recipe for p in found))
+    for (where, _), parts in zip(_places(config), found, strict=True):
+        problems.under(where).check(partial(_check_fit, recipe, base.chat, parts.builder))
+        problems.under(where).check(partial(_check_adapter, recipe, base, parts))
+    problems.check(lambda: _check_names(recipe))
+    problems.stop_if_any()
+    return recipe, _fingerprint(recipe, base, found)
 
 
-def _parts(config: RecipeConfig) -> _Parts:
-    problems = Problems()
-    engine, wanted = config.engine, config.adapter
+def _places(config: RecipeConfig) -> list[tuple[str, TaskConfig]]:
+    """Every task's config with its place in the file, which is empty where it stands at the top."""
+    return [(f"tasks.{i}: " if config.tasks else "", task) for i, task in enumerate(config.each_task)]
+
+
+def _base(engine: EngineConfig) -> _Base:
+    fingerprint = adapters.model_fingerprint(engine.model, engine.revision)
+    return _Base(fingerprint, load_tokenizer(engine.model, engine.revision))
+
+
+def _parts(config: TaskConfig, engine: EngineConfig, base: _Base | None, problems: Problems) -> _Parts | None:
+    wanted = config.adapter
     adapter = problems.check(lambda: adapters.load(wanted)) if wanted else None
-    trained = adapter.manifest if adapter else None
     task = problems.check(lambda: _task(config, adapter)) if config.task or adapter or not wanted else None
-    model = problems.check(lambda: adapters.model_fingerprint(engine.model, engine.revision))
-    chat = problems.check(lambda: load_tokenizer(engine.model, engine.revision)) if model else None
     index = problems.check(lambda: _index(config))
-    problems.stop_if_any()
-    assert task and model and chat
-    return _Parts(task, config.format or _trained_format(trained), model, chat, adapter, index)
+    if task is None or base is None:
+        return None
+    near = config.retrieval if index else RetrievalConfig(k=0)
+    name = config.format or _trained_format(adapter.manifest if adapter else None)
+    recipe = TaskRecipe(
+        task, name, wanted, near.index, near.encoder, near.k, decoding=config.decoding, temperature=config.temperature
+    )
+    builder = PromptBuilder(formats.load(name), task, base.chat, engine.max_model_len)
+    return _Parts(recipe, adapter, index, builder)
 
 
-def _task(config: RecipeConfig, adapter: Adapter | None) -> Task:
+def _task(config: TaskConfig, adapter: Adapter | None) -> Task:
     if config.task:
         return load_task(config.task)
     if adapter is None:
@@ -121,23 +147,40 @@ def _trained_format(trained: AdapterManifest | None) -> FormatName:
     return cast(FormatName, trained.format) if trained else "json"
 
 
-def _index(config: RecipeConfig) -> retrieval.Index | None:
+def _index(config: TaskConfig) -> retrieval.Index | None:
     chosen = config.retrieval
     return retrieval.open_index(chosen.index, chosen.encoder) if chosen.index and chosen.k else None
 
 
-def _lora_rank(adapter: Adapter) -> int:
-    """The smallest of vLLM's ranks that holds the adapter's."""
-    fitting = [rank for rank in (1, 8, 16, 32, 64, 128, 256, 320, 512) if rank >= adapter.rank]
+def _engine(config: EngineConfig, tasks: Sequence[_Parts]) -> EngineConfig:
+    """The engine with room for every adapter: the smallest of vLLM's ranks that holds theirs, and a slot for each.
+
+    Raises:
+        ValueError: a rank that vLLM does not serve.
+    """
+    served = {parts.adapter.path: parts.adapter for parts in tasks if parts.adapter}.values()
+    if not served:
+        return config
+    largest = max(served, key=lambda adapter: adapter.rank)
+    fitting = [rank for rank in (1, 8, 16, 32, 64, 128, 256, 320, 512) if rank >= largest.rank]
     if not fitting:
-        raise ValueError(f"{adapter.path}: rank {adapter.rank}: vLLM serves 512 at most")
-    return fitting[0]
+        raise ValueError(f"{largest.path}: rank {largest.rank}: vLLM serves 512 at most")
+    room = {"max_lora_rank": fitting[0], "max_loras": max(config.max_loras, len(served))}
+    return config.model_copy(update=room)
+
+
+def _check_names(recipe: Recipe) -> None:
+    """Entities are tagged by their task's name."""
+    names = [task.task.name for task in recipe.tasks]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"tasks: two are called {twice[0]!r}: entities could not be told apart; rename one task")
 
 
 def _check_fit(recipe: Recipe, chat: ChatTokenizer, builder: PromptBuilder) -> None:
     """A full window must fit beside the system message and its answer, or whole documents would come out `too_long`."""
-    for labels in builder.format.groups(recipe.task):
-        fixed = len(chat.encode(builder.format.messages("", labels, recipe.task, ())))
+    for labels in builder.format.groups(builder.task):
+        fixed = len(chat.encode(builder.format.messages("", labels, builder.task, ())))
         room = builder.format.max_answer_tokens(recipe.window_tokens, len(labels))
         need = fixed + recipe.window_tokens + room
         if need > recipe.engine.max_model_len:
@@ -147,36 +190,48 @@ def _check_fit(recipe: Recipe, chat: ChatTokenizer, builder: PromptBuilder) -> N
             )
 
 
-def _check_adapter(recipe: Recipe, parts: _Parts, builder: PromptBuilder) -> None:
+def _check_adapter(recipe: Recipe, base: _Base, parts: _Parts) -> None:
     if parts.adapter is None:
         return
     adapters.check(
         parts.adapter,
         base_model=recipe.engine.model,
-        base_fingerprint=parts.model,
-        format=recipe.format,
-        task=recipe.task,
-        prompt_fingerprint=builder.fingerprint(),
+        base_fingerprint=base.fingerprint,
+        format=parts.recipe.format,
+        task=parts.recipe.task,
+        prompt_fingerprint=parts.builder.fingerprint(),
         retrieval=parts.index.kind if parts.index else None,
     )
 
 
-def _fingerprint(recipe: Recipe, parts: _Parts, builder: PromptBuilder) -> dict[str, str]:
-    """All that decides an answer, in words a person can compare."""
-    adapter, index, engine = parts.adapter, parts.index, recipe.engine
+def _fingerprint(recipe: Recipe, base: _Base, tasks: Sequence[_Parts]) -> dict[str, str]:
+    """All that decides an answer, in words a person can compare; of several tasks each under its name."""
+    engine = recipe.engine
+    places = [f"{parts.recipe.task.name}: " if recipe.tagged else "" for parts in tasks]
+    of_tasks = {
+        place + key: value for place, parts in zip(places, tasks, strict=True) for key, value in _named(parts).items()
+    }
     return {
-        "model": f"{Path(engine.model).name} ({parts.model})",
-        "adapter": f"{adapter.name} ({adapter.digest[:16]})" if adapter else "none",
-        "task": f"{recipe.task.name} ({recipe.task.digest()})",
-        "format": recipe.format,
-        "prompt": builder.fingerprint(),
-        "index": f"{index.kind} ({index.fingerprint})" if index else "none",
-        "retrieval.k": str(recipe.k),
-        "decoding": recipe.decoding,
-        "temperature": str(recipe.temperature),
+        "model": f"{Path(engine.model).name} ({base.fingerprint})",
+        **of_tasks,
         "windows.max_tokens": str(recipe.window_tokens),
         "engine.max_model_len": str(engine.max_model_len),
         "engine.dtype": engine.dtype,
         "engine.quantization": str(engine.quantization),
         "code": version("ner-batch"),
+    }
+
+
+def _named(parts: _Parts) -> dict[str, str]:
+    """What decides the answers of one task."""
+    adapter, index, recipe = parts.adapter, parts.index, parts.recipe
+    return {
+        "adapter": f"{adapter.name} ({adapter.digest[:16]})" if adapter else "none",
+        "task": f"{recipe.task.name} ({recipe.task.digest()})",
+        "format": recipe.format,
+        "prompt": parts.builder.fingerprint(),
+        "index": f"{index.kind} ({index.fingerprint})" if index else "none",
+        "retrieval.k": str(recipe.k),
+        "decoding": recipe.decoding,
+        "temperature": str(recipe.temperature),
     }

@@ -50,6 +50,8 @@ class Destination:
     drop: tuple[str, ...]
     about: Mapping[str, str]
     """Written into every file's metadata: fingerprint, model, adapter, task, format."""
+    tagged: bool = False
+    """Entities name their task: several tasks read the corpus."""
 
     def uri(self, unit: Unit) -> str:
         """The output file of a unit."""
@@ -219,12 +221,12 @@ def assemble(table: pa.Table, predictions: Sequence[Prediction], destination: De
     """The input's columns, as configured, and the predictions' columns, row by row."""
     names = [n for n in destination.keep or table.column_names if n not in destination.drop]
     kept = table.select(names).rename_columns([destination.rename.get(n, n) for n in names])
-    return with_predictions(kept, predictions)
+    return with_predictions(kept, predictions, destination.tagged)
 
 
-def with_predictions(table: pa.Table, predictions: Sequence[Prediction]) -> pa.Table:
-    """The table with the columns of :data:`ner_batch.data.PREDICTIONS` appended, whatever the rows hold."""
-    added = predictions_table(predictions)
+def with_predictions(table: pa.Table, predictions: Sequence[Prediction], tagged: bool = False) -> pa.Table:
+    """The table with the columns of :func:`ner_batch.data.predictions_schema` appended, whatever the rows hold."""
+    added = predictions_table(predictions, tagged)
     for field, column in zip(added.schema, added.columns, strict=True):
         table = table.append_column(field, column)
     return table

@@ -1,0 +1,135 @@
+"""One task's reader: windows to prompts, answers to grounded spans. An extractor has one per task, on one engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ner_batch import formats, retrieval
+from ner_batch.chat import ChatTokenizer
+from ner_batch.data import Completion, Example, Parsed, Status, worst
+from ner_batch.engine import Engine, Request
+from ner_batch.extract.recipe import TaskRecipe
+from ner_batch.prompt import PromptBuilder
+from ner_batch.windows import Window
+
+Ask = tuple[Window, tuple[str, ...], Sequence[Example]]
+"""One prompt to come: a window, the labels asked for, the demonstrations shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one prompt about one window gave."""
+
+    parsed: Parsed
+    error: str | None
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Reader:
+    """Reads windows for one task: its adapter, format and demonstrations.
+
+    Args:
+        engine: shared with the other tasks' readers.
+        max_model_len: tokens the model can hold, prompt and answer together.
+    """
+
+    def __init__(self, recipe: TaskRecipe, engine: Engine, chat: ChatTokenizer, max_model_len: int) -> None:
+        self.recipe = recipe
+        self.engine = engine
+        self.format = formats.load(recipe.format)
+        self.groups = self.format.groups(recipe.task)
+        self.builder = PromptBuilder(self.format, recipe.task, chat, max_model_len)
+        self.index = _open_index(recipe)
+
+    async def read(self, batch: Sequence[Window]) -> list[list[Reading]]:
+        """The readings of some windows, in order, one per label group each."""
+        near = await asyncio.to_thread(self._demonstrations, batch)
+        asks = [(w, labels, shots) for w, shots in zip(batch, near, strict=True) for labels in self.groups]
+        readings = await self._ask(asks)
+        n = len(self.groups)
+        return [readings[i : i + n] for i in range(0, len(readings), n)]
+
+    def _demonstrations(self, batch: Sequence[Window]) -> Sequence[Sequence[Example]]:
+        if self.index is None:
+            return [()] * len(batch)
+        return self.index.nearest([window.text for window in batch], self.recipe.k)
+
+    async def _ask(self, asks: Sequence[Ask]) -> list[Reading]:
+        """Decode as configured; under ``auto``, whatever is not made of the source is asked again under the grammar."""
+        constrained = self.recipe.decoding == "constrained"
+        readings = await self._decode(asks, constrained)
+        if self.recipe.decoding != "auto":
+            return readings
+        again = [i for i, (ask, reading) in enumerate(zip(asks, readings, strict=True)) if self._doubtful(ask, reading)]
+        second = await self._decode([asks[i] for i in again], constrained=True)
+        for i, reading in zip(again, second, strict=True):
+            readings[i] = _prefer(readings[i], reading)
+        return readings
+
+    def _doubtful(self, ask: Ask, reading: Reading) -> bool:
+        answered = reading.parsed.status in (Status.OK, Status.MALFORMED, Status.TRUNCATED)
+        return answered and not reading.parsed.faithful and len(ask[0].text) <= formats.MAX_GRAMMAR_CHARS
+
+    async def _decode(self, asks: Sequence[Ask], constrained: bool) -> list[Reading]:
+        requests = await asyncio.to_thread(lambda: [self._request(ask, constrained) for ask in asks])
+        asked = [request for request in requests if request is not None]
+        completions = iter(await self.engine.generate(asked))
+        answers = [None if request is None else next(completions) for request in requests]
+        return await asyncio.to_thread(lambda: [self._reading(a, c) for a, c in zip(asks, answers, strict=True)])
+
+    def _request(self, ask: Ask, constrained: bool) -> Request | None:
+        """The request for one prompt; None where the prompt does not fit the model."""
+        window, labels, demonstrations = ask
+        prompt = self.builder.build(window.text, labels, demonstrations)
+        if prompt is None:
+            return None
+        grammar = None
+        if constrained and len(window.text) <= formats.MAX_GRAMMAR_CHARS:
+            grammar = self.format.grammar(window.text, labels, self.recipe.task)
+        return Request(prompt.token_ids, prompt.max_tokens, self.recipe.adapter, grammar, self.recipe.temperature)
+
+    def _reading(self, ask: Ask, completion: Completion | None) -> Reading:
+        window, labels, _ = ask
+        if completion is None:
+            return Reading(_nothing(Status.TOO_LONG), "the prompt does not fit engine.max_model_len", 0, 0)
+        spent = (completion.prompt_tokens, completion.completion_tokens)
+        if completion.finish_reason == "error":
+            return Reading(_nothing(Status.FAILED), completion.error, *spent)
+        cut_off = completion.finish_reason == "length"
+        answer = self.format.complete(completion.text) if cut_off else completion.text
+        parsed = self.format.parse(answer, window.text, labels, self.recipe.task)
+        if cut_off:
+            parsed = replace(parsed, status=Status.TRUNCATED, faithful=False)
+        return Reading(parsed, _explanation(parsed.status), *spent)
+
+
+def _open_index(recipe: TaskRecipe) -> retrieval.Index | None:
+    """The index; its encoder runs on the CPU, beside the engine, which has the GPU for itself."""
+    return retrieval.open_index(recipe.index, recipe.encoder, "cpu") if recipe.index and recipe.k else None
+
+
+def _nothing(status: Status) -> Parsed:
+    return Parsed((), (), status, faithful=False)
+
+
+def _explanation(status: Status) -> str | None:
+    return {
+        Status.TRUNCATED: "an answer hit its token limit; entities before the cut are kept",
+        Status.MALFORMED: "an answer is not in the format",
+    }.get(status)
+
+
+def _prefer(free: Reading, constrained: Reading) -> Reading:
+    """The constrained answer, the tokens of both, and what the free one named that is not in the text.
+
+    Where the second attempt failed outright, the first one stands.
+    """
+    spent = (free.prompt_tokens + constrained.prompt_tokens, free.completion_tokens + constrained.completion_tokens)
+    status = constrained.parsed.status
+    if status is not Status.OK and worst((free.parsed.status, status)) is status:
+        return Reading(free.parsed, free.error, *spent)
+    ungrounded = tuple(dict.fromkeys((*free.parsed.ungrounded, *constrained.parsed.ungrounded)))
+    return Reading(replace(constrained.parsed, ungrounded=ungrounded), constrained.error, *spent)
