@@ -101,6 +101,17 @@ class RetrievalConfig(Config):
     """Demonstrations per prompt; the farthest are left out where they do not fit."""
 
 
+class VerifyConfig(Config):
+    """A yes/no question about every entity that was found (GPT-NER's self-verification)."""
+
+    threshold: Share = 0.5
+    """Least P(yes) of an entity that is verified."""
+    rejected: Literal["drop", "keep"] = "drop"
+    """What becomes of the others: dropped, or kept with `verified` false."""
+    k: Annotated[int, Field(ge=0, le=64)] = 0
+    """Demonstrations of the question, from the examples nearest to the text; needs `retrieval.index`."""
+
+
 class WindowsConfig(Config):
     """How long texts are cut."""
 
@@ -145,6 +156,8 @@ class TaskConfig(Config):
     temperature: Annotated[float, Field(ge=0)] = 0.0
     """0 is greedy; sampling makes runs differ."""
     retrieval: RetrievalConfig = RetrievalConfig()
+    verify: VerifyConfig | None = None
+    """Ask about every entity; `score` is then P(yes). `verify: {}` takes the defaults; null: do not ask."""
 
 
 class RecipeConfig(TaskConfig):

@@ -88,7 +88,8 @@ class Example:
 class Completion:
     """What the engine returned for one prompt.
 
-    ``finish_reason`` is vLLM's ("stop", "length"), or "error" with the cause in ``error``.
+    ``finish_reason`` is vLLM's ("stop", "length"), or "error" with the cause in ``error``. ``logprobs`` has, where they
+    were asked for, one mapping from token ids to log-probabilities per token of the answer.
     """
 
     text: str
@@ -96,6 +97,8 @@ class Completion:
     prompt_tokens: int
     completion_tokens: int
     error: str | None = None
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[Mapping[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

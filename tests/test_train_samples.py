@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from transformers import AutoTokenizer
 
-from ner_batch import formats
+from ner_batch import formats, verify
 from ner_batch.chat import ChatTokenizer
 from ner_batch.data import Entity, Example
 from ner_batch.prompt import PromptBuilder
@@ -98,6 +98,28 @@ def test_hard_negatives_are_kept_first(chat):
     assert build.build(only.text, ("PER",), ()).token_ids in asked  # BOB has a PER, so it is hard
     assert build.build(plain.text, ("PER",), ()).token_ids not in asked
     assert left_out["negative"] == 1
+
+
+def test_verification_questions_are_those_of_inference(chat):
+    """Two and a half an example on average; prompts and answers are the verifier's, with claims about neighbours."""
+    build = builder(chat)
+    source = Source((ANNA, BOB), ((BOB,), (ANNA,)))
+    plain, _ = source.epoch(build, Mix({1: 1}), "0")
+    made = [source.epoch(build, Mix({1: 1}, verification=2.5), str(seed))[0] for seed in range(20)]
+    assert [s for s in made[0] if s in plain] == plain
+    questions = [s for samples in made for s in samples if s not in plain]
+    assert 80 < len(questions) < 120
+    asked = verify.Questions(TASK, chat, 2048)
+    possible = {
+        (tuple(asked.prompt(x.text, claim.entity, verify.demonstrations([near], TASK))), claim.true)
+        for x, near in ((ANNA, BOB), (BOB, ANNA))
+        for seed in range(300)
+        for claim in verify.claims(x, TASK, 3, str(seed))
+    }
+    for question in questions:
+        true = question.answer == tuple(chat.encode_answer("yes"))
+        assert true or question.answer == tuple(chat.encode_answer("no"))
+        assert (question.prompt, true) in possible
 
 
 def test_windows_keep_the_entities_inside(chat):

@@ -11,7 +11,9 @@ from ner_batch.chat import ChatTokenizer
 from ner_batch.data import Completion, Example, Parsed, Status, worst
 from ner_batch.engine import Engine, Request
 from ner_batch.extract.recipe import TaskRecipe
+from ner_batch.extract.verifier import Verifier
 from ner_batch.prompt import PromptBuilder
+from ner_batch.verify import Questions
 from ner_batch.windows import Window
 
 Ask = tuple[Window, tuple[str, ...], Sequence[Example]]
@@ -43,19 +45,45 @@ class Reader:
         self.groups = self.format.groups(recipe.task)
         self.builder = PromptBuilder(self.format, recipe.task, chat, max_model_len)
         self.index = _open_index(recipe)
+        questions = Questions(recipe.task, chat, max_model_len)
+        self.verifier = Verifier(recipe.verify, recipe.adapter, engine, questions) if recipe.verify else None
 
     async def read(self, batch: Sequence[Window]) -> list[list[Reading]]:
         """The readings of some windows, in order, one per label group each."""
-        near = await asyncio.to_thread(self._demonstrations, batch)
-        asks = [(w, labels, shots) for w, shots in zip(batch, near, strict=True) for labels in self.groups]
+        near = await asyncio.to_thread(self._nearest, batch)
+        k, groups = self.recipe.k, self.groups
+        asks = [(w, labels, shots[len(shots) - k :]) for w, shots in zip(batch, near, strict=True) for labels in groups]
         readings = await self._ask(asks)
-        n = len(self.groups)
-        return [readings[i : i + n] for i in range(0, len(readings), n)]
+        if self.verifier:
+            shown = [shots for shots in near for _ in groups]
+            readings = await self._verified(self.verifier, [w.text for w, _, _ in asks], readings, shown)
+        return [readings[i : i + len(groups)] for i in range(0, len(readings), len(groups))]
 
-    def _demonstrations(self, batch: Sequence[Window]) -> Sequence[Sequence[Example]]:
+    def _nearest(self, batch: Sequence[Window]) -> Sequence[Sequence[Example]]:
+        """The examples nearest to each window, nearest last: as many as any prompt shows."""
         if self.index is None:
             return [()] * len(batch)
-        return self.index.nearest([window.text for window in batch], self.recipe.k)
+        return self.index.nearest([window.text for window in batch], most_shown(self.recipe))
+
+    async def _verified(
+        self,
+        verifier: Verifier,
+        texts: Sequence[str],
+        readings: Sequence[Reading],
+        near: Sequence[Sequence[Example]],
+    ) -> list[Reading]:
+        """The readings with every entity asked about."""
+        found = [reading.parsed.entities for reading in readings]
+        verdicts = await verifier.judge(texts, found, near)
+        return [
+            replace(
+                reading,
+                parsed=replace(reading.parsed, entities=verdict.entities),
+                prompt_tokens=reading.prompt_tokens + verdict.prompt_tokens,
+                completion_tokens=reading.completion_tokens + verdict.completion_tokens,
+            )
+            for reading, verdict in zip(readings, verdicts, strict=True)
+        ]
 
     async def _ask(self, asks: Sequence[Ask]) -> list[Reading]:
         """Decode as configured; under ``auto``, whatever is not made of the source is asked again under the grammar."""
@@ -108,7 +136,13 @@ class Reader:
 
 def _open_index(recipe: TaskRecipe) -> retrieval.Index | None:
     """The index; its encoder runs on the CPU, beside the engine, which has the GPU for itself."""
-    return retrieval.open_index(recipe.index, recipe.encoder, "cpu") if recipe.index and recipe.k else None
+    wanted = recipe.index and most_shown(recipe)
+    return retrieval.open_index(recipe.index, recipe.encoder, "cpu") if recipe.index and wanted else None
+
+
+def most_shown(recipe: TaskRecipe) -> int:
+    """The most examples that any prompt of the task shows."""
+    return max(recipe.k, recipe.verify.k if recipe.verify else 0)
 
 
 def _nothing(status: Status) -> Parsed:

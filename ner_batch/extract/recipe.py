@@ -10,11 +10,20 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from ner_batch import adapter as adapters
-from ner_batch import formats, retrieval
+from ner_batch import formats, retrieval, verify
 from ner_batch.adapter import Adapter, AdapterManifest
 from ner_batch.chat import ChatTokenizer, load_tokenizer
 from ner_batch.cluster import on_every_node
-from ner_batch.config import Decoding, EngineConfig, FormatName, Problems, RecipeConfig, RetrievalConfig, TaskConfig
+from ner_batch.config import (
+    Decoding,
+    EngineConfig,
+    FormatName,
+    Problems,
+    RecipeConfig,
+    RetrievalConfig,
+    TaskConfig,
+    VerifyConfig,
+)
 from ner_batch.prompt import PromptBuilder
 from ner_batch.task import Task, load_task
 
@@ -34,6 +43,7 @@ class TaskRecipe:
     k: int = 0
     decoding: Decoding = "auto"
     temperature: float = 0.0
+    verify: VerifyConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +132,21 @@ def _parts(config: TaskConfig, engine: EngineConfig, base: _Base | None, problem
     adapter = problems.check(lambda: adapters.load(wanted)) if wanted else None
     task = problems.check(lambda: _task(config, adapter)) if config.task or adapter or not wanted else None
     index = problems.check(lambda: _index(config))
+    problems.check(lambda: _check_verify(config, task, base))
     if task is None or base is None:
         return None
     near = config.retrieval if index else RetrievalConfig(k=0)
     name = config.format or _trained_format(adapter.manifest if adapter else None)
     recipe = TaskRecipe(
-        task, name, wanted, near.index, near.encoder, near.k, decoding=config.decoding, temperature=config.temperature
+        task,
+        name,
+        wanted,
+        near.index,
+        near.encoder,
+        near.k,
+        decoding=config.decoding,
+        temperature=config.temperature,
+        verify=config.verify,
     )
     builder = PromptBuilder(formats.load(name), task, base.chat, engine.max_model_len)
     return _Parts(recipe, adapter, index, builder)
@@ -149,7 +168,18 @@ def _trained_format(trained: AdapterManifest | None) -> FormatName:
 
 def _index(config: TaskConfig) -> retrieval.Index | None:
     chosen = config.retrieval
-    return retrieval.open_index(chosen.index, chosen.encoder) if chosen.index and chosen.k else None
+    wanted = chosen.k or (config.verify and config.verify.k)
+    return retrieval.open_index(chosen.index, chosen.encoder) if chosen.index and wanted else None
+
+
+def _check_verify(config: TaskConfig, task: Task | None, base: _Base | None) -> None:
+    """Demonstrations need an index, and the model's tokenizer must tell yes from no by one token."""
+    if config.verify is None:
+        return
+    if task and base:
+        verify.Questions(task, base.chat, 0).tokens()
+    if config.verify.k and not config.retrieval.index:
+        raise ValueError(f"verify.k={config.verify.k}: demonstrations come from an index: name retrieval.index, or k=0")
 
 
 def _engine(config: EngineConfig, tasks: Sequence[_Parts]) -> EngineConfig:
@@ -200,7 +230,7 @@ def _check_adapter(recipe: Recipe, base: _Base, parts: _Parts) -> None:
         format=parts.recipe.format,
         task=parts.recipe.task,
         prompt_fingerprint=parts.builder.fingerprint(),
-        retrieval=parts.index.kind if parts.index else None,
+        retrieval=parts.index.kind if parts.index and parts.recipe.k else None,
     )
 
 
@@ -234,4 +264,5 @@ def _named(parts: _Parts) -> dict[str, str]:
         "retrieval.k": str(recipe.k),
         "decoding": recipe.decoding,
         "temperature": str(recipe.temperature),
+        "verify": str(recipe.verify or "none"),
     }

@@ -79,7 +79,8 @@ def make_builder(config: TrainConfig, task: Task, chat: ChatTokenizer) -> Prompt
 def mix(config: TrainConfig) -> Mix:
     """What samples are made with."""
     shown = config.demonstrations.k if config.demonstrations.kind else {0: 1.0}
-    return Mix(dict(shown), config.augmentation.swapped, config.augmentation.negatives)
+    more = config.augmentation
+    return Mix(dict(shown), more.swapped, more.negatives, more.verification)
 
 
 def rows_of(samples: Sequence[packing.Sample], rows: Rows, seed: str) -> list[Pack]:

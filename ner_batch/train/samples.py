@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from ner_batch import windows
+from ner_batch import verify, windows
 from ner_batch.chat import ChatTokenizer
 from ner_batch.data import Entity, Example, clean
 from ner_batch.prompt import PromptBuilder
@@ -19,11 +19,15 @@ Neighbours = tuple[tuple[Example, ...], ...]  # of each example, nearest last
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """What samples are made with: shares by number of demonstrations, of swapped mentions, of kept "none" answers."""
+    """What samples are made with: shares by number of demonstrations, of swapped mentions, of kept "none" answers.
+
+    ``verification`` is the number of verification questions an example gives on average.
+    """
 
     shown: dict[int, float]
     swapped: float = 0.0
     negatives: float = 1.0
+    verification: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +50,11 @@ class Source:
             return rng.choice(pools[entity.type]) if pools and rng.random() < mix.swapped else entity.text
 
         made: list[_Made] = []
-        for example, near in zip(self.examples, self.neighbours, strict=True):
+        for number, (example, near) in enumerate(zip(self.examples, self.neighbours, strict=True)):
             (shown,) = rng.choices(list(mix.shown), list(mix.shown.values()))
-            made += _samples(swap(example, other), near, min(shown, len(near)), builder)
+            swapped = swap(example, other)
+            made += _samples(swapped, near, min(shown, len(near)), builder)
+            made += _verified(swapped, near[len(near) - min(shown, len(near)) :], builder, mix, f"{seed}-{number}")
         fitting = [m for m in made if m.sample]
         negatives = sorted((m for m in fitting if m.negative), key=lambda m: (not m.hard, rng.random()))
         dropped = {id(m) for m in negatives[round(mix.negatives * len(negatives)) :]}
@@ -78,6 +84,21 @@ def _samples(example: Example, near: Sequence[Example], shown: int, builder: Pro
         negative = len(groups) > 1 and not any(e.type in labels for e in example.entities)
         hard = negative and any(e.type in labels for other in near for e in other.entities)
         yield _Made(Sample(tuple(prompt.token_ids), tuple(answer)) if prompt and fits else None, negative, hard)
+
+
+def _verified(
+    example: Example, near: Sequence[Example], builder: PromptBuilder, mix: Mix, seed: str
+) -> Iterator[_Made]:
+    """Verification questions about an example, with claims about ``near`` as demonstrations."""
+    whole, share = divmod(mix.verification, 1)
+    count = int(whole) + (random.Random(seed).random() < share)  # noqa: S311 - repeatable, not secret
+    given = replace(example, text=clean(example.text))
+    shown = verify.demonstrations(near, builder.task) if count else []
+    questions = verify.Questions(builder.task, builder.chat, builder.max_model_len)
+    for claim in verify.claims(given, builder.task, count, seed):
+        ids = questions.prompt(claim.text, claim.entity, shown)
+        answer = builder.chat.encode_answer(verify.answer(builder.task, claim.true))
+        yield _Made(Sample(tuple(ids), tuple(answer)) if ids else None, negative=False, hard=False)
 
 
 def windowed(examples: Sequence[Example], max_tokens: int, chat: ChatTokenizer) -> tuple[tuple[Example, ...], int]:

@@ -123,6 +123,8 @@ class AugmentationConfig(Config):
     """Share of mentions replaced by another mention of their type (entity swapping), anew in every epoch."""
     negatives: Share = 1.0
     """Per-type formats (mrc, gpt-ner): share of the prompts whose answer is "none" that are kept."""
+    verification: Annotated[float, Field(ge=0)] = 0.0
+    """Verification questions (is this an entity of that type?) per example, half of them about near misses."""
 
 
 class EvaluationConfig(Config):
