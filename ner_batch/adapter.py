@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+from pyarrow import fs
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ner_batch import storage
 from ner_batch.config import explain
 from ner_batch.task import Task
 
@@ -60,7 +62,7 @@ class AdapterManifest(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A LoRA adapter on disk.
+    """A LoRA adapter on disk. ``path`` is local: of an adapter in S3 it is the copy's.
 
     ``rank`` is r; ``digest`` (hex) changes with the weights and PEFT's config; ``manifest`` is None for an adapter that
     was not trained here: nothing is known about its prompt, and the caller decides whether to go on.
@@ -91,12 +93,24 @@ def save_manifest(path: str | Path, manifest: AdapterManifest) -> None:
 
 
 def load(path: str | Path) -> Adapter:
-    """Read an adapter directory without loading its weights; takes as long as reading the files once.
+    """Read an adapter directory, local or ``s3://``, without loading its weights: as long as reading the files once.
 
     Raises:
         ValueError: one line: no such adapter, broken files, or a kind of adapter that the engine cannot serve.
     """
-    folder = Path(path)
+    uri = str(path)
+    if "://" not in uri:
+        return _load(Path(path))
+    if storage.file_type(uri) is not fs.FileType.Directory:
+        raise ValueError(f"{uri}: no such adapter directory")
+    folder = storage.fetched(uri)
+    try:
+        return _load(Path(folder))
+    except ValueError as error:
+        raise ValueError(str(error).replace(folder, uri)) from None
+
+
+def _load(folder: Path) -> Adapter:
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such adapter directory")
     rank = _servable_rank(folder)

@@ -148,7 +148,7 @@ class TaskConfig(Config):
     task: str | None = None
     """Task file; None takes the adapter's."""
     adapter: str | None = None
-    """LoRA adapter folder."""
+    """LoRA adapter folder; local or s3://."""
     format: FormatName | None = None
     """Answer format; None takes the adapter's, else json."""
     decoding: Decoding = "auto"

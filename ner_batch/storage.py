@@ -11,8 +11,11 @@ middle of the work (disk full, connection lost) stay OSError, so that a caller c
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -179,6 +182,25 @@ def read_metadata(uri: str) -> dict[str, str]:
         filesystem, path = open_uri(uri)
         found = pq.read_metadata(path, filesystem=filesystem).metadata or {}
     return {key.decode(): value.decode() for key, value in found.items()}
+
+
+@lru_cache(maxsize=64)
+def fetched(folder: str) -> str:
+    """A folder's local path: its own, or that of a copy that lasts as long as this process.
+
+    Raises:
+        ValueError: the copy cannot be made.
+    """
+    filesystem, path = open_uri(folder)
+    if isinstance(filesystem, fs.LocalFileSystem):
+        return path
+    scratch = tempfile.mkdtemp(prefix="ner_batch-")
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    copy = Path(scratch) / Path(path).name
+    copy.mkdir()
+    with _explained(folder):
+        fs.copy_files(path, str(copy), source_filesystem=filesystem, destination_filesystem=fs.LocalFileSystem())
+    return str(copy)
 
 
 def remove(uri: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from s3_server import BUCKET, point_at, s3_server
 from safetensors.torch import load_file, save_file
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -237,3 +238,26 @@ def test_model_fingerprint_of_no_model(tmp_path: Path, path: str) -> None:
     with pytest.raises(ValueError, match="model folder") as error:
         adapter.model_fingerprint(str(tmp_path / path))
     assert str(tmp_path) in one_line(error)
+
+
+def test_an_adapter_in_s3_is_the_same_adapter(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name, rank, digest and manifest; the copy is made once; what is missing or broken is named by its URI."""
+    with s3_server() as (endpoint, client):
+        point_at(monkeypatch, endpoint)
+        for file in (trained / "adapter").iterdir():
+            client.upload_file(str(file), BUCKET, f"adapters/news/{file.name}")
+            if file.name != adapter.MANIFEST:
+                client.upload_file(str(file), BUCKET, f"adapters/bad/{file.name}")
+        client.put_object(Bucket=BUCKET, Key=f"adapters/bad/{adapter.MANIFEST}", Body=b"{")
+        here, there = adapter.load(trained / "adapter"), adapter.load(f"s3://{BUCKET}/adapters/news")
+        assert (there.name, there.rank, there.digest, there.manifest) == (
+            here.name,
+            here.rank,
+            here.digest,
+            here.manifest,
+        )
+        assert adapter.load(f"s3://{BUCKET}/adapters/news").path == there.path
+        for name, words in (("nowhere", "no such adapter"), ("bad", adapter.MANIFEST)):
+            with pytest.raises(ValueError, match=words) as error:
+                adapter.load(f"s3://{BUCKET}/adapters/{name}")
+            assert f"s3://{BUCKET}/adapters/{name}" in str(error.value)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ner_batch import formats, retrieval
+from ner_batch import formats, retrieval, storage
 from ner_batch.chat import ChatTokenizer
 from ner_batch.data import Completion, Example, Parsed, Status, worst
 from ner_batch.engine import Engine, Request
@@ -41,12 +41,13 @@ class Reader:
     def __init__(self, recipe: TaskRecipe, engine: Engine, chat: ChatTokenizer, max_model_len: int) -> None:
         self.recipe = recipe
         self.engine = engine
+        self.adapter = recipe.adapter and storage.fetched(recipe.adapter)
         self.format = formats.load(recipe.format)
         self.groups = self.format.groups(recipe.task)
         self.builder = PromptBuilder(self.format, recipe.task, chat, max_model_len)
         self.index = _open_index(recipe)
         questions = Questions(recipe.task, chat, max_model_len)
-        self.verifier = Verifier(recipe.verify, recipe.adapter, engine, questions) if recipe.verify else None
+        self.verifier = Verifier(recipe.verify, self.adapter, engine, questions) if recipe.verify else None
 
     async def read(self, batch: Sequence[Window]) -> list[list[Reading]]:
         """The readings of some windows, in order, one per label group each."""
@@ -117,7 +118,7 @@ class Reader:
         grammar = None
         if constrained and len(window.text) <= formats.MAX_GRAMMAR_CHARS:
             grammar = self.format.grammar(window.text, labels, self.recipe.task)
-        return Request(prompt.token_ids, prompt.max_tokens, self.recipe.adapter, grammar, self.recipe.temperature)
+        return Request(prompt.token_ids, prompt.max_tokens, self.adapter, grammar, self.recipe.temperature)
 
     def _reading(self, ask: Ask, completion: Completion | None) -> Reading:
         window, labels, _ = ask
