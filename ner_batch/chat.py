@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tokenizers import AddedToken, Tokenizer
+from tokenizers.decoders import DecodeStream
 
 from ner_batch.data import Message
 
@@ -110,6 +111,14 @@ class ChatTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some ids, special tokens shown."""
         return self._backend.decode(list(ids), skip_special_tokens=False)
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """What each token of an answer adds to its text, as the engine puts it together: special tokens nothing.
+
+        Of tokens that share a character the last one adds it.
+        """
+        stream = DecodeStream(skip_special_tokens=True)
+        return [stream.step(self._backend, token) or "" for token in ids]
 
     def _encode_plain(self, text: str) -> tuple[int, ...]:
         return tuple(self._plain.encode(text, add_special_tokens=False).ids)

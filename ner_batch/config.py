@@ -156,6 +156,8 @@ class TaskConfig(Config):
     temperature: Annotated[float, Field(ge=0)] = 0.0
     """0 is greedy; sampling makes runs differ."""
     retrieval: RetrievalConfig = RetrievalConfig()
+    score: bool = False
+    """Fill `score` with the probability the model gave the entity when it named it (confidence.py says how)."""
     verify: VerifyConfig | None = None
     """Ask about every entity; `score` is then P(yes). `verify: {}` takes the defaults; null: do not ask."""
 

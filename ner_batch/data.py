@@ -102,6 +102,16 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
+class Said:
+    """A mention as an answer words it, and where in the answer, in code points, half-open."""
+
+    text: str
+    type: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class Parsed:
     """An answer, read.
 

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ner_batch import formats, retrieval, storage
+from ner_batch import confidence, formats, retrieval, storage
 from ner_batch.chat import ChatTokenizer
-from ner_batch.data import Completion, Example, Parsed, Status, worst
+from ner_batch.data import Completion, Entity, Example, Parsed, Status, worst
 from ner_batch.engine import Engine, Request
 from ner_batch.extract.recipe import TaskRecipe
 from ner_batch.extract.verifier import Verifier
@@ -118,7 +118,8 @@ class Reader:
         grammar = None
         if constrained and len(window.text) <= formats.MAX_GRAMMAR_CHARS:
             grammar = self.format.grammar(window.text, labels, self.recipe.task)
-        return Request(prompt.token_ids, prompt.max_tokens, self.adapter, grammar, self.recipe.temperature)
+        logprobs = () if self.recipe.score else None
+        return Request(prompt.token_ids, prompt.max_tokens, self.adapter, grammar, self.recipe.temperature, logprobs)
 
     def _reading(self, ask: Ask, completion: Completion | None) -> Reading:
         window, labels, _ = ask
@@ -132,7 +133,14 @@ class Reader:
         parsed = self.format.parse(answer, window.text, labels, self.recipe.task)
         if cut_off:
             parsed = replace(parsed, status=Status.TRUNCATED, faithful=False)
+        if self.recipe.score:
+            parsed = replace(parsed, entities=self._scored(parsed, completion, ask))
         return Reading(parsed, _explanation(parsed.status), *spent)
+
+    def _scored(self, parsed: Parsed, completion: Completion, ask: Ask) -> tuple[Entity, ...]:
+        window, labels, _ = ask
+        said = self.format.said(completion.text, window.text, labels, self.recipe.task)
+        return confidence.scored(parsed.entities, said, completion, self.builder.chat.pieces(completion.token_ids))
 
 
 def _open_index(recipe: TaskRecipe) -> retrieval.Index | None:

@@ -43,6 +43,7 @@ class TaskRecipe:
     k: int = 0
     decoding: Decoding = "auto"
     temperature: float = 0.0
+    score: bool = False
     verify: VerifyConfig | None = None
 
 
@@ -146,6 +147,7 @@ def _parts(config: TaskConfig, engine: EngineConfig, base: _Base | None, problem
         near.k,
         decoding=config.decoding,
         temperature=config.temperature,
+        score=config.score,
         verify=config.verify,
     )
     builder = PromptBuilder(formats.load(name), task, base.chat, engine.max_model_len)
@@ -264,5 +266,6 @@ def _named(parts: _Parts) -> dict[str, str]:
         "retrieval.k": str(recipe.k),
         "decoding": recipe.decoding,
         "temperature": str(recipe.temperature),
+        "score": str(recipe.score),
         "verify": str(recipe.verify or "none"),
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from ner_batch.data import Entity, Example, Message, Parsed
+from ner_batch.data import Entity, Example, Message, Parsed, Said
 from ner_batch.formats import gpt_ner, inline, json_, mrc
 from ner_batch.formats.lark import MAX_GRAMMAR_CHARS
 from ner_batch.task import Task
@@ -40,6 +40,10 @@ class Format(Protocol):
 
     def parse(self, answer: str, text: str, labels: Sequence[str], task: Task) -> Parsed:
         """The entities that an answer names, as spans of the text. Reads any string without raising."""
+        ...
+
+    def said(self, answer: str, text: str, labels: Sequence[str], task: Task) -> list[Said]:
+        """Where an answer names its mentions, with all the characters that the naming takes, in order."""
         ...
 
     def complete(self, answer: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from ner_batch.data import Entity, Example, Message, Parsed, clean
+from ner_batch.data import Entity, Example, Message, Parsed, Said, clean
 from ner_batch.formats import lark, marks, wording
 from ner_batch.task import Language, Task
 
@@ -61,9 +61,18 @@ def answer(text: str, entities: Iterable[Entity], labels: Sequence[str], task: T
 def parse(answer: str, text: str, labels: Sequence[str], task: Task) -> Parsed:
     """Read an answer: a copy, marked or not, or what can be made of one that went wrong."""
     chosen = marks.choose(text, _USUAL)
+    return marks.read(marks.unmark(clean(answer), _span(chosen), chosen, labels[0]), text, labels)
+
+
+def _span(chosen: marks.Marks) -> re.Pattern[str]:
     opening, closing = map(re.escape, chosen)
-    span = re.compile(f"{opening}(?P<text>[^{opening}{closing}]+){closing}")
-    return marks.read(marks.unmark(clean(answer), span, chosen, labels[0]), text, labels)
+    return re.compile(f"{opening}(?P<text>[^{opening}{closing}]+){closing}")
+
+
+def said(answer: str, text: str, labels: Sequence[str], task: Task) -> list[Said]:
+    """Each marked mention with its marks."""
+    found = _span(marks.choose(text, _USUAL)).finditer(clean(answer))
+    return [Said(m["text"], labels[0], m.start(), m.end()) for m in found]
 
 
 def complete(answer: str) -> str:

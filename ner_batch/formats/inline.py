@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from ner_batch.data import Entity, Example, Message, Parsed, Status, clean
+from ner_batch.data import Entity, Example, Message, Parsed, Said, Status, clean
 from ner_batch.formats import lark, marks, wording
 from ner_batch.task import Language, Task
 
@@ -66,10 +66,19 @@ def parse(answer: str, text: str, labels: Sequence[str], task: Task) -> Parsed:
     if wording.is_none(answer, wording.NONE[task.language]):
         return Parsed((), (), Status.OK, True)
     chosen = _chosen(text, task)
+    return marks.read(marks.unmark(clean(answer), _span(chosen), chosen), text, labels)
+
+
+def _span(chosen: marks.Marks) -> re.Pattern[str]:
     opening, middle, closing = map(re.escape, chosen)
     inner = f"[^{opening}{middle}{closing}]+"
-    span = re.compile(f"{opening}(?P<text>{inner}){middle}(?P<type>{inner}){closing}")
-    return marks.read(marks.unmark(clean(answer), span, chosen), text, labels)
+    return re.compile(f"{opening}(?P<text>{inner}){middle}(?P<type>{inner}){closing}")
+
+
+def said(answer: str, text: str, labels: Sequence[str], task: Task) -> list[Said]:
+    """Each marked mention with its marks and type."""
+    found = _span(_chosen(text, task)).finditer(clean(answer))
+    return [Said(m["text"], m["type"], m.start(), m.end()) for m in found]
 
 
 def complete(answer: str) -> str:

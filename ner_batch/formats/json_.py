@@ -14,7 +14,7 @@ import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
-from ner_batch.data import Entity, Example, Message, Parsed, Status, Ungrounded, clean
+from ner_batch.data import Entity, Example, Message, Parsed, Said, Status, Ungrounded, clean
 from ner_batch.folding import INVISIBLE
 from ner_batch.formats import lark, mentions, wording
 from ner_batch.task import Language, Task
@@ -37,6 +37,7 @@ _ESCAPE = lark.Escape(
 # An object, a broken one included, begins with a key or ends at once; braces of prose do not.
 _OPENING = re.compile(r'\{\s*(?:["}]|\Z)')
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+(?P<end>"|)|[\[\]{}:]', re.DOTALL)
+_STRING = re.compile(r'(?P<string>"(?:[^"\\]|\\.)*+")(?P<colon>\s*:)?', re.DOTALL)
 _ENDS = {"[": "]", "{": "}"}
 _MAX_OPENINGS, _MAX_DEPTH = 16, 8  # bound the work on an answer that loops; a list in an object is two deep
 
@@ -72,6 +73,27 @@ def parse(answer: str, text: str, labels: Sequence[str], task: Task) -> Parsed:
     read = mentions.read(said, text, labels)
     ungrounded = (*read.ungrounded, *unread)
     return Parsed(read.entities, ungrounded, Status.OK if whole else Status.TRUNCATED, whole and not ungrounded)
+
+
+def said(answer: str, text: str, labels: Sequence[str], task: Task) -> list[Said]:
+    """Each quoted mention; the first one under a key takes in the key, for choosing the type was part of naming it."""
+    found: list[Said] = []
+    key, opened = "", None
+    for match in _STRING.finditer(clean(answer)):
+        if match["colon"]:
+            key, opened = _unquoted(match["string"]), match.start()
+        else:
+            start = match.start() if opened is None else opened
+            found.append(Said(_unquoted(match["string"]), key, start, match.end()))
+            opened = None
+    return found
+
+
+def _unquoted(string: str) -> str:
+    try:
+        return str(json.loads(string, strict=False))
+    except ValueError:
+        return string[1:-1]
 
 
 def complete(answer: str) -> str:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, count
 
-from ner_batch.data import Entity, Example, Message, Parsed, Status, clean
+from ner_batch.data import Entity, Example, Message, Parsed, Said, Status, clean
 from ner_batch.folding import INVISIBLE
 from ner_batch.formats import lark, mentions, wording
 from ner_batch.task import Language, Task
@@ -86,6 +86,14 @@ def parse(answer: str, text: str, labels: Sequence[str], task: Task) -> Parsed:
     none = _none(text, task)
     said = [(_unescaped(line), labels[0]) for line in lines if not wording.is_none(line, none)]
     return mentions.read(said, text, labels)
+
+
+def said(answer: str, text: str, labels: Sequence[str], task: Task) -> list[Said]:
+    """Each line, with the line feed that ends it."""
+    none = _none(text, task)
+    lines = re.finditer(r"[^\n]*\S[^\n]*\n?", clean(answer))
+    found = [Said(_unescaped(line[0].strip()), labels[0], line.start(), line.end()) for line in lines]
+    return [mention for mention in found if not wording.is_none(mention.text, none)]
 
 
 def complete(answer: str) -> str:

@@ -1,0 +1,55 @@
+"""How likely the model found an entity when it named it: the ``score`` of an entity without verification.
+
+The score is the probability of the tokens that name the mention, multiplied: the words, the marks around them and, as
+far as the format says it there, the type. It is P(this mention is named here | the answer so far), the model's own and
+uncalibrated. A token that reaches over two mentions counts for both. Under a grammar vLLM's log-probabilities are those
+after the mask, so scores of such answers overstate; ``decoding: free`` has none of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate, pairwise
+
+from ner_batch.data import Completion, Entity, Said
+from ner_batch.folding import fold
+
+
+def scored(
+    entities: Sequence[Entity], said: Sequence[Said], completion: Completion, pieces: Sequence[str]
+) -> tuple[Entity, ...]:
+    """The entities with scores; one whose naming is not found in the answer keeps None.
+
+    ``pieces`` is what each token of the completion adds to its text.
+    """
+    if len(pieces) != len(completion.logprobs) or "".join(pieces) != completion.text:
+        return tuple(entities)
+    chosen = [places[token] for places, token in zip(completion.logprobs, completion.token_ids, strict=True)]
+    spans = list(pairwise(accumulate(map(len, pieces), initial=0)))
+    free = list(said)
+    return tuple(replace(entity, score=_score(_take(free, entity), spans, chosen)) for entity in entities)
+
+
+def _take(free: list[Said], entity: Entity) -> Said | None:
+    """The first mention left that names the entity, in its own words or normalised ones."""
+    of_type = [mention for mention in free if mention.type == entity.type]
+    found = next((m for m in of_type if m.text.strip() == entity.text), None) or next(
+        (m for m in of_type if fold(m.text.strip()).text == fold(entity.text).text), None
+    )
+    if found:
+        free.remove(found)
+    return found
+
+
+def _score(mention: Said | None, spans: Sequence[tuple[int, int]], logprobs: Sequence[float]) -> float | None:
+    """The product over the tokens that have a part in the mention, tokens of half a character among them."""
+    if mention is None:
+        return None
+    inside = [
+        logprob
+        for (start, end), logprob in zip(spans, logprobs, strict=True)
+        if start < mention.end and (end > mention.start or (start == end and start >= mention.start))
+    ]
+    return math.exp(min(0.0, math.fsum(inside)))
