@@ -46,12 +46,13 @@ def read(source: Source, unit: Unit) -> tuple[pa.Table, Faults]:
     Where there are faults, the table is not to be used. Without an id column a row is named by shard and number.
 
     Raises:
-        ValueError: the file is corrupt, or is not the file that was listed.
+        ValueError: the file is corrupt, is not the file that was listed, or has columns of other types.
     """
     wanted = list(dict.fromkeys(source.columns.values()))
     if STATUS in unit.shard.columns and "entities" in source.columns:
         wanted = list(dict.fromkeys([*wanted, STATUS]))
     table = read_unit(unit, wanted)
+    _check_types(source, unit, table.schema)
     ids, faults = _ids(source, unit, table)
     columns: dict[str, pa.Array] = {"id": ids}
     texts = _texts(source, table)
@@ -65,6 +66,31 @@ def read(source: Source, unit: Unit) -> tuple[pa.Table, Faults]:
         )
         faults += wrong
     return pa.table(columns), faults
+
+
+def _check_types(source: Source, unit: Unit, schema: pa.Schema) -> None:
+    """Ids must be strings or whole numbers, spans a list of structs; texts were checked when files were listed."""
+    wanted = {"id": (_is_id, "strings or whole numbers")}
+    wanted |= dict.fromkeys(source.spans, (_is_spans, "list<struct<start, end, type, ...>>"))
+    for ours in source.columns.keys() & wanted.keys():
+        column, (fits, expected) = source.columns[ours], wanted[ours]
+        if not fits(schema.field(column).type):
+            raise ValueError(f"{unit.shard.uri}: column {column!r} is {schema.field(column).type}, not {expected}")
+
+
+def _is_id(kind: pa.DataType) -> bool:
+    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_integer)
+    return any(test(plain) for test in tests)
+
+
+def _is_spans(kind: pa.DataType) -> bool:
+    if pa.types.is_null(kind):  # a writer that saw no entity at all
+        return True
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return False
+    span = kind.value_type
+    return pa.types.is_null(span) or (pa.types.is_struct(span) and {"start", "end", "type"} <= {f.name for f in span})
 
 
 def _ids(source: Source, unit: Unit, table: pa.Table) -> tuple[pa.Array, Faults]:

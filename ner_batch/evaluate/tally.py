@@ -108,8 +108,8 @@ def _run(sides: _Sides, counts: np.ndarray, shown: int) -> RunTally:
     wrong, confusion = _pair(gold.only(~in_gold), predicted.only(~right), types, counts[:, -1])
     confusion += _plain("correct", np.bincount(gold.types[in_gold], minlength=len(types)), types)
     statuses, unanswered = _statuses(sides.table[f"status{sides.run}"], sides.table["id"])
-    bad = _worst(sides, wrong, shown)
-    return RunTally(confusion, bad, statuses, unanswered, reliability(predicted.scores, right, len(gold)))
+    worst = _worst(sides, wrong, shown)
+    return RunTally(confusion, worst, statuses, unanswered, reliability(predicted.scores, right, len(gold)))
 
 
 def _pair(gold: Spans, predicted: Spans, types: Sequence[str], schemes: np.ndarray) -> tuple[np.ndarray, Confusion]:
@@ -170,17 +170,16 @@ def _worst(sides: _Sides, wrong: np.ndarray, shown: int) -> tuple[Bad, ...]:
     candidates = np.flatnonzero(wrong >= np.partition(wrong, -count)[-count]).tolist()
     chosen = np.array(sorted(sorted(candidates, key=lambda row: (-wrong[row], ids[row].as_py()))[:count]))
     spans = (_by_row(side, chosen, sides.types) for side in (sides.gold, sides.predicted))
-    return tuple(
-        errors.excerpt(
-            Bad(
-                id=ids[row].as_py(),
-                errors=int(wrong[row]),
-                status=statuses[row].as_py(),
-                offset=0,
-                text=texts[row].as_py() or "",
-                gold=tuple(gold),
-                predicted=tuple(predicted),
-            )
+    bad = [
+        Bad(
+            id=ids[row].as_py(),
+            errors=int(wrong[row]),
+            status=statuses[row].as_py(),
+            offset=0,
+            text=texts[row].as_py() or "",
+            gold=tuple(gold),
+            predicted=tuple(predicted),
         )
         for row, gold, predicted in zip(chosen.tolist(), *spans, strict=True)
-    )
+    ]
+    return errors.worst([errors.excerpt(row) for row in bad], shown)

@@ -101,8 +101,8 @@ def units_of(counts: np.ndarray, layout: Layout, ids: Sequence[str], *, grouped:
 
 def _keys(counts: np.ndarray) -> list[bytes]:
     """The bytes of each row's counts."""
-    flat = np.ascontiguousarray(counts.reshape(len(counts), -1))
-    if not len(flat):
+    if not len(counts):
         return []
+    flat = np.ascontiguousarray(counts.reshape(len(counts), -1))
     keys: list[bytes] = flat.view(f"V{flat.dtype.itemsize * flat.shape[1]}").ravel().tolist()
     return keys
