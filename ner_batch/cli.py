@@ -5,6 +5,7 @@ Exit codes: 0 fine, 1 crash, 2 config or input wrong, 3 more rows failed than al
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -108,6 +109,25 @@ def index(config_file: ConfigFile, overrides: Overrides = None) -> None:
 
     manifest = checked(lambda: retrieval.build(config.examples, config.kind, config.out, config.encoder))
     console.print(manifest)
+
+
+@app.command()
+def evaluate(
+    config_file: ConfigFile,
+    overrides: Overrides = None,
+    against: Annotated[
+        str | None, typer.Option(help="Another run on the same rows: is it better? (the config's `against`)")
+    ] = None,
+) -> None:
+    """Score predictions against gold: F1 with intervals, errors by kind, worst rows, plots."""
+    from ner_batch.evaluate.settings import EvaluateConfig
+
+    more = [f"against={json.dumps(against)}"] if against else []
+    config = checked(lambda: configs.load(EvaluateConfig, config_file, [*(overrides or ()), *more]))
+    from ner_batch.evaluate import job, plan
+
+    work = checked(lambda: plan.prepare(config))
+    raise typer.Exit(checked(lambda: outcome(lambda: job.run(work, console))))
 
 
 @app.command()

@@ -80,10 +80,11 @@ class Unit:
         return f"{stem.strip('._')[:64] or 'shard'}-{digest}-{self.start:010d}.parquet"
 
 
-def list_shards(uri: str, text_column: str) -> Listing:
+def list_shards(uri: str, text_column: str | None) -> Listing:
     """The Parquet files at ``uri``: one file, a folder (with its folders), or a glob (``*``, ``?``, ``**/``).
 
-    In folders, names that begin with ``_`` or ``.`` are passed over. Footers are read, 16 at a time.
+    In folders, names that begin with ``_`` or ``.`` are passed over. Footers are read, 16 at a time. Without a
+    ``text_column`` no text is asked for, and ``text_bytes`` is 0.
 
     Raises:
         ValueError: nothing there, no Parquet there, nothing readable, or no usable ``text_column`` in some shards (one
@@ -96,7 +97,8 @@ def list_shards(uri: str, text_column: str) -> Listing:
     corrupt = tuple(footer for footer in footers if isinstance(footer, Corrupt))
     if not shards:
         raise ValueError(f"{uri}: no readable Parquet file; {corrupt[0].uri}: {corrupt[0].reason}")
-    _require_text([(footer.shard.uri, footer.schema) for footer in shards], text_column)
+    if text_column is not None:
+        _require_text([(footer.shard.uri, footer.schema) for footer in shards], text_column)
     return Listing(tuple(footer.shard for footer in shards), corrupt)
 
 
@@ -158,7 +160,7 @@ def _split_glob(uri: str) -> tuple[str, re.Pattern[str]]:
     return root, re.compile("".join(wildcards.get(part) or re.escape(part) for part in parts) + r"\Z", re.DOTALL)
 
 
-def _inspect(file: storage.File, text_column: str) -> _Footer | Corrupt:
+def _inspect(file: storage.File, text_column: str | None) -> _Footer | Corrupt:
     """Read one file's footer.
 
     Raises:
@@ -179,7 +181,7 @@ def _inspect(file: storage.File, text_column: str) -> _Footer | Corrupt:
     return _Footer(shard, schema)
 
 
-def _column_bytes(metadata: pq.FileMetaData, column: str) -> int:
+def _column_bytes(metadata: pq.FileMetaData, column: str | None) -> int:
     """Uncompressed bytes of a column's pages."""
     groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
     chunks = (group.column(i) for group in groups for i in range(group.num_columns))

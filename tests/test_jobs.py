@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 
 from ner_batch.config import ExtractConfig, IndexConfig, load
+from ner_batch.evaluate.settings import EvaluateConfig
 from ner_batch.task import load_task
 from ner_batch.train.settings import TrainConfig
 
 ROOT = Path(__file__).parent.parent
 KINDS = {
+    "evaluate.yaml": EvaluateConfig,
     "extract.yaml": ExtractConfig,
     "extract-4090.yaml": ExtractConfig,
     "index.yaml": IndexConfig,
@@ -21,7 +23,7 @@ KINDS = {
 def test_every_file_in_jobs_is_known_here():
     """A new job or config must be tested; a job has a config of its name."""
     files = {path.name for path in (ROOT / "jobs").iterdir() if path.is_file()}
-    assert files == {*KINDS, "task.yaml", "extract.py", "index.py", "train.py"}
+    assert files == {*KINDS, "task.yaml", "evaluate.py", "extract.py", "index.py", "train.py"}
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -9,13 +9,14 @@ from typer.testing import CliRunner
 
 from ner_batch.cli import app
 from ner_batch.config import ExtractConfig, IndexConfig, load
+from ner_batch.evaluate.settings import EvaluateConfig
 from ner_batch.train.settings import TrainConfig
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line.partition("#")[0].strip() for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
-KINDS = {"extract": ExtractConfig, "index": IndexConfig, "train": TrainConfig}
+KINDS = {"evaluate": EvaluateConfig, "extract": ExtractConfig, "index": IndexConfig, "train": TrainConfig}
 
 
 def test_every_shipped_file_is_in_the_file_map_once():
@@ -28,6 +29,7 @@ def test_every_shipped_file_is_in_the_file_map_once():
     assert len(mapped) == len(set(mapped))
     assert set(mapped) >= shipped - {
         "ner_batch/demo/__init__.py",
+        "ner_batch/evaluate/__init__.py",
         "ner_batch/extract/__init__.py",
         "ner_batch/train/__init__.py",
     }
@@ -57,7 +59,7 @@ def test_commands_name_verbs_options_and_fields_that_exist():
             assert option in text
 
 
-@pytest.mark.parametrize("verb", ["extract", "train", "merge", "index", "demo"])
+@pytest.mark.parametrize("verb", ["evaluate", "extract", "train", "merge", "index", "demo"])
 def test_every_verb_has_help(verb):
     """`--help` needs neither Ray nor vLLM and says what the verb does."""
     result = CliRunner().invoke(app, [verb, "--help"])

@@ -1,0 +1,12 @@
+"""Score predictions against gold.
+
+`python jobs/evaluate.py jobs/evaluate.yaml [a.b=value ...] [--against OTHER_RUN]`
+"""
+
+import sys
+
+from ner_batch.cli import main
+
+if __name__ == "__main__":
+    sys.argv.insert(1, "evaluate")
+    main()

@@ -1,0 +1,1 @@
+"""The evaluation job: predictions against gold, with intervals, errors and comparisons."""

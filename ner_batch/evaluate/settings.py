@@ -1,0 +1,101 @@
+"""The evaluation job's config."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ner_batch.config import Config, Count, Uri
+
+
+class PredictionsConfig(Config):
+    """What was found: the output folder of `ner-batch extract`, or any Parquet with a column of entities."""
+
+    path: Uri
+    """A Parquet file, a folder or a glob; local or s3://."""
+    id_column: str | None = "id"
+    """Joins predictions with gold; null only where gold lies in the same rows."""
+    text_column: str | None = "text"
+    """Compared with the gold's text; null where the run did not keep it."""
+    column: str = "entities"
+    """list<struct<start, end, type, ...>>."""
+
+
+class GoldConfig(Config):
+    """What is right."""
+
+    path: Uri | None = None
+    """A Parquet file, a folder or a glob; null: gold is another column of the predictions."""
+    id_column: str = "id"
+    text_column: str | None = "text"
+    """Null where the gold file holds no text."""
+    column: str = "entities"
+    """list<struct<start, end, type, ...>>; null in a row means that nobody has looked, [] that nothing is there."""
+
+
+class BootstrapConfig(Config):
+    """Intervals from rows drawn with replacement."""
+
+    resamples: Count = 1000
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    seed: int = 0
+
+
+class EvaluateJobConfig(Config):
+    """How it runs."""
+
+    local_rows: Annotated[int, Field(ge=0)] = 200_000
+    """Inputs of more rows than this go through Ray; 0: always."""
+    local_bytes: Annotated[int, Field(ge=0)] = 256_000_000
+    """So do inputs of more text than this."""
+    unit_rows: Count = 50_000
+    """Rows that one task reads."""
+    unit_bytes: Count = 64_000_000
+    """Text that one task reads, at most about."""
+    address: str | None = None
+    """Ray cluster to join; null: RAY_ADDRESS if set, else a local one."""
+
+
+class EvaluateConfig(Config):
+    """`ner-batch evaluate`."""
+
+    predictions: PredictionsConfig
+    gold: GoldConfig
+    output: Uri
+    """Folder for report.json, report.md and the plots."""
+    against: Uri | None = None
+    """Another run on the same rows, with the columns of `predictions`: is it better?"""
+    without_prediction: Literal["refuse", "miss", "skip"] = "refuse"
+    """Gold rows that no prediction row belongs to: an error, all of their entities missed, or left out."""
+    without_gold: Literal["refuse", "skip"] = "refuse"
+    """Prediction rows that no gold row belongs to: an error, or left out."""
+    groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Types scored together, by name; `*` stands for anything, e.g. {NE: ["*.NAM"], NM: ["*.NOM"]}."""
+    worst: Annotated[int, Field(ge=0, le=1000)] = 20
+    """Rows shown with gold and predicted marked: those with the most errors."""
+    bootstrap: BootstrapConfig = BootstrapConfig()
+    job: EvaluateJobConfig = EvaluateJobConfig()
+
+    @model_validator(mode="after")
+    def _gold_and_predictions_are_two(self) -> Self:
+        if self.gold.path is None and self.gold.column == self.predictions.column:
+            raise ValueError(
+                f"gold.column: {self.gold.column!r} is the column of the predictions: "
+                "name gold's column, or give gold.path"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rows_can_be_joined(self) -> Self:
+        if self.predictions.id_column is None and (self.gold.path or self.against):
+            raise ValueError("predictions.id_column: needed to join predictions with gold.path and against")
+        return self
+
+    @model_validator(mode="after")
+    def _there_is_text(self) -> Self:
+        if self.predictions.text_column is None and (self.gold.path is None or self.gold.text_column is None):
+            raise ValueError(
+                "predictions.text_column: spans are checked against texts: name a text column here or in gold"
+            )
+        return self

@@ -1,0 +1,124 @@
+"""Intervals and comparisons: against drawing rows one by one, against theory, and a run against itself."""
+
+import numpy as np
+import pytest
+from evaluations import corpus, rows, tally
+from hypothesis import given, settings
+
+from ner_batch.evaluate import bootstrap
+from ner_batch.evaluate.units import Units
+
+F1 = "strict/micro/f1"
+
+
+def pairs_of(gold, run):
+    return list(zip(gold, run, strict=True))
+
+
+def drawn(units: Units, count=2000, seed=0):
+    return bootstrap.draw(units, {}, count, seed)
+
+
+def test_is_the_ordinary_bootstrap():
+    """Drawing from the histogram gives the spread that drawing rows one by one gives."""
+    gold, good, _ = corpus(300)
+    strict = np.stack([scores(pair) for pair in pairs_of(gold, good)])
+    rng = np.random.default_rng(1)
+    totals = np.stack([strict[rng.integers(0, 300, 300)].sum(0) for _ in range(4000)])
+    byhand = 2 * totals[:, 0] / (totals[:, 1] + totals[:, 2])
+    ours = drawn(tally(pairs_of(gold, good)).units, 4000)[0][F1]
+    assert ours.mean() == pytest.approx(byhand.mean(), abs=0.001)
+    assert ours.std() == pytest.approx(byhand.std(), rel=0.07)
+
+
+def scores(pair):
+    """Correct, predicted and gold of one row."""
+    gold, predicted = map(set, pair)
+    return np.array([len(gold & predicted), len(predicted), len(gold)])
+
+
+def test_groups_give_the_same_spread():
+    """Rows drawn in random groups vary as rows do."""
+    gold, good, _ = corpus(3000)
+    pairs = pairs_of(gold, good)
+    one, two = (drawn(tally(pairs, grouped=g).units, 200)[0][F1] for g in (False, True))
+    assert one.std() == pytest.approx(two.std(), rel=0.2)
+    assert one.mean() == pytest.approx(two.mean(), abs=0.002)
+
+
+def test_intervals_hold_what_they_promise():
+    """Of 200 samples of a population, about 95 % have an interval that holds the population's F1."""
+    gold, good, _ = corpus(20_000, seed=3)
+    everyone = tally(pairs_of(gold, good)).units
+    truth = float(bootstrap.figures(everyone.total()[0], everyone.layout, {})[F1])
+    held = 0
+    for i in range(200):
+        part = slice(100 * i, 100 * (i + 1))
+        low, high = bootstrap.interval(drawn(tally(pairs_of(gold[part], good[part])).units, 300, i)[0][F1], 0.95)
+        held += low <= truth <= high
+    assert 0.89 <= held / 200 <= 0.99
+
+
+def test_sharding_does_not_change_a_draw():
+    """The same rows in two shards, the other way round, give the same numbers to the last bit."""
+    gold, good, _ = corpus(200)
+    pairs, ids = pairs_of(gold, good), [f"r{i}" for i in range(200)]
+    one = drawn(tally(pairs).units, 50)[0][F1]
+    two = drawn((tally(pairs[120:], ids=ids[120:]) + tally(pairs[:120], ids=ids[:120])).units, 50)[0][F1]
+    assert one.tolist() == two.tolist()
+
+
+def compare(gold, one, two, count=1000):
+    """Is run two better than run one?"""
+    found = tally(pairs_of(gold, one), two)
+    first, second = (float(bootstrap.figures(t, found.units.layout, {})[F1]) for t in found.units.total())
+    draws = drawn(found.units, count)
+    return bootstrap.compared(first, second, draws[0][F1], draws[1][F1], 0.95)
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows)
+def test_a_run_against_itself_is_no_difference(pairs):
+    """Difference and interval are 0, neither is better in any resample, p is 1."""
+    run = [p for _, p in pairs]
+    found = compare([g for g, _ in pairs], run, run, 100)
+    assert (found["difference"], found["interval"], found["p"]) == (0.0, [0.0, 0.0], 1.0)
+    assert found["two_better"] == found["one_better"] == 0.0
+
+
+def test_a_better_run_is_seen_to_be_better():
+    """On 500 rows a run with a third of the errors is better for sure; the other way round the signs change."""
+    gold, good, bad = corpus(500)
+    found = compare(gold, bad, good)
+    assert found["difference"] > 0.2
+    assert found["interval"][0] > 0.1
+    assert found["two_better"] == 1.0
+    assert found["p"] < 0.002
+    back = compare(gold, good, bad)
+    assert back["difference"] == -found["difference"]
+    assert back["one_better"] == 1.0
+
+
+def test_p_values_of_equal_runs_are_uniform():
+    """Two runs that differ by chance alone: p < 0.05 in about 5 % of 200 comparisons."""
+    false = 0
+    for i in range(200):
+        gold, _, _ = corpus(60, seed=i)
+        other = [
+            [s if hash((i, j, k)) % 7 else (s[0], s[1], "LOC") for k, s in enumerate(g)] for j, g in enumerate(gold)
+        ]
+        base = [
+            [s if hash((j, k, i)) % 7 else (s[0], s[1], "LOC") for k, s in enumerate(g)] for j, g in enumerate(gold)
+        ]
+        false += compare(gold, base, other, 200)["p"] < 0.05
+    assert false <= 24
+
+
+def test_label_groups():
+    """`*.NAM` takes its types together; their figures are those of their sum."""
+    gold = [[(0, 2, "PER.NAM"), (4, 6, "LOC.NAM"), (8, 9, "PER.NOM")]]
+    found = tally(pairs_of(gold, [[(0, 2, "PER.NAM"), (8, 9, "PER.NOM"), (10, 11, "PER.NOM")]])).units
+    at = bootstrap.figures(found.total()[0], found.layout, {"NE": ("*.NAM",), "NM": ("*.NOM",)})
+    assert float(at["strict/group/NE/recall"]) == 0.5
+    assert float(at["strict/group/NE/precision"]) == 1.0
+    assert float(at["strict/group/NM/precision"]) == 0.5
