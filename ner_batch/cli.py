@@ -131,6 +131,18 @@ def evaluate(
 
 
 @app.command()
+def ablate(config_file: ConfigFile, overrides: Overrides = None) -> None:
+    """Measure on your gold what pays: formats, retrieval, verification, adapters, decoding. Goes on cell by cell."""
+    from ner_batch.ablate.settings import AblateConfig
+
+    config = checked(lambda: configs.load(AblateConfig, config_file, overrides or ()))
+    from ner_batch.ablate import job, plan
+
+    work = checked(lambda: plan.prepare(config))
+    raise typer.Exit(outcome(lambda: job.run(work, console)))
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything the demo writes")] = Path("demo-output"),
 ) -> None:

@@ -29,16 +29,20 @@ Progress = Callable[[int, int], None]
 
 
 class Extractor:
-    """Holds one engine and a reader per task."""
+    """Holds one engine and a reader per task.
 
-    def __init__(self, recipe: Recipe) -> None:
+    Args:
+        engine: one that runs already, with room for the recipe's adapters; None starts one.
+    """
+
+    def __init__(self, recipe: Recipe, engine: Engine | None = None) -> None:
         self.recipe = recipe
-        engine = recipe.engine
-        self.chat = load_tokenizer(engine.model, engine.revision)
-        self.engine = Engine(engine, adapters=any(task.adapter for task in recipe.tasks))
-        self.readers = [Reader(task, self.engine, self.chat, engine.max_model_len) for task in recipe.tasks]
+        config = recipe.engine
+        self.chat = load_tokenizer(config.model, config.revision)
+        self.engine = engine or Engine(config, adapters=any(task.adapter for task in recipe.tasks))
+        self.readers = [Reader(task, self.engine, self.chat, config.max_model_len) for task in recipe.tasks]
         # Prompts of a few batches wait beside the engine's own queue: it never drains, and memory stays flat.
-        self._batches = asyncio.Semaphore(2 + engine.max_in_flight // BATCH_WINDOWS)
+        self._batches = asyncio.Semaphore(2 + config.max_in_flight // BATCH_WINDOWS)
 
     async def predict(self, texts: Sequence[str | None], progress: Progress | None = None) -> list[Prediction]:
         """One prediction per text, in order. Raises EngineDead when the engine is gone; anything else is a status."""

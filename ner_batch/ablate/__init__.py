@@ -1,0 +1,1 @@
+"""`ner-batch ablate`: which of the methods pays on your own data, measured."""

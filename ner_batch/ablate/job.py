@@ -1,0 +1,70 @@
+"""The ablation: one engine, cell after cell, each kept as soon as it is read; then the report."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import pyarrow as pa
+from rich.console import Console
+
+from ner_batch import storage
+from ner_batch.ablate import report
+from ner_batch.ablate.plan import META, Plan, Work, done, path
+from ner_batch.data import Example, JobError, Prediction, examples_table, predictions_table
+from ner_batch.engine import Engine, EngineDead
+from ner_batch.extract.extractor import Extractor
+
+OK, ENGINE_LOST = 0, "the engine died; the same command goes on with the cells that are left"
+
+
+def run(plan: Plan, console: Console) -> int:
+    """Read what is not read yet, then report; the exit code."""
+    for cell, reason in plan.left_out:
+        console.print(f"left out: {cell.name}: {reason}", highlight=False, soft_wrap=True)
+    waiting = [work for work in plan.work if not done(plan, work)]
+    console.print(f"{len(plan.work)} cells of {len(plan.test):,} texts, {len(waiting)} to read", highlight=False)
+    if waiting:
+        _read(plan, waiting, console)
+    report.write(plan, console)
+    return OK
+
+
+def _read(plan: Plan, waiting: list[Work], console: Console) -> None:
+    adapters = any(task.adapter for work in plan.work for task in work.recipe.tasks)
+    engine = Engine(plan.engine, adapters=adapters)
+    try:
+        for number, work in enumerate(waiting, 1):
+            seconds = _cell(plan, work, engine)
+            console.print(f"{number} of {len(waiting)}  {work.cell.name}  {seconds:,.1f} s", highlight=False)
+    except EngineDead as death:
+        raise JobError(f"{death}: {ENGINE_LOST}") from death
+    finally:
+        engine.close()
+
+
+def _cell(plan: Plan, work: Work, engine: Engine) -> float:
+    """Read the test set as the cell says and keep the answers; the seconds that took.
+
+    A few texts are read before the clock starts: what a first prompt costs (compiling, loading an adapter) is left out,
+    and every cell finds the system message in the prefix cache.
+    """
+    extractor = Extractor(work.recipe, engine)
+    texts = [example.text for example in plan.test]
+    asyncio.run(extractor.predict(texts[:2]))
+    begun = time.monotonic()
+    predictions = asyncio.run(extractor.predict(texts))
+    seconds = time.monotonic() - begun
+    about = {"digest": work.digest, "seconds": seconds, "cell": work.cell.values}
+    storage.write_table(path(plan, work), table(plan.test, predictions), {META: json.dumps(about)})
+    return seconds
+
+
+def table(test: tuple[Example, ...], predictions: list[Prediction]) -> pa.Table:
+    """Gold and answers side by side: id, text, gold_entities, and the columns of a prediction."""
+    rows = examples_table(test).rename_columns(["id", "text", "gold_entities"])
+    added = predictions_table(predictions)
+    for field, column in zip(added.schema, added.columns, strict=True):
+        rows = rows.append_column(field, column)
+    return rows

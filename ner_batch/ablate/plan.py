@@ -1,0 +1,127 @@
+"""An ablation laid out: gold read, indexes built, every cell's recipe made, before an engine starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from ner_batch import retrieval, storage
+from ner_batch.ablate.cells import Cell, cells, kinds, recipe_config
+from ner_batch.ablate.settings import AblateConfig
+from ner_batch.config import EngineConfig, Problems, RecipeConfig
+from ner_batch.data import Example
+from ner_batch.extract.recipe import Recipe, make_recipe
+
+META = "ner_batch_cell"  # in a cell's file: its digest and the seconds it took
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A cell that can be read. ``digest`` names everything that decides its answers."""
+
+    cell: Cell
+    recipe: Recipe
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An ablation that can start. ``left_out`` has cells that make no sense, with the reason."""
+
+    config: AblateConfig
+    test: tuple[Example, ...]
+    engine: EngineConfig
+    work: tuple[Work, ...]
+    left_out: tuple[tuple[Cell, str], ...]
+
+
+def prepare(config: AblateConfig) -> Plan:
+    """Check everything; indexes are built here, into the output folder.
+
+    Raises:
+        ValueError: every problem found, one line each.
+    """
+    problems = Problems()
+    test = problems.check(lambda: _test(config))
+    indexes = problems.check(lambda: _indexes(config))
+    for reader in dict.fromkeys(config.axes.reader):
+        problems.check(partial(_check_reader, config, reader))
+    problems.stop_if_any()
+    assert test is not None
+    assert indexes is not None
+    work, left_out = [], []
+    for cell in cells(config):
+        try:
+            recipe, fingerprint = make_recipe(recipe_config(cell, config, indexes))
+        except ValueError as error:
+            left_out.append((cell, str(error).splitlines()[0]))
+            continue
+        work.append(Work(cell, recipe, _digest(fingerprint, test)))
+    if not work:
+        raise ValueError(f"axes: no combination can be read; the first: {left_out[0][1]}")
+    engine = _room(config.engine, [one.recipe for one in work])
+    made = tuple(replace(one, recipe=replace(one.recipe, engine=engine)) for one in work)
+    return Plan(config, test, engine, made, tuple(left_out))
+
+
+def _test(config: AblateConfig) -> tuple[Example, ...]:
+    examples = retrieval.read_examples(config.gold.test)[: config.gold.limit]
+    if not examples:
+        raise ValueError(f"gold.test: {config.gold.test}: no example")
+    return tuple(examples)
+
+
+def _indexes(config: AblateConfig) -> dict[str, str]:
+    """An index of every kind, built where it is not there yet."""
+    folder = Path(config.output).expanduser().resolve() / "indexes"
+    made = {}
+    for kind in kinds(config):
+        assert config.gold.examples
+        encoder = None if kind in {"random", "lexical"} else config.encoder
+        retrieval.build(config.gold.examples, kind, folder / kind, encoder)
+        made[kind] = str(folder / kind)
+    return made
+
+
+def _check_reader(config: AblateConfig, reader: str) -> None:
+    """The reader must be sound by itself: told as its adapter tells, without demonstrations or verification."""
+    adapter = None if reader == "base" else config.adapters[reader]
+    task = config.task if reader == "base" else None
+    own = RecipeConfig(engine=config.engine, task=task, adapter=adapter, windows=config.windows)
+    try:
+        make_recipe(own)
+    except ValueError as error:
+        # An adapter that was never trained without demonstrations is sound all the same.
+        if any("demonstrations:" not in line for line in str(error).splitlines()):
+            raise
+
+
+def _room(engine: EngineConfig, recipes: list[Recipe]) -> EngineConfig:
+    """One engine for all cells: room for the largest adapter, and a slot for each."""
+    served = {recipe.tasks[0].adapter for recipe in recipes} - {None}
+    ranks = [recipe.engine.max_lora_rank for recipe in recipes if recipe.tasks[0].adapter]
+    room = {"max_lora_rank": max(ranks, default=engine.max_lora_rank), "max_loras": max(engine.max_loras, len(served))}
+    return engine.model_copy(update=room)
+
+
+def _digest(fingerprint: Mapping[str, str], test: tuple[Example, ...]) -> str:
+    told = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode())
+    for example in test:
+        spans = [[e.start, e.end, e.type] for e in example.entities]
+        told.update(json.dumps([example.id, example.text, spans]).encode())
+    return told.hexdigest()[:16]
+
+
+def path(plan: Plan, work: Work) -> str:
+    """Where a cell's answers lie."""
+    return str(Path(plan.config.output).expanduser().resolve() / "cells" / f"{work.cell.name}.parquet")
+
+
+def done(plan: Plan, work: Work) -> bool:
+    """Whether the cell's answers are there, by exactly this recipe about exactly this gold."""
+    uri = path(plan, work)
+    return storage.exists(uri) and json.loads(storage.read_metadata(uri)[META])["digest"] == work.digest
