@@ -89,6 +89,28 @@ def train(
 
 
 @app.command()
+def train_encoder(
+    config_file: ConfigFile,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, read the text, tell sentences and steps; train nothing")
+    ] = False,
+) -> None:
+    """Train a sentence encoder from raw text (SimCSE). Start it again after any crash: it goes on from there."""
+    from ner_batch.train_encoder.settings import TrainEncoderConfig
+
+    config = checked(lambda: configs.load(TrainEncoderConfig, config_file, overrides or ()))
+    from ner_batch.train_encoder import job
+
+    plan = checked(lambda: job.prepare(config, console))
+    for line in plan.report:
+        console.print(line, highlight=False, markup=False)
+    if dry_run:
+        raise typer.Exit
+    raise typer.Exit(outcome(lambda: job.run(plan, console)))
+
+
+@app.command()
 def merge(
     adapter: Annotated[Path, typer.Argument(help="Adapter folder")],
     out: Annotated[Path, typer.Argument(help="Folder for the merged model")],

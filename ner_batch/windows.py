@@ -86,6 +86,12 @@ def split(texts: Sequence[str | None], max_tokens: int, count: Count) -> list[Wi
     return [window for window in windows if not window.text.isspace()]
 
 
+def sentences(text: str) -> list[str]:
+    """A text cut at the ends of its sentences and paragraphs; joined they are the text."""
+    splitter = _Splitter([text], 1, lambda texts: [1] * len(texts))
+    return [splitter.text(span) for span in splitter.sentences((0, 0, len(text)))]
+
+
 @dataclass(frozen=True, slots=True)
 class _Splitter:
     texts: Sequence[str | None]

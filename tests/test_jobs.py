@@ -8,6 +8,7 @@ from ner_batch.config import ExtractConfig, IndexConfig, load
 from ner_batch.evaluate.settings import EvaluateConfig
 from ner_batch.task import load_task
 from ner_batch.train.settings import TrainConfig
+from ner_batch.train_encoder.settings import TrainEncoderConfig
 
 ROOT = Path(__file__).parent.parent
 KINDS = {
@@ -17,13 +18,14 @@ KINDS = {
     "index.yaml": IndexConfig,
     "train.yaml": TrainConfig,
     "train-4090.yaml": TrainConfig,
+    "train-encoder.yaml": TrainEncoderConfig,
 }
 
 
 def test_every_file_in_jobs_is_known_here():
     """A new job or config must be tested; a job has a config of its name."""
     files = {path.name for path in (ROOT / "jobs").iterdir() if path.is_file()}
-    assert files == {*KINDS, "task.yaml", "evaluate.py", "extract.py", "index.py", "train.py"}
+    assert files == {*KINDS, "task.yaml", *(f"{job}.py" for job in JOBS)}
 
 
 @pytest.mark.parametrize("name", KINDS)
