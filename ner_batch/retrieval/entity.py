@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice, zip_longest
+from itertools import chain, islice, pairwise, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,7 @@ from ner_batch.retrieval.searches import Search, random_search
 from ner_batch.retrieval.vectors import Lists, Nearest
 
 NEIGHBOURS = 8  # mentions per n-gram: as many rounds of votes
-WORDS = 3  # longest n-gram; six words find no more (Resume: 28.3 and 27.4 % of surfaces) for twice the work
+WORDS = 3  # longest n-gram; six find 29.7 % of Resume's surfaces instead of 29.0 for twice the work, one 24.1
 _BATCH = 64  # texts encoded and searched together
 _SPARE = 8  # mentions beyond those needed, so that ties at the end are broken by number too
 _MENTIONS = "mentions.npy"
@@ -184,7 +184,7 @@ def _words(text: str, offsets: Sequence[Sequence[int]]) -> list[tuple[int, int]]
     """Runs of tokens, half-open: one begins at each token that begins where a mention may."""
     may_begin = boundaries.cuts(text)
     begins = [i for i, (start, _) in enumerate(offsets) if i == 0 or may_begin[start]]
-    return list(zip(begins, [*begins[1:], len(offsets)], strict=True))
+    return list(pairwise([*begins, len(offsets)]))
 
 
 @dataclass(frozen=True, slots=True)
