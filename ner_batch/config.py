@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 FormatName = Literal["json", "inline", "mrc", "gpt-ner"]
 Decoding = Literal["auto", "free", "constrained"]
-IndexKind = Literal["random", "lexical", "sentence"]
+IndexKind = Literal["random", "lexical", "sentence", "entity"]
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -199,9 +199,9 @@ class IndexConfig(Config):
     out: Uri
     """Folder for the index."""
     kind: IndexKind = "lexical"
-    """random, lexical (shared character n-grams) or sentence (nearest by an encoder)."""
+    """random, lexical (shared character n-grams), sentence (nearest by an encoder), entity (nearest mentions)."""
     encoder: str | None = None
-    """sentence only: a sentence-transformers model."""
+    """sentence, entity: a sentence-transformers model, for entity any Hugging Face model with token states."""
 
 
 C = TypeVar("C", bound=Config)

@@ -26,6 +26,7 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 from ner_batch import retrieval
 from ner_batch.data import Entity, Example, clean, examples_table
 from ner_batch.retrieval import Index
+from ner_batch.retrieval.manifest import ENCODED
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("NER_BATCH_DATA", ROOT.parent / "shared" / "data"))
@@ -101,7 +102,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory, encoder: str) -> dict[str,
     """One built index of each kind over EXAMPLES."""
     root = tmp_path_factory.mktemp("indexes")
     for kind in retrieval.KINDS:
-        retrieval.build(EXAMPLES, kind, root / kind, encoder if kind == "sentence" else None)
+        retrieval.build(EXAMPLES, kind, root / kind, encoder if kind in ENCODED else None)
     return {kind: root / kind for kind in retrieval.KINDS}
 
 
@@ -191,7 +192,7 @@ def test_copies_are_one_demonstration(tmp_path: Path, kind: str, encoder: str) -
     copies = [Example("copy", f" {example.text}\n", ()) for example in EXAMPLES[:20]] * 3
     blank = [Example("blank", "  ", ()), Example("empty", "", ())]
     given = [*blank, *EXAMPLES[:20], *copies]
-    manifest = retrieval.build(given, kind, tmp_path / "i", encoder if kind == "sentence" else None)
+    manifest = retrieval.build(given, kind, tmp_path / "i", encoder if kind in ENCODED else None)
     assert manifest.examples == 20
     opened = retrieval.open_index(tmp_path / "i")
     assert opened.examples == tuple(EXAMPLES[:20])
@@ -237,7 +238,7 @@ def test_random_depends_on_seed_and_text(tmp_path: Path, folders: dict[str, Path
     texts = [f"text {number}" for number in range(20)]
     first = retrieval.open_index(folders["random"]).nearest(texts, 4)
     assert len({tuple(e.id for e in near) for near in first}) == 20
-    other = retrieval.build(EXAMPLES, "random", tmp_path / "i", seed=1)
+    other = retrieval.build(EXAMPLES, "random", tmp_path / "i", settings=retrieval.Settings(seed=1))
     opened = retrieval.open_index(tmp_path / "i")
     assert opened.nearest(texts, 4) != first
     assert other.fingerprint != retrieval.open_index(folders["random"]).fingerprint
@@ -281,7 +282,7 @@ def test_fingerprint_follows_content(tmp_path: Path, folders: dict[str, Path], o
         retrieval.build(retyped, "lexical", tmp_path / "retyped").fingerprint,
         retrieval.build(EXAMPLES, "sentence", tmp_path / "encoder", other_encoder).fingerprint,
     }
-    assert len(built | {retrieval.open_index(folder).fingerprint for folder in folders.values()}) == 6
+    assert len(built | {retrieval.open_index(folder).fingerprint for folder in folders.values()}) == 7
 
 
 HOSTILE = [
@@ -380,8 +381,8 @@ def test_an_index_on_s3_is_opened(tmp_path: Path, folders: dict[str, Path], monk
 @pytest.mark.parametrize(
     ("kind", "with_encoder", "said"),
     [
-        ("entity", False, "entity comes later"),
-        ("semantic", False, "random, lexical, sentence"),
+        ("semantic", False, "random, lexical, sentence, entity"),
+        ("entity", False, "encoder: missing"),
         ("sentence", False, "encoder: missing"),
         ("lexical", True, "kind lexical has none"),
     ],
@@ -407,7 +408,7 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object]]] = {
     "manifest torn": ("random", lambda folder: cut(folder / "manifest.json")),
     "manifest empty": ("random", lambda folder: (folder / "manifest.json").write_text("{}")),
     "manifest of a later version": ("random", lambda folder: spoil_manifest(folder, version=2)),
-    "manifest of an unknown kind": ("random", lambda folder: spoil_manifest(folder, kind="entity")),
+    "manifest of an unknown kind": ("random", lambda folder: spoil_manifest(folder, kind="semantic")),
     "manifest edited": ("random", lambda folder: spoil_manifest(folder, seed=5)),
     "examples torn": ("random", lambda folder: cut(folder / "examples.parquet")),
     "examples gone": ("random", lambda folder: (folder / "examples.parquet").unlink()),
@@ -421,6 +422,12 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object]]] = {
     "weights of another size": ("lexical", lambda folder: np.save(folder / "idf.npy", np.ones(3, np.float32))),
     "vectors torn": ("sentence", lambda folder: cut(folder / "vectors.npy")),
     "vectors empty": ("sentence", lambda folder: (folder / "vectors.npy").write_bytes(b"")),
+    "mentions torn": ("entity", lambda folder: cut(folder / "mentions.npy")),
+    "mentions of another number": (
+        "entity",
+        lambda folder: np.save(folder / "mentions.npy", np.ones((3, 2), np.int32)),
+    ),
+    "mentions not counted": ("entity", lambda folder: spoil_manifest(folder, mentions=None)),
     "vectors of another shape": (
         "sentence",
         lambda folder: np.save(folder / "vectors.npy", np.ones((3, 32), np.float32)),

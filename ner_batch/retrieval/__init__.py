@@ -4,60 +4,59 @@ Ye et al. (2024) and GPT-NER (Wang et al., 2025) put the training sentences near
 index is a folder::
 
     examples.parquet   the gold examples, one per distinct text (schema ``data.EXAMPLES``)
-    vectors.*          one vector per example, L2-normalised, in the same order; none for ``random``
+    vectors.*          L2-normalised: one per example, for ``entity`` one per mention; none for ``random``
+    mentions.npy       ``entity``: whose mentions they are
     manifest.json      kind, encoder, sizes, fingerprint: :class:`IndexManifest`
 
 Kinds: ``random`` (the papers' baseline), ``lexical`` (character n-grams, no model to fetch), ``sentence`` (any
-sentence-transformers encoder). ``entity``, the nearest mentions in context, comes later.
+sentence-transformers encoder), ``entity`` (GPT-NER's: the gold mentions nearest to what stands in the text vote for
+their sentences; any encoder with token states, no gold for the text: :mod:`ner_batch.retrieval.entity`). Vectors are
+searched exactly up to 200,000 and by inverted lists above, with their recall in the manifest.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pyarrow import fs
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ner_batch import storage
-from ner_batch.config import explain
 from ner_batch.data import Example, clean, examples_table
-from ner_batch.retrieval import searches
+from ner_batch.retrieval import entity, searches, vectors
+from ner_batch.retrieval.encoder import Encoder
 from ner_batch.retrieval.gold import first_line, read_examples
-from ner_batch.retrieval.searches import Encoder, Search
+from ner_batch.retrieval.manifest import (
+    KINDS,
+    MANIFEST,
+    IndexManifest,
+    check_kind,
+    checked_encoder,
+    content_digest,
+    fingerprint,
+    local_encoder,
+    read_manifest,
+)
+from ner_batch.retrieval.searches import Search
 
-__all__ = ["KINDS", "Index", "IndexManifest", "build", "open_index", "read_examples"]
+__all__ = ["KINDS", "Index", "IndexManifest", "Settings", "build", "open_index", "read_examples"]
 
-KINDS = ("random", "lexical", "sentence")
-MANIFEST, EXAMPLES_FILE = "manifest.json", "examples.parquet"
+EXAMPLES_FILE = "examples.parquet"
 
 
-class IndexManifest(BaseModel):
-    """What an index is made of; the content of ``manifest.json``."""
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a build leaves alone unless told."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    version: Literal[1] = 1
-    kind: str
-    encoder: str | None
-    """sentence: local folder (absolute) or hub name."""
-    revision: str | None
-    """Commit of a hub encoder, or ``sha256:`` digest of a local one."""
-    dimension: int
-    """Length of a vector; 0 for random."""
-    examples: int
-    """Distinct texts kept; blank and repeated ones are left out."""
-    seed: int
-    """random: another seed draws other demonstrations."""
-    fingerprint: str
-    """Digest of the examples and all of the above: same fingerprint, same demonstrations."""
+    seed: int = 0
+    """random, and what entity fills up with: another seed draws other demonstrations."""
+    flat_up_to: int = vectors.FLAT_UP_TO
+    """Vectors that are searched exactly; more are listed, see :mod:`ner_batch.retrieval.vectors`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,11 @@ class Index:
 
 
 def build(
-    examples: str | Path | Sequence[Example], kind: str, out: str | Path, encoder: str | None = None, seed: int = 0
+    examples: str | Path | Sequence[Example],
+    kind: str,
+    out: str | Path,
+    encoder: str | None = None,
+    settings: Settings = Settings(),
 ) -> IndexManifest:
     """Build an index at the local folder ``out``, replacing an index that is there; whole or not at all.
 
@@ -100,33 +103,40 @@ def build(
     Raises:
         ValueError: one line: unknown kind, bad examples, an encoder that cannot be loaded, or an ``out`` that is taken.
     """
-    _check_kind(kind, encoder)
+    check_kind(kind, encoder)
+    name = str(examples) if isinstance(examples, str | Path) else "examples"
     with _replacing(out) as folder:
-        given = read_examples(str(examples)) if isinstance(examples, str | Path) else examples
-        kept = _distinct(given)
+        kept = _distinct(read_examples(name) if isinstance(examples, str | Path) else examples)
         if not kept:
-            raise ValueError(f"{examples if isinstance(examples, str | Path) else 'examples'}: no example with text")
+            raise ValueError(f"{name}: no example with text")
+        if kind == "entity" and not any(example.entities for example in kept):
+            raise ValueError(f"{name}: no example has an entity, so kind entity finds nothing: choose another kind")
         storage.write_table(str(folder / EXAMPLES_FILE), examples_table(kept), {})
-        made = _write_vectors(folder, kind, [example.text for example in kept], encoder)
-        draft = IndexManifest(kind=kind, examples=len(kept), seed=seed, fingerprint="", **made)
-        manifest = draft.model_copy(update={"fingerprint": _fingerprint(kept, draft)})
+        made = _write_vectors(folder, kind, kept, (encoder, settings.flat_up_to))
+        draft = IndexManifest(kind=kind, examples=len(kept), seed=settings.seed, fingerprint="", **made)
+        manifest = draft.model_copy(update={"fingerprint": fingerprint(kept, draft)})
         storage.write_json(str(folder / MANIFEST), manifest.model_dump())
     return manifest
 
 
-def _write_vectors(folder: Path, kind: str, texts: Sequence[str], encoder: str | None) -> dict[str, Any]:
+def _write_vectors(
+    folder: Path, kind: str, examples: Sequence[Example], with_encoder: tuple[str | None, int]
+) -> dict[str, Any]:
     """Write the vectors of a kind; returns the fields of the manifest that tell of them."""
+    encoder, flat_up_to = with_encoder
+    texts = [example.text for example in examples]
     if encoder is None:
         dimension = searches.write_lexical(folder, texts) if kind == "lexical" else 0
         return {"dimension": dimension, "encoder": None, "revision": None}
-    local = _local_encoder(encoder)
+    local = local_encoder(encoder)
     model = Encoder(local or encoder)
-    dimension = searches.write_sentence(folder, texts, model)
-    return {
-        "dimension": dimension,
-        "encoder": local or encoder,
-        "revision": _digest(local) if local else model.commit(),
-    }
+    if kind == "sentence":
+        dimension, lists = searches.write_sentence(folder, texts, model, flat_up_to)
+        made = {"dimension": dimension, "lists": lists}
+    else:
+        dimension, mentions, lists = entity.write_entity(folder, examples, model, flat_up_to)
+        made = {"dimension": dimension, "mentions": mentions, "lists": lists}
+    return {**made, "encoder": local or encoder, "revision": content_digest(local) if local else model.commit()}
 
 
 def open_index(path: str | Path, encoder: str | None = None, device: str | None = None) -> Index:
@@ -152,11 +162,11 @@ def open_index(path: str | Path, encoder: str | None = None, device: str | None 
 
 
 def _open(folder: Path, uri: str, encoder: tuple[str | None, str | None]) -> Index:
-    manifest = _read_manifest(folder / MANIFEST, uri)
-    model = _checked_encoder(manifest, uri, *encoder)
+    manifest = read_manifest(folder / MANIFEST, uri)
+    model = checked_encoder(manifest, uri, *encoder)
     try:
         examples = _indexed_examples(folder, manifest)
-        search = _open_search(folder, manifest, model)
+        search = _open_search(folder, manifest, examples, model)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{uri}: broken index ({first_line(error)}): build it again with `ner-batch index`") from None
     return Index(manifest.kind, manifest.fingerprint, manifest.encoder, examples, search)
@@ -164,90 +174,21 @@ def _open(folder: Path, uri: str, encoder: tuple[str | None, str | None]) -> Ind
 
 def _indexed_examples(folder: Path, manifest: IndexManifest) -> tuple[Example, ...]:
     examples = tuple(read_examples(str(folder / EXAMPLES_FILE)))
-    if _fingerprint(examples, manifest) != manifest.fingerprint:
+    if fingerprint(examples, manifest) != manifest.fingerprint:
         raise ValueError("the examples or the manifest were changed after it was built")
     return examples
 
 
-def _open_search(folder: Path, manifest: IndexManifest, encoder: Encoder) -> Search:
+def _open_search(folder: Path, manifest: IndexManifest, examples: Sequence[Example], encoder: Encoder) -> Search:
     if manifest.kind == "random":
         return searches.random_search(manifest.examples, manifest.seed)
     if manifest.kind == "lexical":
         return searches.lexical_search(folder, manifest.examples)
-    return searches.sentence_search(folder, (manifest.examples, manifest.dimension), encoder)
-
-
-def _checked_encoder(manifest: IndexManifest, uri: str, asked: str | None, device: str | None) -> Encoder:
-    """The encoder to search with: the one asked for, else where the manifest says, if it is still the same."""
-    name = asked or manifest.encoder or ""
-    if manifest.kind != "sentence":
-        if asked:
-            raise ValueError(f"{uri}: built as {manifest.kind}, without an encoder, config asks for {asked}: remove it")
-        return Encoder(name)
-    local = _local_encoder(name)
-    revision = _digest(local) if local else manifest.revision
-    if revision != manifest.revision or (not local and name != manifest.encoder):
-        built, now = f"{manifest.encoder} ({manifest.revision})", f"{name} ({revision})" if local else name
-        raise ValueError(f"{uri}: built with encoder {built}, config asks for {now}: build it again")
-    if not local and _is_digest(revision):
-        raise ValueError(f"{uri}: its encoder {name} is not here: say where it lies with retrieval.encoder")
-    return Encoder(local or name, None if local else revision, device)
-
-
-def _local_encoder(name: str) -> str | None:
-    """The absolute path of an encoder that is a folder here; None for a hub name."""
-    folder = Path(name).expanduser()
-    return str(folder.resolve()) if folder.is_dir() else None
-
-
-def _digest(folder: str) -> str:
-    """SHA-256 over a folder's files, names and contents: some 0.6 s for an encoder of 1 GB."""
-    total = hashlib.sha256()
-    for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        total.update(f"{path.relative_to(folder).as_posix()}\0{content}\0".encode())
-    return f"sha256:{total.hexdigest()[:16]}"
-
-
-def _is_digest(revision: str | None) -> bool:
-    return (revision or "").startswith("sha256:")
-
-
-def _check_kind(kind: str, encoder: str | None) -> None:
-    if kind == "entity":
-        raise ValueError(f"kind: entity comes later; today there are {', '.join(KINDS)}")
-    if kind not in KINDS:
-        raise ValueError(f"kind: no {kind!r}; there are {', '.join(KINDS)}")
-    if kind == "sentence" and not encoder:
-        raise ValueError(
-            "encoder: missing; kind sentence needs a sentence-transformers model, local folder or hub name"
-        )
-    if kind != "sentence" and encoder:
-        raise ValueError(f"encoder: kind {kind} has none; remove it or choose kind sentence")
-
-
-def _read_manifest(path: Path, uri: str) -> IndexManifest:
-    try:
-        manifest = IndexManifest.model_validate(storage.read_json(str(path)))
-        _check_kind(manifest.kind, manifest.encoder)
-    except ValidationError as error:
-        reason = "; ".join(explain(IndexManifest, error))
-    except ValueError as error:
-        reason = first_line(error)
-    else:
-        return manifest
-    raise ValueError(f"{uri}: {MANIFEST} is broken ({reason}): build it again with `ner-batch index`")
-
-
-def _fingerprint(examples: Iterable[Example], manifest: IndexManifest) -> str:
-    identity = manifest.model_dump(exclude={"fingerprint", "encoder"})  # an encoder is what it holds, not where it lies
-    hub_name = None if _is_digest(manifest.revision) else manifest.encoder
-    digest = hashlib.sha256(json.dumps([identity, hub_name], sort_keys=True).encode())
-    for example in examples:
-        spans = [[entity.start, entity.end, entity.type] for entity in example.entities]
-        digest.update(json.dumps([example.id, example.text, spans]).encode())
-    return digest.hexdigest()[:16]
+    if manifest.kind == "sentence":
+        nearest = vectors.open_nearest(folder, (manifest.examples, manifest.dimension), manifest.lists)
+        return searches.sentence_search(nearest, manifest.examples, encoder)
+    mentions = entity.read_mentions(folder, (manifest.mentions or 0, manifest.dimension), manifest.lists)
+    return entity.entity_search(mentions, examples, manifest.seed, encoder)
 
 
 def _distinct(examples: Iterable[Example]) -> list[Example]:

@@ -1,14 +1,14 @@
-"""How each kind of index finds its examples: vectors written once, and a search over them.
+"""How random, lexical and sentence indexes find their examples: vectors written once, and a search over them.
 
-All searches are exact. Per query over 50,000 examples, in batches of 256, one core: lexical 1.3 ms; sentence 0.9 ms of
-768 dimensions, and 5.4 ms one by one, for each call reads all vectors (``tests/benchmarks/bench_retrieval.py``).
+All searches are exact up to 200,000 examples, lexical ones always. Per query over 50,000 examples, in batches of 256,
+one core: lexical 1.3 ms; sentence 0.9 ms of 768 dimensions, and 5.4 ms one by one, for each call reads all vectors
+(``tests/benchmarks/bench_retrieval.py``).
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ner_batch.retrieval import vectors
+from ner_batch.retrieval.encoder import Encoder
+from ner_batch.retrieval.vectors import Lists, Nearest
+
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
-    from sentence_transformers import SentenceTransformer
 
 Search = Callable[[Sequence[str], int], Sequence[Sequence[int]]]
 """(texts, count) -> for each text the numbers of its ``count`` nearest examples, nearest first."""
 
-_DENSE, _SPARSE, _IDF = "vectors.npy", "vectors.npz", "idf.npy"
+_SPARSE, _IDF = "vectors.npz", "idf.npy"
 
 
 def random_search(size: int, seed: int) -> Search:
@@ -135,72 +138,23 @@ def lexical_search(folder: Path, examples: int) -> Search:
 
 # --- sentence ---
 
-_ENCODER_BATCH = 64
+_ENCODED = 8192  # texts sorted by length and encoded at a time; their vectors go to the disk
 _SPARE = 8  # candidates beyond those asked for, so that ties at the end are broken by number too
 
 
-class Encoder:
-    """A sentence-transformers model, loaded at its first use: a driver that only checks an index needs none.
-
-    One thread at a time: tokenizers are changed by their own use (padding, truncation) and refuse a second borrower.
-    ``device`` None takes a GPU where there is one.
-    """
-
-    def __init__(self, name: str, revision: str | None = None, device: str | None = None) -> None:
-        self._name, self._revision, self._device = name, revision, device
-        self._lock = threading.Lock()
-        self._model: SentenceTransformer | None = None
-
-    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Texts to L2-normalised vectors, shape (texts, dimension)."""
-        with self._lock:
-            model = self._loaded()
-            vectors = model.encode(
-                list(texts), batch_size=_ENCODER_BATCH, normalize_embeddings=True, show_progress_bar=False
-            )
-        return np.ascontiguousarray(vectors, np.float32)
-
-    def commit(self) -> str | None:
-        """The commit of a hub model that was loaded, None for a local one."""
-        with self._lock:
-            card = self._loaded().model_card_data
-        revision: str | None = card.base_model_revision  # the card of a later training run would name this encoder
-        return revision
-
-    def _loaded(self) -> SentenceTransformer:
-        if self._model is None:
-            self._model = _load(self._name, self._revision, self._device)
-        return self._model
+def write_sentence(
+    folder: Path, texts: Sequence[str], encoder: Encoder, flat_up_to: int = vectors.FLAT_UP_TO
+) -> tuple[int, Lists | None]:
+    """Write one vector per text; returns their dimension, and how they are listed if they are many."""
+    batches = (encoder(texts[start : start + _ENCODED]) for start in range(0, len(texts), _ENCODED))
+    return vectors.write(folder, batches, flat_up_to)
 
 
-def _load(name: str, revision: str | None, device: str | None) -> SentenceTransformer:
-    from sentence_transformers import SentenceTransformer
-
-    try:
-        return SentenceTransformer(name, revision=revision, device=device)
-    except (OSError, ValueError, KeyError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f"encoder {name}: cannot be loaded ({reason})") from None
-
-
-def write_sentence(folder: Path, texts: Sequence[str], encoder: Encoder) -> int:
-    """Vectors as one float32 matrix, examples x dimension; returns the dimension."""
-    vectors = encoder(texts)
-    np.save(folder / _DENSE, vectors)
-    return int(vectors.shape[1])
-
-
-def sentence_search(folder: Path, shape: tuple[int, int], encoder: Encoder) -> Search:
-    """Cosine similarity by faiss's exact scan of the memory-mapped matrix, which is not copied into an index."""
-    import faiss
-
-    vectors = np.load(folder / _DENSE, mmap_mode="r")
-    if vectors.shape != shape or vectors.dtype != np.float32:
-        raise ValueError(f"{_DENSE} is {vectors.dtype} of shape {vectors.shape}")
+def sentence_search(nearest: Nearest, size: int, encoder: Encoder) -> Search:
+    """Cosine similarity, by the search of :mod:`ner_batch.retrieval.vectors`."""
 
     def search(texts: Sequence[str], count: int) -> list[list[int]]:
-        depth = min(count + _SPARE, len(vectors))
-        scores, numbers = faiss.knn(encoder(texts), vectors, depth, metric=faiss.METRIC_INNER_PRODUCT)
+        scores, numbers = nearest(encoder(texts), min(count + _SPARE, size))
         return _ranked(scores, numbers, count)
 
     return search

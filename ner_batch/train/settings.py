@@ -51,9 +51,9 @@ class DemonstrationsConfig(Config):
     """Retrieved examples in training prompts. A sample never sees itself or its exact duplicate."""
 
     kind: IndexKind | None = None
-    """random, lexical or sentence; None: no demonstrations."""
+    """random, lexical, sentence or entity; None: no demonstrations."""
     encoder: str | None = None
-    """sentence only: a sentence-transformers model."""
+    """sentence, entity: a sentence-transformers model, for entity any Hugging Face model with token states."""
     k: dict[Annotated[int, Field(ge=0, le=64)], Positive] = Field(default={0: 0.5, 4: 0.5}, min_length=1)
     """Share of the samples by number of demonstrations; with 0 among them the adapter works without an index too."""
 

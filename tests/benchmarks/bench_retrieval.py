@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ner_batch import retrieval
 from ner_batch.data import Example
 from ner_batch.retrieval import searches
+from ner_batch.retrieval.vectors import open_nearest
 
 QUERIES, K = 1000, 8
 DATA = Path(os.environ.get("NER_BATCH_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -82,7 +83,7 @@ def bench_sentence(folder: Path, count: int, dimension: int) -> None:
     encoder: Any = Vectors(unit_vectors(256, dimension, 1))
     search = timed(
         f"sentence open ({count * dimension * 4 / 1e6:.0f} MB)",
-        lambda: searches.sentence_search(folder, (count, dimension), encoder),
+        lambda: searches.sentence_search(open_nearest(folder, (count, dimension), None), count, encoder),
     )
     batch = ["query"] * 250
     search(batch, K + 1)  # the pages of the file come in once

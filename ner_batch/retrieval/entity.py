@@ -1,0 +1,245 @@
+"""Entity-level search: the gold mentions nearest to what stands in a text vote for their sentences.
+
+After GPT-NER (Wang et al., 2025, section on entity-level embedding), without a model trained for NER and without gold
+on the side of the text:
+
+1. A gold mention's vector is the mean of its tokens' states (last layer of any encoder, in its sentence),
+   L2-normalised. A token that reaches over the mention's edge belongs to it. A mention without any token (white space,
+   say) has none.
+2. A text's n-grams are its runs of one to three words with a letter or digit at both ends; their vectors are made
+   the same way. Words end where a mention may end (:mod:`ner_batch.boundaries`): in scripts without spaces every
+   character, or token of several, is one, so longer mentions there are found by their parts.
+3. Each n-gram finds its eight nearest mentions by cosine, those in the text itself left out. Of n-grams that overlap
+   the one nearest to its mention stays: what remains reads the text as one line of spans.
+4. Spans vote in rounds: in the first each, nearest first, for the sentence of its nearest mention, then for that of its
+   second nearest, and so on. A sentence comes in once, where it is first voted for.
+5. Quotas: among the first n sentences at most n // 2 + 1 were voted in by mentions of one type, as long as other types
+   wait. So fewer demonstrations are always the nearest of more.
+6. Where the votes name too few, a draw by text and seed (as kind ``random``) fills up behind. Only there can an example
+   without entities come in: nobody votes for it.
+
+Ties go to the earlier mention and the earlier span. Texts of any length are read whole (:meth:`Encoder.tokens`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice, pairwise, zip_longest
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ner_batch import boundaries
+from ner_batch.data import Example
+from ner_batch.retrieval import vectors
+from ner_batch.retrieval.encoder import Encoder, TokenStates
+from ner_batch.retrieval.searches import Search, random_search
+from ner_batch.retrieval.vectors import Lists, Nearest
+
+NEIGHBOURS = 8  # mentions per n-gram: as many rounds of votes
+WORDS = 3  # longest n-gram; six find 29.7 % of Resume's surfaces instead of 29.0 for twice the work, one 24.1
+_BATCH = 64  # texts encoded and searched together
+_SPARE = 8  # mentions beyond those needed, so that ties at the end are broken by number too
+_MENTIONS = "mentions.npy"
+
+Hit = tuple[int, int]
+"""(example, type) of a mention that was found, both as numbers."""
+
+
+# --- build ---
+
+
+def write_entity(
+    folder: Path, examples: Sequence[Example], encoder: Encoder, flat_up_to: int = vectors.FLAT_UP_TO
+) -> tuple[int, int, Lists | None]:
+    """Write the vectors of all mentions, and whose they are: (dimension, mentions, how they are listed).
+
+    Raises:
+        ValueError: one line: no example has an entity, or the encoder has no token states.
+    """
+    if not any(example.entities for example in examples):
+        raise ValueError("no example has an entity, kind entity has nothing to search: choose another kind")
+    table: list[tuple[int, int]] = []
+    dimension, lists = vectors.write(folder, _mention_vectors(examples, encoder, table), flat_up_to)
+    if not table:
+        raise ValueError("no mention has a token of the encoder: choose another encoder or kind")
+    np.save(folder / _MENTIONS, np.asarray(table, np.int32))
+    return dimension, len(table), lists
+
+
+def _mention_vectors(
+    examples: Sequence[Example], encoder: Encoder, table: list[tuple[int, int]]
+) -> Iterator[NDArray[np.float32]]:
+    """Vectors batch by batch; ``table`` gets (example, type) of each, types numbered by their names' order."""
+    types = {name: number for number, name in enumerate(type_names(examples))}
+    telling = [(number, example) for number, example in enumerate(examples) if example.entities]
+    for start in range(0, len(telling), _BATCH):
+        batch = telling[start : start + _BATCH]
+        read = encoder.tokens([example.text for _, example in batch])
+        found = [
+            ((number, types[entity.type]), read[i].states[inside].mean(axis=0))
+            for i, (number, example) in enumerate(batch)
+            for entity in example.entities
+            if (inside := _inside(read[i], entity.start, entity.end)).any()
+        ]
+        if found:
+            table += [row for row, _ in found]
+            yield _unit(np.stack([vector for _, vector in found]))
+
+
+def type_names(examples: Sequence[Example]) -> list[str]:
+    """The types of examples, sorted."""
+    return sorted({entity.type for example in examples for entity in example.entities})
+
+
+def _inside(read: TokenStates, start: int, end: int) -> NDArray[np.bool_]:
+    """Which tokens lie in a span, or reach into it."""
+    return np.asarray((read.offsets[:, 0] < end) & (read.offsets[:, 1] > start))
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(lengths, 1e-12), np.float32)
+
+
+# --- search ---
+
+
+@dataclass(frozen=True, slots=True)
+class Mentions:
+    """The mentions of an index."""
+
+    table: NDArray[np.int32]
+    """(example, type) of each, shape (mentions, 2)."""
+    nearest: Nearest
+    per_example: NDArray[np.int64]
+    """How many an example has, up to the last that has any."""
+
+
+def read_mentions(folder: Path, shape: tuple[int, int], lists: Lists | None) -> Mentions:
+    """Open what :func:`write_entity` wrote; ``shape`` is (mentions, dimension). Raises ValueError where it is torn."""
+    table = np.load(folder / _MENTIONS)
+    if table.shape != (shape[0], 2) or table.dtype != np.int32:
+        raise ValueError(f"{_MENTIONS} is {table.dtype} of shape {table.shape}")
+    return Mentions(table, vectors.open_nearest(folder, shape, lists), np.bincount(table[:, 0]))
+
+
+def entity_search(mentions: Mentions, examples: Sequence[Example], seed: int, encoder: Encoder) -> Search:
+    """Votes of the nearest mentions, as this module tells; filled up by a draw from ``seed``."""
+    own = {example.text.strip(): number for number, example in enumerate(examples)}
+    draw = random_search(len(examples), seed)
+
+    def search(texts: Sequence[str], count: int) -> list[list[int]]:
+        parts = (texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH))
+        lines = chain.from_iterable(_lines(mentions, part, own, encoder) for part in parts)
+        return [
+            list(islice(dict.fromkeys([*elect(line, count), *drawn]), count))
+            for line, drawn in zip(lines, draw(texts, count), strict=True)
+        ]
+
+    return search
+
+
+def _lines(mentions: Mentions, texts: Sequence[str], own: Mapping[str, int], encoder: Encoder) -> list[list[list[Hit]]]:
+    """Each text as a line of spans with their hits."""
+    grams = [n_grams(text, read) for text, read in zip(texts, encoder.tokens(texts), strict=True)]
+    counts = [len(gram.spans) for gram in grams]
+    if not any(counts):
+        return [[] for _ in texts]
+    owners = np.repeat([own.get(text.strip(), -1) for text in texts], counts)
+    found = iter(_hits(mentions, np.concatenate([gram.vectors for gram in grams if gram.spans]), owners))
+    return [line_of_spans(gram.spans, list(islice(found, len(gram.spans)))) for gram in grams]
+
+
+@dataclass(frozen=True, slots=True)
+class Grams:
+    """A text's n-grams: ``spans`` in words, half-open, and their vectors, shape (spans, dimension)."""
+
+    spans: list[tuple[int, int]]
+    vectors: NDArray[np.float32]
+
+
+def n_grams(text: str, read: TokenStates) -> Grams:
+    """Runs of one to three words, each with a letter or digit at both ends, by their beginning and then length."""
+    words = _words(text, read.offsets.tolist())
+    telling = [any(map(str.isalnum, text[read.offsets[a, 0] : read.offsets[b - 1, 1]])) for a, b in words]
+    spans = [
+        (first, last + 1)
+        for first in range(len(words))
+        for last in range(first, min(first + WORDS, len(words)))
+        if telling[first] and telling[last]
+    ]
+    sums = np.concatenate(
+        [np.zeros_like(read.states[:1], np.float64), np.cumsum(read.states, axis=0, dtype=np.float64)]
+    )
+    edges = [(words[first][0], words[last - 1][1]) for first, last in spans]
+    means = [(sums[end] - sums[start]) / (end - start) for start, end in edges]
+    return Grams(spans, _unit(np.asarray(means, np.float32).reshape(len(spans), read.states.shape[1])))
+
+
+def _words(text: str, offsets: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    """Runs of tokens, half-open: one begins at each token that begins where a mention may."""
+    may_begin = boundaries.cuts(text)
+    begins = [i for i, (start, _) in enumerate(offsets) if i == 0 or may_begin[start]]
+    return list(pairwise([*begins, len(offsets)]))
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An n-gram's nearest mentions, nearest first, and its similarity to the nearest, in hundred-thousandths."""
+
+    score: int
+    hits: list[Hit]
+
+
+def _hits(mentions: Mentions, queries: NDArray[np.float32], owners: NDArray[np.int64]) -> list[Found]:
+    """Similarities are rounded to five decimals: another batch differs in the seventh, and must not rank otherwise."""
+    known = owners[(owners >= 0) & (owners < len(mentions.per_example))]
+    most_own = int(mentions.per_example[known].max(initial=0))
+    depth = min(NEIGHBOURS + _SPARE + most_own, len(mentions.table))
+    scores, numbers = mentions.nearest(queries, depth)
+    rounded = np.rint(scores * 1e5).astype(np.int64)
+    rounded[mentions.table[numbers, 0] == owners[:, None]] = _NEVER
+    order = np.lexsort((numbers, -rounded), axis=1)[:, :NEIGHBOURS]
+    rounded, numbers = np.take_along_axis(rounded, order, 1), np.take_along_axis(numbers, order, 1)
+    pairs = mentions.table[numbers].tolist()
+    return [
+        Found(row[0], [(n, t) for (n, t), score in zip(hits, row, strict=True) if score > _NEVER])
+        for row, hits in zip(rounded.tolist(), pairs, strict=True)
+    ]
+
+
+_NEVER = -(10**9)
+
+
+def line_of_spans(spans: Sequence[tuple[int, int]], found: Sequence[Found]) -> list[list[Hit]]:
+    """The hits of spans that do not overlap, taken greedily by similarity, best first; ties to the earlier."""
+    taken: set[int] = set()
+    line = []
+    for number in sorted(range(len(spans)), key=lambda n: (-found[n].score, spans[n])):
+        words = range(*spans[number])
+        if taken.isdisjoint(words):
+            taken.update(words)
+            line.append(found[number].hits)
+    return line
+
+
+def elect(line: Sequence[Sequence[Hit]], count: int) -> list[int]:
+    """Up to ``count`` sentences in the order of rounds and spans, each once, within the quotas of the types."""
+    first: dict[int, int] = {}
+    for example, kind in (hit for votes in zip_longest(*line) for hit in votes if hit is not None):
+        first.setdefault(example, kind)
+    return list(islice(_within_quotas(list(first.items())), count))
+
+
+def _within_quotas(waiting: list[Hit]) -> Iterator[int]:
+    """Always the first in line whose type has room; the first of all where none has."""
+    brought: Counter[int] = Counter()
+    for n in range(1, len(waiting) + 1):
+        place = next((i for i, (_, kind) in enumerate(waiting) if brought[kind] < n // 2 + 1), 0)
+        example, kind = waiting.pop(place)
+        brought[kind] += 1
+        yield example
