@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from ner_batch.ablate.settings import AblateConfig
 from ner_batch.config import ExtractConfig, IndexConfig, load
 from ner_batch.evaluate.settings import EvaluateConfig
 from ner_batch.task import load_task
@@ -11,7 +12,9 @@ from ner_batch.train.settings import TrainConfig
 from ner_batch.train_encoder.settings import TrainEncoderConfig
 
 ROOT = Path(__file__).parent.parent
+JOBS = ("ablate", "evaluate", "extract", "index", "train", "train_encoder")
 KINDS = {
+    "ablate.yaml": AblateConfig,
     "evaluate.yaml": EvaluateConfig,
     "extract.yaml": ExtractConfig,
     "extract-4090.yaml": ExtractConfig,

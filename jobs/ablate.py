@@ -1,0 +1,12 @@
+"""Measure on a gold set which of the methods pays.
+
+`python jobs/ablate.py jobs/ablate.yaml [a.b=value ...]`
+"""
+
+import sys
+
+from ner_batch.cli import main
+
+if __name__ == "__main__":
+    sys.argv.insert(1, "ablate")
+    main()
