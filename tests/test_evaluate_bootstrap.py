@@ -47,16 +47,16 @@ def test_groups_give_the_same_spread():
 
 
 def test_intervals_hold_what_they_promise():
-    """Of 200 samples of a population, about 95 % have an interval that holds the population's F1."""
-    gold, good, _ = corpus(20_000, seed=3)
+    """Of 120 samples of a population, about 95 % have an interval that holds the population's F1."""
+    gold, good, _ = corpus(12_000, seed=3)
     everyone = tally(pairs_of(gold, good)).units
     truth = float(bootstrap.figures(everyone.total()[0], everyone.layout, {})[F1])
     held = 0
-    for i in range(200):
+    for i in range(120):
         part = slice(100 * i, 100 * (i + 1))
         low, high = bootstrap.interval(drawn(tally(pairs_of(gold[part], good[part])).units, 300, i)[0][F1], 0.95)
         held += low <= truth <= high
-    assert 0.89 <= held / 200 <= 0.99
+    assert 0.88 <= held / 120 <= 1.0
 
 
 def test_sharding_does_not_change_a_draw():
@@ -68,9 +68,9 @@ def test_sharding_does_not_change_a_draw():
     assert one.tolist() == two.tolist()
 
 
-def compare(gold, one, two, count=1000):
-    """Is run two better than run one?"""
-    found = tally(pairs_of(gold, one), two)
+def compare(gold, this, other, count=1000):
+    """Is this run better than the other?"""
+    found = tally(pairs_of(gold, this), other)
     first, second = (float(bootstrap.figures(t, found.units.layout, {})[F1]) for t in found.units.total())
     draws = drawn(found.units, count)
     return bootstrap.compared(first, second, draws[0][F1], draws[1][F1], 0.95)
@@ -83,26 +83,26 @@ def test_a_run_against_itself_is_no_difference(pairs):
     run = [p for _, p in pairs]
     found = compare([g for g, _ in pairs], run, run, 100)
     assert (found["difference"], found["interval"], found["p"]) == (0.0, [0.0, 0.0], 1.0)
-    assert found["two_better"] == found["one_better"] == 0.0
+    assert found["this_better"] == found["other_better"] == 0.0
 
 
 def test_a_better_run_is_seen_to_be_better():
     """On 500 rows a run with a third of the errors is better for sure; the other way round the signs change."""
     gold, good, bad = corpus(500)
-    found = compare(gold, bad, good)
+    found = compare(gold, good, bad)
     assert found["difference"] > 0.2
     assert found["interval"][0] > 0.1
-    assert found["two_better"] == 1.0
+    assert found["this_better"] == 1.0
     assert found["p"] < 0.002
-    back = compare(gold, good, bad)
+    back = compare(gold, bad, good)
     assert back["difference"] == -found["difference"]
-    assert back["one_better"] == 1.0
+    assert back["other_better"] == 1.0
 
 
 def test_p_values_of_equal_runs_are_uniform():
-    """Two runs that differ by chance alone: p < 0.05 in about 5 % of 200 comparisons."""
+    """Two runs that differ by chance alone: p < 0.05 in about 5 % of 100 comparisons."""
     false = 0
-    for i in range(200):
+    for i in range(100):
         gold, _, _ = corpus(60, seed=i)
         other = [
             [s if hash((i, j, k)) % 7 else (s[0], s[1], "LOC") for k, s in enumerate(g)] for j, g in enumerate(gold)
@@ -111,7 +111,7 @@ def test_p_values_of_equal_runs_are_uniform():
             [s if hash((j, k, i)) % 7 else (s[0], s[1], "LOC") for k, s in enumerate(g)] for j, g in enumerate(gold)
         ]
         false += compare(gold, base, other, 200)["p"] < 0.05
-    assert false <= 24
+    assert false <= 14
 
 
 def test_label_groups():

@@ -96,16 +96,18 @@ def interval(drawn: np.ndarray, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def compared(one: float, two: float, drawn_one: np.ndarray, drawn_two: np.ndarray, level: float) -> dict[str, object]:
-    """Is two better than one? Difference (two - one), interval, shares of resamples, p-value."""
-    difference, drawn = two - one, drawn_two - drawn_one
+def compared(
+    this: float, other: float, drawn_this: np.ndarray, drawn_other: np.ndarray, level: float
+) -> dict[str, object]:
+    """Is this better than the other? Difference (this - other), interval, shares of resamples, p-value."""
+    difference, drawn = this - other, drawn_this - drawn_other
     extreme = int((np.abs(drawn - difference) >= abs(difference) - 1e-12).sum())
     return {
-        "one": one,
-        "two": two,
+        "this": this,
+        "other": other,
         "difference": difference,
         "interval": list(interval(drawn, level)),
-        "two_better": float((drawn > 0).mean()),
-        "one_better": float((drawn < 0).mean()),
+        "this_better": float((drawn > 0).mean()),
+        "other_better": float((drawn < 0).mean()),
         "p": (extreme + 1) / (len(drawn) + 1),
     }

@@ -34,7 +34,9 @@ def markdown(report: Report, images: list[str]) -> Iterator[str]:
         f"resamples, drawing {drawn['drawn']}."
     )
     if report["comparison"]:
-        yield f"\n**{tables.verdict(report)}**"
+        yield f"\n**{tables.verdict(report)}**\n"
+        head = ["F1", "this", "other", "difference", "interval", "better in", "p"]
+        yield from _table(head, list(tables.comparison_rows(report)))
     for run in report["runs"]:
         yield from _run(run)
     yield "\n## Plots\n"

@@ -21,10 +21,18 @@ def draw(report: Report) -> dict[str, bytes]:
     import matplotlib as mpl
 
     mpl.use("agg")
+    mpl.rcParams["font.family"] = ["DejaVu Sans", *_wide_font()]
     images = {F1: _f1(report), CONFUSION: _confusion(report["runs"][0])}
     if report["runs"][0]["calibration"]:
         images[CALIBRATION] = _calibration(report["runs"][0]["calibration"])
     return images
+
+
+def _wide_font() -> list[str]:
+    """A font of this machine for Chinese, Japanese and Korean names of types, if it has one."""
+    from matplotlib.font_manager import fontManager
+
+    return sorted({font.name for font in fontManager.ttflist if "CJK" in font.name})[:1]
 
 
 def _figure(width: float, height: float, **options: Any) -> Any:

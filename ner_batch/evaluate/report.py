@@ -105,12 +105,12 @@ def _errors(told: RunTally, layout: Layout) -> Report:
 
 
 def _comparison(config: EvaluateConfig, layout: Layout, totals: np.ndarray, drawn: list[Figures]) -> Report:
-    """`one` is the run under `predictions`, `two` the one under `against`: differences are one minus two."""
-    mine, other = (bootstrap.figures(total, layout, config.groups) for total in totals)
+    """By figure: the run under `predictions` (this) beside the one under `against` (other)."""
+    this, other = (bootstrap.figures(total, layout, config.groups) for total in totals)
     return {
         name: bootstrap.compared(
-            float(other[name]), float(mine[name]), drawn[1][name], drawn[0][name], config.bootstrap.level
+            float(this[name]), float(other[name]), drawn[0][name], drawn[1][name], config.bootstrap.level
         )
-        for name in mine
+        for name in this
         if name.endswith("/f1")
     }

@@ -59,7 +59,7 @@ def read(source: Source, unit: Unit) -> tuple[pa.Table, Faults]:
     if texts is not None:
         columns["text"] = pa.array(texts, pa.string())
     if "entities" in source.columns:
-        columns[STATUS] = table[STATUS] if STATUS in table.column_names else pa.nulls(table.num_rows, pa.string())
+        columns[STATUS] = table[STATUS].cast(pa.string()) if STATUS in wanted else pa.nulls(len(table), pa.string())
     for name in source.spans:
         columns[name], wrong = _spans(
             f"{source.name}: column {source.columns[name]!r}", table, source.columns[name], ids, texts

@@ -124,16 +124,20 @@ def _flat(text: str) -> str:
 
 def _comparison(report: Report, names: list[str]) -> Table:
     table = Table("F1", title=escape(f"{names[0]} against {names[1]}"))
-    for column in ("this", "other", "difference", f"{_level(report)} interval", "better in", "p"):
+    for column in ("this", "other", "difference", "interval", "better in", "p"):
         table.add_column(column, justify="right", no_wrap=True)
+    for cells in comparison_rows(report):
+        table.add_row(*map(escape, cells))
+    return table
+
+
+def comparison_rows(report: Report) -> Iterator[list[str]]:
+    """Figure, this, other, difference, interval, share of resamples where this is better, p-value."""
     for name, entry in report["comparison"].items():
         low, high = entry["interval"]
-        figures = f"{entry['two']:.3f}", f"{entry['one']:.3f}", f"{entry['difference']:+.3f}"
-        label = name.removesuffix("/f1").replace("/", " ")
-        table.add_row(
-            escape(label), *figures, f"{low:+.3f} - {high:+.3f}", f"{entry['two_better']:.1%}", f"{entry['p']:.3f}"
-        )
-    return table
+        figures = [f"{entry['this']:.3f}", f"{entry['other']:.3f}", f"{entry['difference']:+.3f}"]
+        sure = [f"{low:+.3f} to {high:+.3f}", f"{entry['this_better']:.1%}", f"{entry['p']:.3f}"]
+        yield [name.removesuffix("/f1").replace("/", " "), *figures, *sure]
 
 
 def verdict(report: Report) -> str:

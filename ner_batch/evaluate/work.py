@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,7 +73,7 @@ def twice(source: Source, hashes: Sequence[np.ndarray]) -> Faults:
         if np.isin(own, suspects).any():
             ids = read(source, unit)[0]["id"].to_pylist()
             names += [ids[i] for i in np.flatnonzero(np.isin(own, suspects))]
-    repeated = sorted({name for name in names if names.count(name) > 1}) if len(names) < 10_000 else sorted(set(names))
+    repeated = sorted(name for name, n in Counter(names).items() if n > 1)  # two ids may share a hash
     return fault(f"{source.name}: ids that more than one row has", UNIQUE, len(repeated), repeated)
 
 

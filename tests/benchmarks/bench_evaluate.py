@@ -10,6 +10,7 @@ import resource
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -72,21 +73,26 @@ def main():
             f"{{predictions: {{path: {folder}/run}}, gold: {{path: {folder}/gold}}, output: {folder}/report}}"
         )
         work = plan.prepare(config.load(EvaluateConfig, folder / "job.yaml", sys.argv[2:]))
-        clock = time.monotonic()
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before, marks = peak(), [(time.monotonic(), time.process_time())]
         tally = job.score(work, Console())
-        counted = time.monotonic()
+        marks.append((time.monotonic(), time.process_time()))
         found = report.build(work, tally)
-        drawn = time.monotonic()
+        marks.append((time.monotonic(), time.process_time()))
         output.write(work.config.output, found)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        marks.append((time.monotonic(), time.process_time()))
+        (counted, cpu), drawn, written = ((b[0] - a[0], b[1] - a[1]) for a, b in pairwise(marks))
         print(
-            f"{rows:,} rows, {'here' if work.local else f'Ray, {work.parts} parts'}: counted in {counted - clock:.1f} s "
-            f"({rows / (counted - clock):,.0f} rows/s), {work.config.bootstrap.resamples:,} resamples of "
-            f"{len(tally.units.arrays()[0]):,} units in {drawn - counted:.1f} s, plots in {time.monotonic() - drawn:.1f} s; "
-            f"this process {before / 1024:,.0f} MB before, {peak / 1024:,.0f} MB at its peak; "
-            f"micro F1 {found['runs'][0]['strict']['micro']['f1']['value']:.4f}"
+            f"{rows:,} rows, {'here' if work.local else f'Ray, {work.parts} parts'}: counted in {counted:.1f} s "
+            f"({rows / counted:,.0f} rows/s; {cpu:.1f} CPU-s of this process), {work.config.bootstrap.resamples:,} "
+            f"resamples of {len(tally.units.arrays()[0]):,} units in {drawn[0]:.1f} s ({drawn[1]:.1f} CPU-s), report in "
+            f"{written[0]:.1f} s ({written[1]:.1f} CPU-s); this process {before:,.0f} MB before, {peak():,.0f} MB at its "
+            f"peak; micro F1 {found['runs'][0]['strict']['micro']['f1']['value']:.4f}"
         )
+
+
+def peak():
+    """The most memory this process has held, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":
