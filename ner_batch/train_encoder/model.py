@@ -10,6 +10,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from sentence_transformers.util import is_sentence_transformer_model
 from torch import Tensor, nn
+from transformers.utils.logging import disable_progress_bar
 
 from ner_batch.train_encoder.settings import BaseEncoderConfig
 
@@ -23,6 +24,7 @@ def load(base: BaseEncoderConfig, device: str | None) -> SentenceTransformer:
     Raises:
         ValueError: one line: it cannot be loaded, has a pooling of its own, or has no dropout.
     """
+    disable_progress_bar()  # bars over the weights of one file would stand between a refusal's lines
     try:
         model = _loaded(base, device).float()
     except (OSError, ValueError, KeyError, RuntimeError) as error:

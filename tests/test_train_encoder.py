@@ -1,0 +1,291 @@
+"""`ner-batch train-encoder`: what it draws from a corpus, what it refuses, the same bytes for the same seed, a better index."""
+
+import itertools
+import json
+import random
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from refusals import refused
+from s3_server import BUCKET, point_at, s3_server
+from transformers import AutoTokenizer, BertConfig, BertModel
+from typer.testing import CliRunner
+
+from ner_batch import retrieval, storage
+from ner_batch.cli import app
+from ner_batch.data import Example, examples_table
+from ner_batch.demo import corpus, patterns
+from ner_batch.shards import list_shards
+from ner_batch.train_encoder import corpus as drawing
+from ner_batch.train_encoder import job, loop, model
+from ner_batch.train_encoder.corpus import Sample
+from ner_batch.train_encoder.settings import BaseEncoderConfig, TextConfig
+
+WORDS = "anna bob lives works sleeps in berlin paris rome for acme every day night and the river flows north".split()
+
+
+def written(seed=0, documents=12):
+    """Documents of some sentences each, half of which occur twice."""
+    rng = random.Random(seed)
+    made = [" ".join([*rng.sample(WORDS, 7), str(n)]).capitalize() + "." for n in range(documents * 4)]
+    return [" ".join(made[i : i + 4] + made[:2]) for i in range(0, len(made), 4)]
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory, tiny_model):
+    """A plain BERT of two layers that has learned nothing, with the demo's tokenizer; ``base(dropout)`` saves one."""
+
+    def make(dropout=0.1):
+        path = tmp_path_factory.mktemp("bert")
+        torch.manual_seed(0)
+        tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+        tokenizer.save_pretrained(path)
+        config = BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            max_position_embeddings=64,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        BertModel(config).save_pretrained(path)
+        return str(path)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def bert(base):
+    return base()
+
+
+@pytest.fixture
+def train(tmp_path, bert):
+    """Runs `ner-batch train-encoder` on a sound config with changes; gives (exit code, error lines)."""
+    (tmp_path / "corpus").mkdir()
+    pq.write_table(pa.table({"text": [*written(), None, " \n"], "n": 14 * [1]}), tmp_path / "corpus" / "a.parquet")
+    config = {
+        "base": {"model": bert},
+        "input": {"path": str(tmp_path / "corpus")},
+        "output": str(tmp_path / "encoder"),
+        "optimiser": {"batch": 8, "steps": 6, "learning_rate": 1e-3},
+        "run": {"checkpoint_every": 2, "device": "cpu"},
+    }
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(config))
+
+    def run(*overrides):
+        result = CliRunner().invoke(app, ["train-encoder", str(tmp_path / "job.yaml"), *map(str, overrides)])
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        run.output = result.stdout
+        return result.exit_code, result.stderr.splitlines()
+
+    return run
+
+
+def files_of(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# --- what is drawn ------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.text(alphabet="ab .\n", max_size=6), max_size=60), st.integers(1, 8), st.randoms())
+def test_a_sample_is_of_distinct_sentences_in_any_order(sentences, size, rng):
+    """No blank, no copy, not more than asked, all if they fit, and the order of the corpus decides nothing."""
+    shuffled = sentences * 2
+    rng.shuffle(shuffled)
+    samples = []
+    for given_ in (sentences, shuffled):
+        sample = Sample(size, seed=1)
+        for sentence in given_:
+            sample.add(sentence)
+            assert len(sample._kept) < 2 * size
+        samples.append(sample.sentences())
+    distinct = {" ".join(s.split()) for s in sentences if set(s) & set("ab")}
+    assert samples[0] == samples[1]
+    assert len(samples[0]) == len(set(samples[0])) == min(size, len(distinct))
+    assert set(samples[0]) <= distinct
+
+
+def test_a_sample_is_uniform():
+    """Over many seeds every sentence comes about equally often: 20 of 100, 300 times; 60 each, give or take 6 sigma."""
+    counts = dict.fromkeys((f"sentence {n}" for n in range(100)), 0)
+    for seed in range(300):
+        sample = Sample(20, seed)
+        for sentence in counts:
+            sample.add(sentence)
+        for sentence in sample.sentences():
+            counts[sentence] += 1
+    assert all(60 - 42 < count < 60 + 42 for count in counts.values())
+
+
+def test_documents_become_sentences(tmp_path):
+    """Of documents sentences, of a large corpus a part, and a broken file is told and passed over."""
+    pq.write_table(pa.table({"text": ["Anna left. Bob stayed.\n\nIt rained. It rained.", None]}), tmp_path / "a.parquet")
+    (tmp_path / "b.parquet").write_bytes(b"not parquet at all, not at all")
+    listing = list_shards(str(tmp_path), "text")
+    found = drawing.draw(listing, TextConfig(path=str(tmp_path)), 0, lambda *_: None)
+    assert set(found.sentences) == {"Anna left.", "Bob stayed.", "It rained."}
+    assert found.seen == 4
+    assert "b.parquet" in found.unreadable[0]
+    rows = [f"Sentence {n} of many." for n in range(100_000)]
+    pq.write_table(pa.table({"text": rows}), tmp_path / "a.parquet", use_dictionary=False)
+    part = TextConfig(path=str(tmp_path), bytes=1_000_000, sentences=10_000)
+    drawn = drawing.draw(list_shards(str(tmp_path), "text"), part, 0, lambda *_: None)
+    assert 0 < drawn.seen < 100_000
+    assert drawn != drawing.draw(list_shards(str(tmp_path), "text"), part, 1, lambda *_: None)
+
+
+def test_long_sentences_are_cut():
+    """None is over the budget, what fits stays, and nothing is there twice."""
+    long = " ".join(f"word{n}" for n in range(40))
+    cut = drawing.fitted([long, "short one", long + " more"], 8, lambda texts: [len(text.split()) for text in texts])
+    assert all(len(text.split()) <= 8 for text in cut)
+    assert len(cut) == len(set(cut)) == 3
+
+
+# --- what comes out -----------------------------------------------------------------------------------------------
+
+
+def test_trained_encoder_builds_an_index(train, tmp_path):
+    """The folder works in `ner-batch index`, and the index finds with it; the manifest tells scores and origin."""
+    assert train() == (0, [])
+    manifest = job.EncoderManifest.model_validate_json((tmp_path / "encoder" / job.MANIFEST).read_text())
+    assert set(manifest.scores) == {"before", "after"}
+    assert manifest.scores["after"]["uniformity"] < manifest.scores["before"]["uniformity"]
+    assert (manifest.steps, manifest.sentences + manifest.held_out) == (6, 48)
+    assert not (tmp_path / "encoder.checkpoint").exists()
+    sentences = [Example(str(n), text, ()) for n, text in enumerate(written())]
+    pq.write_table(examples_table(sentences), tmp_path / "gold.parquet")
+    where = {"examples": str(tmp_path / "gold.parquet"), "out": str(tmp_path / "index")}
+    (tmp_path / "index.yaml").write_text(yaml.safe_dump(where | {"kind": "sentence", "encoder": str(tmp_path / "encoder")}))
+    result = CliRunner().invoke(app, ["index", str(tmp_path / "index.yaml")])
+    assert result.exit_code == 0, result.stderr
+    index = retrieval.open_index(tmp_path / "index", device="cpu")
+    assert index.nearest([written()[3] + "!"], 1)[0][0].text == written()[3]
+
+
+def test_dry_run_trains_nothing(train, tmp_path):
+    """It tells sentences and steps, and leaves no trace."""
+    assert train("--dry-run") == (0, [])
+    assert "43 distinct ones to train on, 5 held out" in train.output
+    assert "6 steps of 8 sentences" in train.output
+    assert {path.name for path in tmp_path.iterdir()} == {"corpus", "job.yaml"}
+
+
+def test_same_seed_same_bytes_also_after_an_interruption(train, tmp_path, monkeypatch):
+    """Twice at once, and once stopped after step 3 of 6; another seed gives another encoder."""
+    outputs = [tmp_path / name for name in ("one", "two", "other")]
+    assert train(f"output={outputs[0]}")[0] == 0
+    step = loop.Trainer._step
+
+    def stopped(trainer):
+        if trainer.step == 3:
+            raise KeyboardInterrupt
+        return step(trainer)
+
+    monkeypatch.setattr(loop.Trainer, "_step", stopped)
+    assert train(f"output={outputs[1]}")[0] == 130
+    assert not outputs[1].exists()
+    monkeypatch.undo()
+    refused(train(f"output={outputs[1]}", "run.seed=1"), "two.checkpoint", "another config")
+    assert train(f"output={outputs[1]}")[0] == 0
+    assert train(f"output={outputs[2]}", "run.seed=1")[0] == 0
+    one, two, other = map(files_of, outputs)
+    assert one == two
+    assert one["model.safetensors"] != other["model.safetensors"]
+    assert not list(tmp_path.glob("*.checkpoint"))
+
+
+def test_mini_batches_do_not_change_the_loss(bert):
+    """GradCache in mini-batches of 3: the loss of the same vectors, and a gradient that matches it."""
+    sentences = [sentence for text in written() for sentence in text.split(". ")][:8]
+    gradients = []
+    for mini_batch in (None, 3):
+        encoder = model.load(BaseEncoderConfig(model=bert), "cpu").eval()
+        given = model.features(encoder, sentences)
+        settings = job.TrainEncoderConfig.model_fields["optimiser"].default.model_copy(update={"mini_batch": mini_batch})
+        loop._loss(encoder, settings)([dict(given), dict(given)], None).backward()
+        gradients.append(torch.cat([w.grad.flatten() for w in encoder.parameters() if w.grad is not None]))
+    assert torch.allclose(*gradients, atol=1e-5)
+    assert gradients[0].abs().max() > 1e-3
+
+
+def test_bfloat16_and_mini_batches_train(train, tmp_path):
+    """The path of a small GPU: autocast in the encoder, GradCache around it."""
+    assert train("base.compute=bfloat16", "optimiser.mini_batch=4", "base.pooling=cls") == (0, [])
+    pooling = json.loads((tmp_path / "encoder" / "1_Pooling" / "config.json").read_text())
+    assert "cls" in json.dumps(pooling)
+    assert "in bf16" in train.output
+
+
+def test_a_finished_encoder_is_a_base(train, tmp_path):
+    """What came out goes in again, with the pooling it has."""
+    assert train("optimiser.steps=1", f"output={tmp_path / 'first'}")[0] == 0
+    refused(train(f"base.model={tmp_path / 'first'}", "base.pooling=cls"), "base.pooling", "leave base.pooling out")
+    assert train("optimiser.steps=1", f"base.model={tmp_path / 'first'}")[0] == 0
+
+
+def test_text_on_s3(train, tmp_path):
+    """The corpus is read from a bucket; the encoder is written here, or nowhere."""
+    with s3_server() as (endpoint, _), pytest.MonkeyPatch.context() as patch:
+        point_at(patch, endpoint)
+        pq.write_table(pa.table({"text": written()}), tmp_path / "b.parquet")
+        storage.write_bytes(f"s3://{BUCKET}/raw/b.parquet", (tmp_path / "b.parquet").read_bytes())
+        assert train(f"input.path=s3://{BUCKET}/raw", "--dry-run") == (0, [])
+        assert "43 distinct ones" in train.output
+        refused(train(f"output=s3://{BUCKET}/encoder"), "output: s3://", "local disk")
+
+
+# --- what is refused ----------------------------------------------------------------------------------------------
+
+
+def test_bad_config_and_places(train, tmp_path):
+    """Model, input, column, device, output: one line each, and nothing is written."""
+    refused(train("base.model=/no/such/encoder"), "/no/such/encoder")
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "config.json").write_text("{}")
+    refused(train(f"base.model={tmp_path / 'odd'}"), "base.model", "odd", "cannot be loaded")
+    refused(train("input.path=/nowhere"), "/nowhere", "no such file")
+    refused(train("input.text_column=txt"), "txt", "did you mean 'text'")
+    refused(train("input.text_column=n"), "'n'", "int64")
+    refused(train("run.device=cuda:7"), "run.device: cuda:7")
+    refused(train("optimiser.batch=1"), "optimiser.batch")
+    refused(train("base.pool=mean"), "base.pool: unknown field (did you mean pooling?)")
+    assert not (tmp_path / "encoder").exists()
+
+
+def test_too_little_text(train, tmp_path):
+    """An empty file, and fewer sentences than a batch; the remedy is named."""
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "empty.parquet")
+    refused(train(f"input.path={tmp_path / 'empty.parquet'}"), "empty.parquet", "0 distinct sentences")
+    refused(train("optimiser.batch=64"), "43 distinct sentences", "optimiser.batch=64")
+
+
+def test_output_that_is_taken(train, tmp_path):
+    """By an encoder, by something else, by a file; an empty folder is taken over."""
+    (tmp_path / "encoder").mkdir()
+    assert train("optimiser.steps=1")[0] == 0
+    before = files_of(tmp_path / "encoder")
+    refused(train(), "holds an encoder already")
+    assert files_of(tmp_path / "encoder") == before
+    refused(train(f"output={tmp_path / 'corpus'}"), "output", "no empty folder")
+    refused(train(f"output={tmp_path / 'job.yaml'}"), "output", "no empty folder")
+
+
+def test_an_encoder_without_dropout(train, base, tiny_model):
+    """Two equal vectors of a sentence teach nothing: refused with the remedy, which works; also for a decoder."""
+    still = base(0.0)
+    refused(train(f"base.model={still}"), "base.dropout", "set base.dropout=0.1")
+    assert train(f"base.model={still}", "base.dropout=0.1", "--dry-run") == (0, [])
+    refused(train(f"base.model={tiny_model}"), "set base.dropout=0.1")
+    assert train(f"base.model={tiny_model}", "base.dropout=0.1", "--dry-run") == (0, [])
