@@ -38,6 +38,29 @@ _MODEL_FILES = (
 _SAMPLES, _SAMPLE_BYTES = 64, 32 * 1024
 
 
+class Calibration(BaseModel):
+    """``score = sigmoid(slope * logit(p) + offset)``, fitted on ``entities`` predicted for dev."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    slope: float
+    offset: float
+    entities: int
+
+
+class Verification(BaseModel):
+    """How the adapter verifies: the threshold for P(yes) that is best for its predictions on dev.
+
+    ``auroc`` is the area under the ROC curve over ``claims`` about dev, half of them near misses.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    threshold: float
+    auroc: float
+    claims: int
+
+
 class AdapterManifest(BaseModel):
     """What an adapter was trained for; the content of ``ner_batch.json``."""
 
@@ -57,6 +80,10 @@ class AdapterManifest(BaseModel):
     training_data: str = ""
     """Digest of the training examples."""
     scores: dict[str, float] = {}
+    calibration: Calibration | None = None
+    """Of ``score``; None: the model's own probability."""
+    verification: Verification | None = None
+    """None: not trained on verification questions."""
     versions: dict[str, str] = {}
 
 

@@ -104,8 +104,8 @@ class RetrievalConfig(Config):
 class VerifyConfig(Config):
     """A yes/no question about every entity that was found (GPT-NER's self-verification)."""
 
-    threshold: Share = 0.5
-    """Least P(yes) of an entity that is verified."""
+    threshold: Share | None = None
+    """Least P(yes) of an entity that is verified; None: what the adapter found best on its dev set, else 0.5."""
     rejected: Literal["drop", "keep"] = "drop"
     """What becomes of the others: dropped, or kept with `verified` false."""
     k: Annotated[int, Field(ge=0, le=64)] = 0

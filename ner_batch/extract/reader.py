@@ -140,7 +140,9 @@ class Reader:
     def _scored(self, parsed: Parsed, completion: Completion, ask: Ask) -> tuple[Entity, ...]:
         window, labels, _ = ask
         said = self.format.said(completion.text, window.text, labels, self.recipe.task)
-        return confidence.scored(parsed.entities, said, completion, self.builder.chat.pieces(completion.token_ids))
+        pieces, known = self.builder.chat.pieces(completion.token_ids), self.recipe.calibration
+        scored = confidence.scored(parsed.entities, said, completion, pieces)
+        return confidence.calibrated(scored, known.slope, known.offset) if known else scored
 
 
 def _open_index(recipe: TaskRecipe) -> retrieval.Index | None:

@@ -11,7 +11,7 @@ from typing import TypeVar, cast
 
 from ner_batch import adapter as adapters
 from ner_batch import formats, retrieval, verify
-from ner_batch.adapter import Adapter, AdapterManifest
+from ner_batch.adapter import Adapter, AdapterManifest, Calibration
 from ner_batch.chat import ChatTokenizer, load_tokenizer
 from ner_batch.cluster import on_every_node
 from ner_batch.config import (
@@ -44,6 +44,7 @@ class TaskRecipe:
     decoding: Decoding = "auto"
     temperature: float = 0.0
     score: bool = False
+    calibration: Calibration | None = None
     verify: VerifyConfig | None = None
 
 
@@ -137,7 +138,8 @@ def _parts(config: TaskConfig, engine: EngineConfig, base: _Base | None, problem
     if task is None or base is None:
         return None
     near = config.retrieval if index else RetrievalConfig(k=0)
-    name = config.format or _trained_format(adapter.manifest if adapter else None)
+    manifest = adapter.manifest if adapter else None
+    name = config.format or _trained_format(manifest)
     recipe = TaskRecipe(
         task,
         name,
@@ -148,7 +150,8 @@ def _parts(config: TaskConfig, engine: EngineConfig, base: _Base | None, problem
         decoding=config.decoding,
         temperature=config.temperature,
         score=config.score,
-        verify=config.verify,
+        calibration=manifest.calibration if manifest else None,
+        verify=_verify(config.verify, manifest),
     )
     builder = PromptBuilder(formats.load(name), task, base.chat, engine.max_model_len)
     return _Parts(recipe, adapter, index, builder)
@@ -172,6 +175,14 @@ def _index(config: TaskConfig) -> retrieval.Index | None:
     chosen = config.retrieval
     wanted = chosen.k or (config.verify and config.verify.k)
     return retrieval.open_index(chosen.index, chosen.encoder) if chosen.index and wanted else None
+
+
+def _verify(wanted: VerifyConfig | None, trained: AdapterManifest | None) -> VerifyConfig | None:
+    """With a threshold: the one asked for, the adapter's, or 0.5."""
+    if wanted is None or wanted.threshold is not None:
+        return wanted
+    found = trained.verification if trained else None
+    return wanted.model_copy(update={"threshold": found.threshold if found else 0.5})
 
 
 def _check_verify(config: TaskConfig, task: Task | None, base: _Base | None) -> None:
@@ -266,6 +277,6 @@ def _named(parts: _Parts) -> dict[str, str]:
         "retrieval.k": str(recipe.k),
         "decoding": recipe.decoding,
         "temperature": str(recipe.temperature),
-        "score": str(recipe.score),
+        "score": str(recipe.score and (recipe.calibration or "uncalibrated")),
         "verify": str(recipe.verify or "none"),
     }

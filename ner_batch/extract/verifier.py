@@ -63,7 +63,7 @@ class Verifier:
         likely = verify.probability(completion.logprobs[0], self.tokens) if completion and completion.logprobs else None
         if likely is None:
             return entity
-        verified = likely >= self.config.threshold
+        verified = likely >= (self.config.threshold or 0.0)
         return replace(entity, score=likely, verified=verified) if verified or self.config.rejected == "keep" else None
 
 

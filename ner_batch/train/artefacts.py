@@ -13,6 +13,7 @@ from torch import Tensor
 from ner_batch import adapter as adapters
 from ner_batch.adapter import AdapterManifest
 from ner_batch.train import gold
+from ner_batch.train.calibration import Worth
 from ner_batch.train.loop import State
 from ner_batch.train.model import lora_config
 from ner_batch.train.plan import Plan
@@ -33,6 +34,14 @@ def write(folder: Path, plan: Plan, state: State, weights: Mapping[str, Tensor])
     adapters.save_manifest(folder, manifest(plan, state))
     curve(folder / CURVE, state.history)
     (folder / CARD).write_text(card(plan, state), encoding="utf-8")
+
+
+def tell(folder: Path, worth: Worth) -> None:
+    """Add to the manifest what the served adapter's probabilities are worth."""
+    told = adapters.load(folder).manifest
+    assert told
+    update = {"calibration": worth.calibration, "verification": worth.verification}
+    adapters.save_manifest(folder, told.model_copy(update=update))
 
 
 def _tidy(path: Path) -> None:

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from ner_batch import cluster, storage
 from ner_batch.data import JobError
 from ner_batch.train import artefacts, board, loop, serving
+from ner_batch.train.calibration import Worth
 from ner_batch.train.plan import Plan, claim
 
 OK, POLL_SECONDS = 0, 0.5
@@ -38,7 +39,8 @@ def run(plan: Plan, console: Console) -> int:
         folder = Path(scratch) / Path(plan.config.output).name
         artefacts.write(folder, plan, state, weights)
         console.print(f"best dev span F1 {state.best_f1:.3f} at step {state.best_step:,}", highlight=False)
-        _prove(plan, folder, gpu, console)
+        if plan.config.serving.prompts:
+            artefacts.tell(folder, _prove(plan, folder, gpu, console))
         _publish(folder, plan.config.output)
     console.print(f"adapter: {plan.config.output}", highlight=False, soft_wrap=True)
     return OK
@@ -111,13 +113,13 @@ def _finished(result: Any) -> tuple[loop.State, dict[str, Any]]:
         return state, load_file(Path(folder) / loop.BEST)
 
 
-def _prove(plan: Plan, folder: Path, gpu: bool, console: Console) -> None:
+def _prove(plan: Plan, folder: Path, gpu: bool, console: Console) -> Worth:
     """Compare trained and served answers in a process of its own, whose memory is free afterwards."""
-    if not plan.config.serving.prompts:
-        return
     task = ray.remote(num_cpus=1, num_gpus=1 if gpu else 0, max_retries=0)(serving.compare)
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
-    agreement = ray.get(task.options(runtime_env={"env_vars": _environment()}).remote(plan, files, gpu))
+    agreement: serving.Agreement = ray.get(
+        task.options(runtime_env={"env_vars": _environment()}).remote(plan, files, gpu)
+    )
     console.print(
         f"served = trained: {agreement.same} of {agreement.prompts} greedy answers identical", highlight=False
     )
@@ -129,6 +131,10 @@ def _prove(plan: Plan, folder: Path, gpu: bool, console: Console) -> None:
             f"the served adapter agrees in {agreement.share:.0%} of the answers, {least:.0%} are wanted "
             f"(serving.least_agreement); for example {trained!r} was served as {served!r}"
         )
+    if found := agreement.worth.verification:
+        told = f"AUROC {found.auroc:.3f} over {found.claims:,} claims about dev, threshold {found.threshold:.2f}"
+        console.print(f"verification: {told}", highlight=False)
+    return agreement.worth
 
 
 def _environment() -> dict[str, str]:

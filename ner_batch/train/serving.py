@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM
 
 from ner_batch.config import EngineConfig
 from ner_batch.engine import Engine, Request
-from ner_batch.train import evaluation
+from ner_batch.train import calibration, evaluation
+from ner_batch.train.calibration import Worth
 from ner_batch.train.model import numbers
 from ner_batch.train.plan import Plan
 
@@ -27,6 +28,7 @@ class Agreement:
     prompts: int
     same: int
     example: tuple[str, str] | None
+    worth: Worth
 
     @property
     def share(self) -> float:
@@ -37,21 +39,18 @@ class Agreement:
 def compare(plan: Plan, files: Mapping[str, bytes], gpu: bool) -> Agreement:
     """Ask both for the same dev prompts. One after the other, so that one GPU is enough.
 
-    ``files`` are the adapter's, by name: this may run on a node that does not have the driver's disk.
+    The served adapter answers all of dev, for its probabilities are measured too. ``files`` are the adapter's, by name:
+    this may run on a node that does not have the driver's disk.
     """
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
             (Path(folder) / name).write_bytes(content)
-        asked = _questions(plan)
-        trained = _trained(plan, Path(folder), asked, torch.device("cuda" if gpu else "cpu"))
-        served = _served(plan, Path(folder), asked)
-    differing = [pair for pair in zip(trained, served, strict=True) if pair[0] != pair[1]]
-    return Agreement(len(asked), len(asked) - len(differing), differing[0] if differing else None)
-
-
-def _questions(plan: Plan) -> list[evaluation.Question]:
-    near = plan.dev.shown(plan.dev_k)
-    return evaluation.questions(plan.dev.examples, near, plan.builder())[: plan.config.serving.prompts]
+        asked = evaluation.questions(plan.dev.examples, plan.dev.shown(plan.dev_k), plan.builder())
+        both = asked[: plan.config.serving.prompts]
+        trained = _trained(plan, Path(folder), both, torch.device("cuda" if gpu else "cpu"))
+        served, worth = _served(plan, Path(folder), asked)
+    differing = [pair for pair in zip(trained, served, strict=False) if pair[0] != pair[1]]
+    return Agreement(len(both), len(both) - len(differing), differing[0] if differing else None, worth)
 
 
 def _trained(plan: Plan, adapter: Path, asked: list[evaluation.Question], device: torch.device) -> list[str]:
@@ -65,7 +64,8 @@ def _trained(plan: Plan, adapter: Path, asked: list[evaluation.Question], device
     return said
 
 
-def _served(plan: Plan, adapter: Path, asked: list[evaluation.Question]) -> list[str]:
+def _served(plan: Plan, adapter: Path, asked: list[evaluation.Question]) -> tuple[list[str], Worth]:
+    """The served answers, and what their probabilities are worth."""
     base = plan.config.base
     dtype = {"auto": "auto" if torch.cuda.is_available() else "float32"}.get(base.dtype, base.dtype)
     config = EngineConfig(
@@ -81,7 +81,8 @@ def _served(plan: Plan, adapter: Path, asked: list[evaluation.Question]) -> list
     )
     engine = Engine(config)
     try:
-        requests = [Request(q.prompt.token_ids, q.prompt.max_tokens, str(adapter)) for q in asked]
-        return [completion.text for completion in asyncio.run(engine.generate(requests))]
+        requests = [Request(q.prompt.token_ids, q.prompt.max_tokens, str(adapter), logprobs=()) for q in asked]
+        said = asyncio.run(engine.generate(requests))
+        return [completion.text for completion in said], calibration.measure(plan, engine, str(adapter), asked, said)
     finally:
         engine.close()

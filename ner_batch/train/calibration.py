@@ -1,0 +1,124 @@
+"""What the served adapter's probabilities are worth on dev: a calibration of ``score``, a threshold for verification.
+
+Dev also chose the checkpoint, so both flatter a little; measure on a test set (`ner-batch evaluate`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ner_batch import confidence, verify
+from ner_batch.adapter import Calibration, Verification
+from ner_batch.data import Completion, Entity, clean
+from ner_batch.engine import Engine, Request
+from ner_batch.train import evaluation
+from ner_batch.train.plan import Plan
+
+LEAST = 20  # right and wrong entities each, below which nothing is fitted
+CLAIMS = 4  # verification questions per dev example: two gold entities and two near misses, where there are as many
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """What was found; None where there was too little to find it from."""
+
+    calibration: Calibration | None = None
+    verification: Verification | None = None
+
+
+def measure(
+    plan: Plan, engine: Engine, adapter: str, asked: Sequence[evaluation.Question], said: Sequence[Completion]
+) -> Worth:
+    """From the served answers to dev prompts (with log-probabilities of their tokens)."""
+    found = [_scored(plan, question, completion) for question, completion in zip(asked, said, strict=True)]
+    gold = [{(e.start, e.end, e.type) for e in plan.dev.examples[q.example].entities} for q in asked]
+    right = [[(e.start, e.end, e.type) in known for e in entities] for entities, known in zip(found, gold, strict=True)]
+    scores = [e.score for entities in found for e in entities]
+    truth = [value for values in right for value in values]
+    verification = None
+    if plan.config.augmentation.verification:
+        verification = _verification(plan, _Asking(plan, engine, adapter), asked, found, right)
+    return Worth(calibrated(scores, truth), verification)
+
+
+def _scored(plan: Plan, question: evaluation.Question, completion: Completion) -> tuple[Entity, ...]:
+    """The entities of one answer with their uncalibrated scores."""
+    builder, text = plan.builder(), clean(plan.dev.examples[question.example].text)
+    parsed = builder.format.parse(completion.text, text, question.labels, builder.task)
+    said = builder.format.said(completion.text, text, question.labels, builder.task)
+    return confidence.scored(parsed.entities, said, completion, builder.chat.pieces(completion.token_ids))
+
+
+def calibrated(scores: Sequence[float | None], truth: Sequence[bool]) -> Calibration | None:
+    """Platt's sigmoid over the logit of the scores (Platt 1999, "Probabilistic outputs"), or None."""
+    from sklearn.linear_model import LogisticRegression
+
+    known = [(score, true) for score, true in zip(scores, truth, strict=True) if score is not None]
+    if min(sum(true for _, true in known), sum(not true for _, true in known)) < LEAST:
+        return None
+    logits = np.array([[confidence.logit(score)] for score, _ in known])
+    fitted = LogisticRegression(C=1e6).fit(logits, [true for _, true in known])
+    return Calibration(slope=float(fitted.coef_[0, 0]), offset=float(fitted.intercept_[0]), entities=len(known))
+
+
+class _Asking:
+    """Asks the served adapter verification questions about dev examples, with dev's usual demonstrations."""
+
+    def __init__(self, plan: Plan, engine: Engine, adapter: str) -> None:
+        builder = plan.builder()
+        self.engine, self.adapter = engine, adapter
+        self.questions = verify.Questions(builder.task, builder.chat, builder.max_model_len)
+        self.tokens = self.questions.tokens()
+
+    def likely(self, about: Sequence[tuple[str, Entity]]) -> list[float | None]:
+        """P(yes) for entities of texts."""
+        prompts = [self.questions.prompt(clean(text), entity) for text, entity in about]
+        requests = [Request(ids, 1, self.adapter, logprobs=self.tokens) for ids in prompts if ids]
+        answers = iter(asyncio.run(self.engine.generate(requests)))
+        return [verify.probability(next(answers).logprobs[0], self.tokens) if ids else None for ids in prompts]
+
+
+def _verification(
+    plan: Plan,
+    asking: _Asking,
+    asked: Sequence[evaluation.Question],
+    found: Sequence[Sequence[Entity]],
+    right: Sequence[Sequence[bool]],
+) -> Verification | None:
+    """The threshold that serves dev's predictions best, and how well P(yes) tells gold from near misses."""
+    claims = [c for x in plan.dev.examples for c in verify.claims(x, plan.task, CLAIMS, f"dev {x.id}")]
+    area = auroc(asking.likely([(c.text, c.entity) for c in claims]), [c.true for c in claims])
+    texts = [plan.dev.examples[question.example].text for question in asked]
+    likely = asking.likely([(text, e) for text, entities in zip(texts, found, strict=True) for e in entities])
+    truth = [value for values in right for value in values]
+    total = sum(len(x.entities) for x in plan.dev.examples)
+    if area is None or not truth:
+        return None
+    return Verification(threshold=best_threshold(likely, truth, total), auroc=area, claims=len(claims))
+
+
+def auroc(scores: Sequence[float | None], truth: Sequence[bool]) -> float | None:
+    """The share of (true, false) pairs in which the true one has the higher score; None without any pair."""
+    from sklearn.metrics import roc_auc_score
+
+    known = [(score, true) for score, true in zip(scores, truth, strict=True) if score is not None]
+    if len({true for _, true in known}) < 2:
+        return None
+    return float(roc_auc_score([true for _, true in known], [score for score, _ in known]))
+
+
+def best_threshold(likely: Sequence[float | None], truth: Sequence[bool], gold: int) -> float:
+    """The threshold with the highest F1 of what it keeps; the lowest of equals, 0 where dropping never helps."""
+    known = sorted((score, true) for score, true in zip(likely, truth, strict=True) if score is not None)
+    always = [true for score, true in zip(likely, truth, strict=True) if score is None]
+    kept, correct = len(truth), sum(truth)
+    best, threshold = 2 * correct / max(1, kept + gold), 0.0
+    for (score, true), above in zip(known, [*(s for s, _ in known[1:]), 1.0], strict=True):
+        kept, correct = kept - 1, correct - true
+        if above > score and 2 * correct / max(1, kept + gold) > best + 1e-12 and kept > len(always):
+            best, threshold = 2 * correct / (kept + gold), (score + above) / 2
+    return threshold
