@@ -177,9 +177,6 @@ def test_examples_without_entities_fill_up(folder):
     assert index.nearest(["ᚠᚢᚦ ᚱᚲ"], 4) == index.nearest(["ᚠᚢᚦ ᚱᚲ"], 4) != [[]]
 
 
-# --- long texts ---------------------------------------------------------------------------------------------------
-
-
 def test_long_texts_are_read_whole(short):
     """Pieces of 16 tokens: each token of a text is there once, in place, as without a limit; none is [CLS] or [SEP]."""
     model = SentenceTransformer(short, device="cpu")

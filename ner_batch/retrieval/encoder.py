@@ -54,7 +54,7 @@ class Encoder:
         return np.ascontiguousarray(vectors, np.float32)
 
     def tokens(self, texts: Sequence[str]) -> list[TokenStates]:
-        """The tokens of each text with the states of the model's last layer, in float32.
+        """The tokens of each text with the states of the model's last layer, in float32; no prompt of the model's own.
 
         Nothing is cut: a text longer than the model reads is read in pieces that overlap by 64 tokens (a quarter of
         the piece where pieces are short), and a token's state is taken from the piece that shows more of its
@@ -100,7 +100,7 @@ def _tokenizer(model: SentenceTransformer, name: str) -> Any:
         raise ValueError(f"encoder {name}: has no token states (it begins with a {type(model[0]).__name__})")
     if not getattr(model.tokenizer, "is_fast", False):
         raise ValueError(f"encoder {name}: its tokenizer tells no character offsets; a fast one is needed")
-    model[0].auto_model.float().requires_grad_(requires_grad=False)
+    model[0].auto_model.float().eval().requires_grad_(requires_grad=False)
     return model.tokenizer
 
 

@@ -8,7 +8,8 @@ find in their text's 8 demonstrations a mention
 - in the same context: what stands left and right of both is the same, two characters each in a text with Han
   characters, else one word each (between spaces, in lower case); the edge of a text counts as itself;
 - in half of it: the same on one side.
-Demonstrations come from the whole training set. ENCODER (for sentence and entity) is the tiny base model that ships
+Demonstrations come from the whole training set; with a star from the examples that have entities, which are the only
+ones that entity chooses from (55 % of Weibo, 36 % of WNUT-17, all or nearly all of the others). ENCODER (for sentence and entity) is the tiny base model that ships
 unless another is named: a causal model of 3 M parameters that has met synthetic sentences only. So the table says what
 each kind looks for; it does not say how sentence and entity compare with lexical, or with each other, under an encoder
 worth the name, and nothing about the F1 of a model that is shown these demonstrations.
@@ -64,9 +65,12 @@ def measure(name: str, kind: str, limit: int, encoder: str) -> str:
     train = retrieval.read_examples(str(DATA / name / "train.parquet"))
     test = retrieval.read_examples(str(DATA / name / f"{SETS[name]}.parquet"))
     queries = random.Random(0).sample(test, min(limit, len(test)))
+    if kind.endswith("*"):
+        train = [example for example in train if example.entities]
     with tempfile.TemporaryDirectory() as folder:
         start = time.process_time()
-        retrieval.build(train, kind, f"{folder}/index", encoder if kind in ("sentence", "entity") else None)
+        named = encoder if kind in ("sentence", "entity") else None
+        retrieval.build(train, kind.removesuffix("*"), f"{folder}/index", named)
         built = time.process_time() - start
         index = retrieval.open_index(f"{folder}/index")
         start = time.process_time()
@@ -82,7 +86,7 @@ def main() -> None:
     print("| set (train / texts) | kind | type % | surface % | context % | half % | build CPU-s | search CPU-s |")
     print("|---|---|---|---|---|---|---|---|")
     for name in SETS:
-        for kind in retrieval.KINDS:
+        for kind in ("random", "random*", "lexical", "lexical*", "sentence", "entity"):
             print(measure(name, kind, limit, encoder), flush=True)
 
 
