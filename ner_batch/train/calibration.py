@@ -114,11 +114,10 @@ def auroc(scores: Sequence[float | None], truth: Sequence[bool]) -> float | None
 def best_threshold(likely: Sequence[float | None], truth: Sequence[bool], gold: int) -> float:
     """The threshold with the highest F1 of what it keeps; the lowest of equals, 0 where dropping never helps."""
     known = sorted((score, true) for score, true in zip(likely, truth, strict=True) if score is not None)
-    always = [true for score, true in zip(likely, truth, strict=True) if score is None]
     kept, correct = len(truth), sum(truth)
     best, threshold = 2 * correct / max(1, kept + gold), 0.0
     for (score, true), above in zip(known, [*(s for s, _ in known[1:]), 1.0], strict=True):
         kept, correct = kept - 1, correct - true
-        if above > score and 2 * correct / max(1, kept + gold) > best + 1e-12 and kept > len(always):
+        if above > score and 2 * correct / max(1, kept + gold) > best + 1e-12:
             best, threshold = 2 * correct / (kept + gold), (score + above) / 2
     return threshold
