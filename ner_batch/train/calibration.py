@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -116,7 +117,7 @@ def best_threshold(likely: Sequence[float | None], truth: Sequence[bool], gold: 
     known = sorted((score, true) for score, true in zip(likely, truth, strict=True) if score is not None)
     kept, correct = len(truth), sum(truth)
     best, threshold = 2 * correct / max(1, kept + gold), 0.0
-    for (score, true), above in zip(known, [*(s for s, _ in known[1:]), 1.0], strict=True):
+    for (score, true), (above, _) in pairwise([*known, (1.0, False)]):
         kept, correct = kept - 1, correct - true
         if above > score and 2 * correct / max(1, kept + gold) > best + 1e-12:
             best, threshold = 2 * correct / (kept + gold), (score + above) / 2
