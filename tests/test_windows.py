@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from ner_batch.windows import Window, split
+from ner_batch.windows import Window, sentences, split
 
 DATA = Path(os.environ.get("NER_BATCH_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -92,6 +92,24 @@ def test_windows_tile_and_fit(documents: list[str | None], max_tokens: int, name
         assert {window.start, window.start + len(window.text)} <= edges[window.document]
         if COUNTS[name]([window.text])[0] > max_tokens:
             assert regex.fullmatch(r"\X", window.text)
+
+
+@given(texts)
+@settings(deadline=None)
+def test_sentences_tile(text: str) -> None:
+    """Joined they are the text."""
+    assert "".join(sentences(text)) == text
+
+
+def test_sentences_end_where_they_should() -> None:
+    """At full stops and paragraphs, not at titles or line ends."""
+    assert sentences("Dr. Mabuse came\nhome. He slept.\n\nMORNING\n\n他走了。她来了") == [
+        "Dr. Mabuse came\nhome. ",
+        "He slept.\n\n",
+        "MORNING\n\n",
+        "他走了。",
+        "她来了",
+    ]
 
 
 @given(texts, st.integers(1, 30))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +30,8 @@ from ner_batch.train_encoder.settings import TrainEncoderConfig
 
 MANIFEST = "ner_batch_encoder.json"
 _HELD_OUT = 1000  # sentences scored at most; their distances are half a million
+_COUNTED = 10_000  # sentences whose tokens are counted together
+_TOLD = 10  # unreadable files and units that are named
 
 
 class EncoderManifest(BaseModel):
@@ -111,8 +114,10 @@ def _planned(config: TrainEncoderConfig, encoder: SentenceTransformer, base: str
 
 
 def _report(found: Corpus, course: Course, apart: int) -> tuple[str, ...]:
+    more = len(found.unreadable) - _TOLD
     return (
-        *(f"unreadable: {line}" for line in found.unreadable),
+        *(f"unreadable: {line}" for line in found.unreadable[:_TOLD]),
+        *([f"unreadable: {more:,} more like these"] if more > 0 else []),
         f"{found.seen:,} sentences read, {len(course.sentences):,} distinct ones to train on, {apart:,} held out",
         f"{course.steps:,} steps of {course.optimiser.batch:,} sentences, in {'bf16' if course.mixed else 'float32'}",
     )
@@ -179,8 +184,13 @@ def _budget(encoder: SentenceTransformer, config: TrainEncoderConfig) -> int:
     return max(1, min(config.input.max_tokens, most - special))
 
 
-def _tokens(encoder: SentenceTransformer, texts: Any) -> list[int]:
-    return [len(ids) for ids in encoder.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
+def _tokens(encoder: SentenceTransformer, texts: Sequence[str]) -> list[int]:
+    """Numbers of tokens, counted in parts: a tokenizer's answer takes many times the memory of the text."""
+    found: list[int] = []
+    for start in range(0, len(texts), _COUNTED):
+        part = list(texts[start : start + _COUNTED])
+        found += map(len, encoder.tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"])
+    return found
 
 
 def _device(name: str | None) -> str:

@@ -48,7 +48,7 @@ class OptimiserConfig(Config):
     batch: Annotated[int, Field(ge=2)] = 64
     """Sentences of a step: each one's negatives are all others."""
     mini_batch: Count | None = None
-    """Sentences on the device at once, for a large batch on a small GPU (GradCache, Gao et al., 2021b): the same
+    """Sentences on the device at once, for a large batch on a small GPU (GradCache, Luyu Gao et al., 2021): the same
     gradient at about half the speed; None: the whole batch."""
     epochs: Positive = 1.0
     steps: Count | None = None
@@ -66,7 +66,7 @@ class EncoderRunConfig(Config):
     """How it runs: in one process, on one GPU if there is one."""
 
     seed: int = 0
-    """The same seed, text, machine and number of threads give the same bytes."""
+    """The same seed, text and machine give the same bytes on a CPU (with the same number of threads)."""
     device: str | None = None
     """torch's name of it (cpu, cuda:1); None: a GPU where there is one."""
     held_out: Share = 0.1
