@@ -112,6 +112,17 @@ class VerifyConfig(Config):
     """Demonstrations of the question, from the examples nearest to the text; needs `retrieval.index`."""
 
 
+class VotesConfig(Config):
+    """Self-consistency: every prompt is answered several times; an entity needs enough of the votes."""
+
+    passes: Annotated[int, Field(ge=2, le=64)] = 5
+    """Answers to every prompt; each costs its own tokens, the prompt is computed once."""
+    temperature: Annotated[float, Field(gt=0)] = 0.7
+    """Of the sampling; answers must differ to vote."""
+    least: Share = 0.5
+    """Least share of the answers that name an entity; the share is its `score`."""
+
+
 class WindowsConfig(Config):
     """How long texts are cut."""
 
@@ -158,6 +169,8 @@ class TaskConfig(Config):
     retrieval: RetrievalConfig = RetrievalConfig()
     score: bool = False
     """Fill `score` with the probability the model gave the entity when it named it (confidence.py says how)."""
+    votes: VotesConfig | None = None
+    """Answer several times and vote; `votes: {}` takes the defaults."""
     verify: VerifyConfig | None = None
     """Ask about every entity; `score` is then P(yes). `verify: {}` takes the defaults; null: do not ask."""
 

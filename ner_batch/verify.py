@@ -84,6 +84,11 @@ class Questions:
         return yes, no
 
 
+def last(near: Sequence[Example], k: int) -> Sequence[Example]:
+    """The ``k`` nearest of some examples, nearest last; all where there are fewer."""
+    return near[max(0, len(near) - k) :]
+
+
 def demonstrations(near: Sequence[Example], task: Task) -> list[Claim]:
     """One claim about each of the nearest examples, true and false in turn; the nearest last, as they are given."""
     made = (claims(example, task, 2, example.id) for example in near)

@@ -89,6 +89,13 @@ def test_demonstrations_that_do_not_fit_are_dropped_from_the_front(random_model)
     assert verify.Questions(TASK, chat, len(alone)).prompt(ANNA.text, entity) is None
 
 
+@given(st.integers(0, 6), st.integers(0, 8))
+def test_the_nearest_stand_last(count, k):
+    """As many as there are where there are fewer than asked for."""
+    near = [RAIN] * (count - 1) + [ANNA] if count else []
+    assert list(verify.last(near, k)) == near[-k:] if k else not verify.last(near, k)
+
+
 def test_probability_of_yes():
     """The share of yes in yes and no, however unlikely both are; None where one is not told."""
     told = {1: math.log(0.3), 2: math.log(0.1), 3: math.log(0.6), 4: -2000.0, 5: -2001.0}

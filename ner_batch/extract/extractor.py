@@ -16,7 +16,8 @@ from ner_batch import windows
 from ner_batch.chat import load_tokenizer
 from ner_batch.data import Entity, Prediction, Status, Ungrounded, clean, distinct, worst
 from ner_batch.engine import Engine
-from ner_batch.extract.reader import Reader, Reading
+from ner_batch.extract.reader import Reader
+from ner_batch.extract.reading import Reading
 from ner_batch.extract.recipe import Recipe
 from ner_batch.windows import Window
 

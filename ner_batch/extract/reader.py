@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from ner_batch import confidence, formats, retrieval, storage
+from ner_batch import confidence, formats, retrieval, storage, verify
 from ner_batch.chat import ChatTokenizer
+from ner_batch.config import VotesConfig
 from ner_batch.data import Completion, Entity, Example, Parsed, Status, worst
 from ner_batch.engine import Engine, Request
+from ner_batch.extract.reading import Reading
 from ner_batch.extract.recipe import TaskRecipe
 from ner_batch.extract.verifier import Verifier
+from ner_batch.extract.votes import vote
 from ner_batch.prompt import PromptBuilder
 from ner_batch.verify import Questions
 from ner_batch.windows import Window
 
 Ask = tuple[Window, tuple[str, ...], Sequence[Example]]
 """One prompt to come: a window, the labels asked for, the demonstrations shown."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What one prompt about one window gave."""
-
-    parsed: Parsed
-    error: str | None
-    prompt_tokens: int
-    completion_tokens: int
 
 
 class Reader:
@@ -53,8 +46,8 @@ class Reader:
         """The readings of some windows, in order, one per label group each."""
         near = await asyncio.to_thread(self._nearest, batch)
         k, groups = self.recipe.k, self.groups
-        asks = [(w, labels, shots[len(shots) - k :]) for w, shots in zip(batch, near, strict=True) for labels in groups]
-        readings = await self._ask(asks)
+        asks = [(w, labels, verify.last(shots, k)) for w, shots in zip(batch, near, strict=True) for labels in groups]
+        readings = await (self._voted(asks, self.recipe.votes) if self.recipe.votes else self._ask(asks))
         if self.verifier:
             shown = [shots for shots in near for _ in groups]
             readings = await self._verified(self.verifier, [w.text for w, _, _ in asks], readings, shown)
@@ -85,6 +78,11 @@ class Reader:
             )
             for reading, verdict in zip(readings, verdicts, strict=True)
         ]
+
+    async def _voted(self, asks: Sequence[Ask], votes: VotesConfig) -> list[Reading]:
+        """Every prompt asked several times, and what enough of the answers name."""
+        passes = await asyncio.gather(*(self._ask(asks) for _ in range(votes.passes)))
+        return [vote(readings, votes.least) for readings in zip(*passes, strict=True)]
 
     async def _ask(self, asks: Sequence[Ask]) -> list[Reading]:
         """Decode as configured; under ``auto``, whatever is not made of the source is asked again under the grammar."""
@@ -119,7 +117,8 @@ class Reader:
         if constrained and len(window.text) <= formats.MAX_GRAMMAR_CHARS:
             grammar = self.format.grammar(window.text, labels, self.recipe.task)
         logprobs = () if self.recipe.score else None
-        return Request(prompt.token_ids, prompt.max_tokens, self.adapter, grammar, self.recipe.temperature, logprobs)
+        temperature = self.recipe.votes.temperature if self.recipe.votes else self.recipe.temperature
+        return Request(prompt.token_ids, prompt.max_tokens, self.adapter, grammar, temperature, logprobs)
 
     def _reading(self, ask: Ask, completion: Completion | None) -> Reading:
         window, labels, _ = ask

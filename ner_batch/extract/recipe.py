@@ -23,6 +23,7 @@ from ner_batch.config import (
     RetrievalConfig,
     TaskConfig,
     VerifyConfig,
+    VotesConfig,
 )
 from ner_batch.prompt import PromptBuilder
 from ner_batch.task import Task, load_task
@@ -45,6 +46,7 @@ class TaskRecipe:
     temperature: float = 0.0
     score: bool = False
     calibration: Calibration | None = None
+    votes: VotesConfig | None = None
     verify: VerifyConfig | None = None
 
 
@@ -151,6 +153,7 @@ def _parts(config: TaskConfig, engine: EngineConfig, base: _Base | None, problem
         temperature=config.temperature,
         score=config.score,
         calibration=manifest.calibration if manifest else None,
+        votes=config.votes,
         verify=_verify(config.verify, manifest),
     )
     builder = PromptBuilder(formats.load(name), task, base.chat, engine.max_model_len)
@@ -278,5 +281,6 @@ def _named(parts: _Parts) -> dict[str, str]:
         "decoding": recipe.decoding,
         "temperature": str(recipe.temperature),
         "score": str(recipe.score and (recipe.calibration or "uncalibrated")),
+        "votes": str(recipe.votes or "none"),
         "verify": str(recipe.verify or "none"),
     }

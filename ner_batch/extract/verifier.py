@@ -54,7 +54,7 @@ class Verifier:
         self, texts: Sequence[str], asked: Sequence[tuple[int, Entity]], near: Sequence[Sequence[Example]]
     ) -> list[Request | None]:
         k = self.config.k
-        shown = {i: verify.demonstrations(near[i][len(near[i]) - k :], self.questions.task) for i, _ in asked}
+        shown = {i: verify.demonstrations(verify.last(near[i], k), self.questions.task) for i, _ in asked}
         prompts = [self.questions.prompt(texts[i], entity, shown[i]) for i, entity in asked]
         return [Request(ids, 1, self.adapter, logprobs=self.tokens) if ids else None for ids in prompts]
 
