@@ -90,9 +90,8 @@ def last(near: Sequence[Example], k: int) -> Sequence[Example]:
 
 
 def demonstrations(near: Sequence[Example], task: Task) -> list[Claim]:
-    """One claim about each of the nearest examples, true and false in turn; the nearest last, as they are given."""
-    made = (claims(example, task, 2, example.id) for example in near)
-    return [about[number % 2 if len(about) > 1 else 0] for number, about in enumerate(made) if about]
+    """One claim about each of the nearest examples, true or false by a coin; the nearest last, as they are given."""
+    return [claim for example in near for claim in claims(example, task, 1, example.id)]
 
 
 def _turn(text: str, entity: Entity, task: Task) -> str:
@@ -116,20 +115,20 @@ def probability(logprobs: Mapping[int, float], tokens: tuple[int, int]) -> float
 def claims(example: Example, task: Task, count: int, seed: str) -> list[Claim]:
     """``count`` claims about an example, true and false in turn as far as there are true ones. Deterministic.
 
-    The false ones are near the truth: an entity with an edge moved by a word or two, an entity under another type, and,
-    where nothing else can be made, some other run of words.
+    A coin decides which comes first, so that a single claim is as often false as true. The false ones are near the
+    truth: an entity with an edge moved by a word or two, an entity under another type, and, where nothing else can be
+    made, some other run of words.
     """
     rng = random.Random(seed)  # noqa: S311 - repeatable, not secret
     true = rng.sample(example.entities, len(example.entities))
+    wanted = rng.random() < 0.5
     made: list[Claim] = []
     while len(made) < count:
-        if true and len(made) % 2 == 0:
-            made.append(Claim(example.text, true.pop(), True))
-            continue
-        false = corrupted(example, task, rng)
-        if false is None:
+        false = None if wanted and true else corrupted(example, task, rng)
+        if false is None and not true:
             break
-        made.append(Claim(example.text, false, False))
+        made.append(Claim(example.text, false or true.pop(), false is None))
+        wanted = not wanted
     return made
 
 

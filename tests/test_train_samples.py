@@ -120,6 +120,9 @@ def test_verification_questions_are_those_of_inference(chat):
         true = question.answer == tuple(chat.encode_answer("yes"))
         assert true or question.answer == tuple(chat.encode_answer("no"))
         assert (question.prompt, true) in possible
+    made = [source.epoch(build, Mix({0: 1}, verification=1.0), str(seed))[0] for seed in range(100)]
+    yes = sum(s.answer == tuple(chat.encode_answer("yes")) for samples in made for s in samples)
+    assert 70 < yes < 130  # of 200: half of them are near misses
 
 
 def test_windows_keep_the_entities_inside(chat):
