@@ -89,13 +89,14 @@ class AdapterManifest(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A LoRA adapter on disk. ``path`` is local: of an adapter in S3 it is the copy's.
+    """A LoRA adapter. ``uri`` is where it lies; ``path`` is local: of an adapter in S3 it is the copy's.
 
     ``rank`` is r; ``digest`` (hex) changes with the weights and PEFT's config; ``manifest`` is None for an adapter that
     was not trained here: nothing is known about its prompt, and the caller decides whether to go on.
     """
 
     path: Path
+    uri: str
     name: str
     rank: int
     digest: str
@@ -127,17 +128,17 @@ def load(path: str | Path) -> Adapter:
     """
     uri = str(path)
     if "://" not in uri:
-        return _load(Path(path))
+        return _load(Path(path).expanduser(), uri)
     if storage.file_type(uri) is not fs.FileType.Directory:
         raise ValueError(f"{uri}: no such adapter directory")
     folder = storage.fetched(uri)
     try:
-        return _load(Path(folder))
+        return _load(Path(folder), uri)
     except ValueError as error:
         raise ValueError(str(error).replace(folder, uri)) from None
 
 
-def _load(folder: Path) -> Adapter:
+def _load(folder: Path, uri: str) -> Adapter:
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such adapter directory")
     rank = _servable_rank(folder)
@@ -146,7 +147,7 @@ def _load(folder: Path) -> Adapter:
         raise ValueError(f"{folder}: no {WEIGHTS[0]}: save the adapter with PEFT's save_pretrained")
     manifest = _read_manifest(folder / MANIFEST)
     name = manifest.name if manifest else folder.resolve().name
-    return Adapter(folder, name, rank, _digest(folder / CONFIG, weights), manifest)
+    return Adapter(folder, uri, name, rank, _digest(folder / CONFIG, weights), manifest)
 
 
 def _servable_rank(folder: Path) -> int:
@@ -206,7 +207,7 @@ def check(adapter: Adapter, **setting: Unpack[Setting]) -> None:
         return
     problems = list(_contradictions(adapter.manifest, setting))
     if problems:
-        raise ValueError("\n".join(f"{adapter.path}: {problem}" for problem in problems))
+        raise ValueError("\n".join(f"{adapter.uri}: {problem}" for problem in problems))
 
 
 def _contradictions(trained: AdapterManifest, run: Setting) -> Iterator[str]:

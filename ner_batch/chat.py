@@ -112,13 +112,14 @@ class ChatTokenizer:
         """The text of some ids, special tokens shown."""
         return self._backend.decode(list(ids), skip_special_tokens=False)
 
-    def pieces(self, ids: Sequence[int]) -> list[str]:
-        """What each token of an answer adds to its text, as the engine puts it together: special tokens nothing.
+    def pieces(self, prompt: Sequence[int], answer: Sequence[int]) -> list[str]:
+        """What each token of an answer adds to its text, as vLLM puts it together: special tokens and ends nothing.
 
         Of tokens that share a character the last one adds it.
         """
-        stream = DecodeStream(skip_special_tokens=True)
-        return [stream.step(self._backend, token) or "" for token in ids]
+        stream = DecodeStream(ids=list(prompt), skip_special_tokens=True)
+        ends = self.stop_token_ids
+        return ["" if token in ends else stream.step(self._backend, token) or "" for token in answer]
 
     def _encode_plain(self, text: str) -> tuple[int, ...]:
         return tuple(self._plain.encode(text, add_special_tokens=False).ids)

@@ -161,7 +161,7 @@ def ablate(config_file: ConfigFile, overrides: Overrides = None) -> None:
     from ner_batch.ablate import job, plan
 
     work = checked(lambda: plan.prepare(config))
-    raise typer.Exit(outcome(lambda: job.run(work, console)))
+    raise typer.Exit(checked(lambda: outcome(lambda: job.run(work, console))))
 
 
 @app.command()

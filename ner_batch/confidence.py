@@ -41,10 +41,12 @@ def logit(probability: float) -> float:
 
 def calibrated(entities: Sequence[Entity], slope: float, offset: float) -> tuple[Entity, ...]:
     """The same entities with scores of ``sigmoid(slope * logit(score) + offset)``."""
-    return tuple(
-        e if e.score is None else replace(e, score=1 / (1 + math.exp(-slope * logit(e.score) - offset)))
-        for e in entities
-    )
+    return tuple(e if e.score is None else replace(e, score=sigmoid(slope * logit(e.score) + offset)) for e in entities)
+
+
+def sigmoid(odds: float) -> float:
+    """The probability of some log-odds, however far from 0."""
+    return 1 / (1 + math.exp(-max(odds, -700.0)))
 
 
 def _take(free: list[Said], entity: Entity) -> Said | None:

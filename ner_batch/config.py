@@ -174,6 +174,16 @@ class TaskConfig(Config):
     verify: VerifyConfig | None = None
     """Ask about every entity; `score` is then P(yes). `verify: {}` takes the defaults; null: do not ask."""
 
+    @model_validator(mode="after")
+    def _votes_decide(self) -> Self:
+        if self.votes and (self.score or "temperature" in self.model_fields_set):
+            other = "score" if self.score else "temperature"
+            raise ValueError(
+                f"votes: {other} has no meaning beside it: the share of votes is the score, "
+                "and votes.temperature the temperature"
+            )
+        return self
+
 
 class RecipeConfig(TaskConfig):
     """What decides an answer."""

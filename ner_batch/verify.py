@@ -10,6 +10,8 @@ A mention that stands in the text more than once is asked about by its words alo
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +20,7 @@ from itertools import accumulate
 
 from ner_batch.boundaries import word_chunks
 from ner_batch.chat import ChatTokenizer
-from ner_batch.data import Entity, Example, Message
+from ner_batch.data import Completion, Entity, Example, Message
 from ner_batch.formats import wording
 from ner_batch.task import Language, Task
 
@@ -71,6 +73,13 @@ class Questions:
                 return ids
         return None
 
+    def fingerprint(self) -> str:
+        """A digest of all that the prompts are made of but the texts: the wording, task, template and tokenizer."""
+        probe = Entity(0, 4, self.task.names[0], "Anna")
+        claims = [Claim("Anna saw 北京.", probe, true) for true in (True, False)]
+        ids = self.chat.encode(messages("Anna saw 北京.", probe, self.task, claims))
+        return hashlib.sha256(json.dumps([ids, self.tokens()]).encode()).hexdigest()[:16]
+
     def tokens(self) -> tuple[int, int]:
         """The first tokens of yes and of no.
 
@@ -110,6 +119,11 @@ def probability(logprobs: Mapping[int, float], tokens: tuple[int, int]) -> float
         return None
     yes, no = (logprobs[token] for token in tokens)
     return 1 / (1 + math.exp(min(no - yes, 700.0)))
+
+
+def read(completion: Completion, tokens: tuple[int, int]) -> float | None:
+    """P(yes) of an answer; None where there is none."""
+    return probability(completion.logprobs[0], tokens) if completion.logprobs else None
 
 
 def claims(example: Example, task: Task, count: int, seed: str) -> list[Claim]:

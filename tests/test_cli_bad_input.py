@@ -13,6 +13,7 @@ from refusals import refused
 from typer.testing import CliRunner
 
 from ner_batch.adapter import AdapterManifest, model_fingerprint, save_manifest
+from ner_batch.chat import load_tokenizer
 from ner_batch.cli import app
 from ner_batch.task import Task
 
@@ -140,10 +141,17 @@ def test_index_problems(run, tmp_path):
     refused(run(f"retrieval.index={tmp_path / 'index'}", "retrieval.encoder=some/encoder"), "some/encoder")
 
 
-def test_verification_problems(run):
+def test_verification_problems(run, tmp_path, random_model):
     """Demonstrations without an index; a threshold that is no probability."""
     refused(run("verify={k: 4}"), "verify.k=4", "retrieval.index")
     refused(run("verify={threshold: 2}"), "verify.threshold")
+    wordy = {"name": "t", "labels": {"PER": "a person " * 600, "ORG": "a company " * 600}}
+    (tmp_path / "wordy.yaml").write_text(yaml.safe_dump(wordy))
+    room = sum(load_tokenizer(random_model).count(list(wordy["labels"].values()))) + 150
+    fits = ("format=mrc", "windows.max_tokens=100", f"task={tmp_path / 'wordy.yaml'}")  # one definition a prompt
+    refused(run("verify={}", *fits, f"engine.max_model_len={room}"), "verify:", f"engine.max_model_len={room}")
+    refused(run("votes={}", "temperature=1"), "votes", "temperature")
+    refused(run("votes={}", "score=true"), "votes", "score")
 
 
 def test_windows_that_cannot_fit(run):

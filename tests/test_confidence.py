@@ -55,6 +55,22 @@ def test_what_naming_takes(name):
     )
 
 
+@pytest.mark.parametrize(
+    ("answer", "taken"),
+    [
+        ('The 5" pipe: {"ORG":["Acme"]}', [("Acme", "ORG")]),
+        ('{ "ORG" : [ "Acme" , "Acme" ] }', [("Acme", "ORG")] * 2),
+        ('{"DATE":[1999,"1999"],"ORG":["A\\"B"]}', [("1999", "DATE"), ("1999", "DATE"), ('A"B', "ORG")]),
+        ('{"ORG":["A","half', [("A", "ORG")]),
+        ("no json", []),
+    ],
+)
+def test_mentions_of_odd_json(answer, taken):
+    """Prose before it, white space, numbers, escapes, an answer cut off."""
+    found = load("json").said(answer, "text", ("ORG", "DATE"), TASK)
+    assert [(m.text, m.type) for m in found][: len(taken)] == taken
+
+
 def completion(pieces, probabilities):
     """An answer of tokens with these texts and probabilities."""
     logprobs = tuple({i: math.log(p)} for i, p in enumerate(probabilities))

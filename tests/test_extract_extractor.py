@@ -1,6 +1,7 @@
 """One replica on a real engine: texts in, predictions out, whatever the texts are."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -65,6 +66,19 @@ def test_free_answers_of_a_random_model_fail_visibly_and_auto_repairs_them(rando
     assert all(p.error for p in free)
     assert all(r.completion_tokens > f.completion_tokens for f, r in zip(free, repaired, strict=True))
     assert any(r.status is Status.OK for r in repaired)
+
+
+def test_an_extractor_outlives_an_event_loop(random_model):
+    """More batches than may wait at once, twice, each time under an event loop of its own."""
+    replica = extractor(random_model, window_tokens=4, decoding="free")
+    replica.recipe = replace(replica.recipe, engine=replica.recipe.engine.model_copy(update={"max_in_flight": 1}))
+    texts = ["Anna met Bob. " * 600]
+    try:
+        for _ in range(2):
+            (prediction,) = asyncio.run(replica.predict(texts))
+            assert prediction.prompt_tokens > 0
+    finally:
+        replica.close()
 
 
 def test_a_prompt_that_cannot_fit_is_too_long_and_says_so(random_model):

@@ -1,6 +1,7 @@
 """Verification on a real engine: the probability is the model's own, the threshold decides, costs are counted."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,12 +19,13 @@ pytestmark = pytest.mark.engine
 TASK = Task(name="t", labels={"PER": {"definition": "people"}, "ORG": {"definition": "firms"}})
 ANNA = Example("1", "Anna joined Acme.", (Entity(0, 4, "PER", "Anna"), Entity(12, 16, "ORG", "Acme")))
 LONG = Example("2", "word " * 3000, (Entity(0, 4, "PER", "word"),))
+NAMED = [replace(e, score=0.9) for e in LONG.entities]  # as `score: true` has left it
 
 
 def judge(engine, questions, **config):
     """The verdicts about two texts, the second of which is too long to ask about."""
     verifier = Verifier(VerifyConfig(**config), None, engine, questions)
-    found = [ANNA.entities, LONG.entities]
+    found = [ANNA.entities, NAMED]
     return asyncio.run(verifier.judge([ANNA.text, LONG.text], found, [[ANNA], [ANNA]]))
 
 
@@ -44,7 +46,7 @@ def test_scores_are_the_probabilities_of_the_model(engine, tiny_model):
             assert judged.verified is True
         assert anna.completion_tokens == len(ANNA.entities)
         assert anna.prompt_tokens == sum(len(questions.prompt(ANNA.text, e, shown)) for e in ANNA.entities)
-        assert long.entities == LONG.entities  # nobody could ask: it stays, unscored
+        assert long.entities == LONG.entities  # nobody could ask: it stays, unscored, whatever score it had
         assert (long.prompt_tokens, long.completion_tokens) == (0, 0)
 
 

@@ -60,5 +60,9 @@ def test_calibrated_scores_are_frequencies():
     for low in (0.2, 0.4, 0.6):
         inside = [t for e, t in zip(honest, truth, strict=True) if low <= e.score < low + 0.2]
         assert sum(inside) / len(inside) == pytest.approx(low + 0.1, abs=0.06)
+    perfect = calibration.calibrated([0.9] * 25 + [0.86] * 25, [True] * 25 + [False] * 25)
+    far = confidence.calibrated([Entity(0, 1, "T", "x", s) for s in (1e-12, 0.88, 1.0)], perfect.slope, perfect.offset)
+    assert 0 <= far[0].score < far[1].score < far[2].score <= 1
+    assert calibration.calibrated([0.1] * 25 + [0.9] * 25, [True] * 25 + [False] * 25) is None
     assert calibration.calibrated(scores[:30], truth[:30]) is None
     assert confidence.calibrated([Entity(0, 1, "T", "x")], 1, 0)[0].score is None

@@ -25,7 +25,7 @@ class Cell:
     def name(self) -> str:
         """Its file's name: readable, and different for different cells."""
         shown = [self.reader, self.format, self.decoding, self.retrieval, f"k{self.k}", f"verify-{self.verification}"]
-        return "_".join(part.replace("/", "-") for part in shown)
+        return "_".join(shown)
 
     @property
     def values(self) -> dict[str, object]:
@@ -37,7 +37,8 @@ def cells(config: AblateConfig) -> list[Cell]:
     """Every combination once, in the order of the axes."""
     axes = config.axes
     every = product(axes.reader, axes.format, axes.decoding, _shown(config), axes.verification)
-    return [Cell(reader, form, decoding, *shown, verification) for reader, form, decoding, shown, verification in every]
+    made = (Cell(reader, form, decoding, *shown, verified) for reader, form, decoding, shown, verified in every)
+    return list(dict.fromkeys(made))
 
 
 def _shown(config: AblateConfig) -> Iterator[tuple[str, int]]:

@@ -22,7 +22,7 @@ OK, ENGINE_LOST = 0, "the engine died; the same command goes on with the cells t
 def run(plan: Plan, console: Console) -> int:
     """Read what is not read yet, then report; the exit code."""
     for cell, reason in plan.left_out:
-        console.print(f"left out: {cell.name}: {reason}", highlight=False, soft_wrap=True)
+        console.print(f"left out: {cell.name}: {reason}", highlight=False, soft_wrap=True, markup=False)
     waiting = [work for work in plan.work if not done(plan, work)]
     console.print(f"{len(plan.work)} cells of {len(plan.test):,} texts, {len(waiting)} to read", highlight=False)
     if waiting:
@@ -33,22 +33,23 @@ def run(plan: Plan, console: Console) -> int:
 
 def _read(plan: Plan, waiting: list[Work], console: Console) -> None:
     adapters = any(task.adapter for work in plan.work for task in work.recipe.tasks)
-    engine = Engine(plan.engine, adapters=adapters)
+    engine = None
     try:
+        engine = Engine(plan.engine, adapters=adapters)
         for number, work in enumerate(waiting, 1):
             seconds = _cell(plan, work, engine)
             console.print(f"{number} of {len(waiting)}  {work.cell.name}  {seconds:,.1f} s", highlight=False)
     except EngineDead as death:
         raise JobError(f"{death}: {ENGINE_LOST}") from death
     finally:
-        engine.close()
+        if engine:
+            engine.close()
 
 
 def _cell(plan: Plan, work: Work, engine: Engine) -> float:
     """Read the test set as the cell says and keep the answers; the seconds that took.
 
-    A few texts are read before the clock starts: what a first prompt costs (compiling, loading an adapter) is left out,
-    and every cell finds the system message in the prefix cache.
+    A few texts are read before the clock starts: what a first prompt costs (compiling, loading an adapter) is left out.
     """
     extractor = Extractor(work.recipe, engine)
     texts = [example.text for example in plan.test]
@@ -62,8 +63,9 @@ def _cell(plan: Plan, work: Work, engine: Engine) -> float:
 
 
 def table(test: tuple[Example, ...], predictions: list[Prediction]) -> pa.Table:
-    """Gold and answers side by side: id, text, gold_entities, and the columns of a prediction."""
-    rows = examples_table(test).rename_columns(["id", "text", "gold_entities"])
+    """Gold and answers side by side. ``id`` is the row's number: gold's own, ``gold_id``, need not be unique."""
+    rows = examples_table(test).rename_columns(["gold_id", "text", "gold_entities"])
+    rows = rows.add_column(0, "id", [[str(number) for number in range(len(test))]])
     added = predictions_table(predictions)
     for field, column in zip(added.schema, added.columns, strict=True):
         rows = rows.append_column(field, column)

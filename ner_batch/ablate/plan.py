@@ -12,9 +12,11 @@ from pathlib import Path
 from ner_batch import retrieval, storage
 from ner_batch.ablate.cells import Cell, cells, kinds, recipe_config
 from ner_batch.ablate.settings import AblateConfig
+from ner_batch.cluster import check_lasting
 from ner_batch.config import EngineConfig, Problems, RecipeConfig
 from ner_batch.data import Example
 from ner_batch.extract.recipe import Recipe, make_recipe
+from ner_batch.retrieval.manifest import ENCODED, MANIFEST
 
 META = "ner_batch_cell"  # in a cell's file: its digest and the seconds it took
 
@@ -46,6 +48,7 @@ def prepare(config: AblateConfig) -> Plan:
         ValueError: every problem found, one line each.
     """
     problems = Problems()
+    problems.check(lambda: _check_output(config.output))
     test = problems.check(lambda: _test(config))
     indexes = problems.check(lambda: _indexes(config))
     for reader in dict.fromkeys(config.axes.reader):
@@ -75,23 +78,33 @@ def _test(config: AblateConfig) -> tuple[Example, ...]:
     return tuple(examples)
 
 
+def _check_output(folder: str) -> None:
+    if "://" in folder:
+        raise ValueError(f"output: {folder}: the ablation writes to a local folder")
+    check_lasting("output", folder)
+    storage.check_writable(folder)
+
+
 def _indexes(config: AblateConfig) -> dict[str, str]:
-    """An index of every kind, built where it is not there yet."""
-    folder = Path(config.output).expanduser().resolve() / "indexes"
+    """An index of every kind, built where it is not there yet: its name has a digest of the examples."""
+    if not kinds(config):
+        return {}
+    assert config.gold.examples
+    examples = tuple(retrieval.read_examples(config.gold.examples))
     made = {}
     for kind in kinds(config):
-        assert config.gold.examples
-        encoder = None if kind in {"random", "lexical"} else config.encoder
-        retrieval.build(config.gold.examples, kind, folder / kind, encoder)
-        made[kind] = str(folder / kind)
+        encoder = config.encoder if kind in ENCODED else None
+        name = f"{kind}-{_digest({'encoder': str(encoder)}, examples)}"
+        made[kind] = str(Path(config.output).expanduser().resolve() / "indexes" / name)
+        if not storage.exists(storage.join(made[kind], MANIFEST)):
+            retrieval.build(examples, kind, made[kind], encoder)
     return made
 
 
 def _check_reader(config: AblateConfig, reader: str) -> None:
     """The reader must be sound by itself: told as its adapter tells, without demonstrations or verification."""
     adapter = None if reader == "base" else config.adapters[reader]
-    task = config.task if reader == "base" else None
-    own = RecipeConfig(engine=config.engine, task=task, adapter=adapter, windows=config.windows)
+    own = RecipeConfig(engine=config.engine, task=config.task, adapter=adapter, windows=config.windows)
     try:
         make_recipe(own)
     except ValueError as error:
@@ -124,4 +137,7 @@ def path(plan: Plan, work: Work) -> str:
 def done(plan: Plan, work: Work) -> bool:
     """Whether the cell's answers are there, by exactly this recipe about exactly this gold."""
     uri = path(plan, work)
-    return storage.exists(uri) and json.loads(storage.read_metadata(uri)[META])["digest"] == work.digest
+    try:
+        return storage.exists(uri) and json.loads(storage.read_metadata(uri)[META])["digest"] == work.digest
+    except (KeyError, ValueError):  # not ours, or torn
+        return False

@@ -128,7 +128,8 @@ def markdown(plan: Plan, results: Sequence[Result]) -> Iterator[str]:
         f"{len(plan.test):,} texts of `{plan.config.gold.test}`, model `{Path(plan.config.engine.model).name}`. Strict "
         f"span and type; 95 % intervals from {plan.config.resamples:,} bootstrap resamples of texts; `vs first` and p "
         "from the paired bootstrap against the first row. `prompt` and `answer` are tokens a text, `s` seconds a text "
-        "on this machine with the prefix cache warm; `not ok` counts texts that were not fully answered.\n"
+        "here. Cells that ask the same prompts find them in the prefix cache, so compare tokens rather than seconds. "
+        "`not ok` counts texts that were not fully answered.\n"
     )
     axes = _axes(results)
     fixed = [f"{name} {value}" for name, value in results[0].cell.items() if name not in axes]

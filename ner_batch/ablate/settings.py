@@ -45,12 +45,12 @@ class AblateConfig(Config):
     gold: AblationGold
     output: Uri
     """Folder, local: one Parquet file a cell, then report.json, report.md and plots."""
-    adapters: dict[str, Uri] = Field(default_factory=dict)
+    adapters: dict[Annotated[str, Field(pattern=r"^[\w.-]+$")], Uri] = Field(default_factory=dict)
     """Adapter folders by the name they have in `axes.reader`."""
     axes: AxesConfig = AxesConfig()
     encoder: str | None = None
     """For retrieval of the kinds that need one."""
-    verify_k: Count = 4
+    verify_k: Annotated[int, Field(ge=1, le=64)] = 4
     """Demonstrations of few-shot verification."""
     windows: WindowsConfig = WindowsConfig()
     groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)

@@ -42,11 +42,12 @@ class Extractor:
         self.chat = load_tokenizer(config.model, config.revision)
         self.engine = engine or Engine(config, adapters=any(task.adapter for task in recipe.tasks))
         self.readers = [Reader(task, self.engine, self.chat, config.max_model_len) for task in recipe.tasks]
-        # Prompts of a few batches wait beside the engine's own queue: it never drains, and memory stays flat.
-        self._batches = asyncio.Semaphore(2 + config.max_in_flight // BATCH_WINDOWS)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._batches = asyncio.Semaphore()
 
     async def predict(self, texts: Sequence[str | None], progress: Progress | None = None) -> list[Prediction]:
         """One prediction per text, in order. Raises EngineDead when the engine is gone; anything else is a status."""
+        self._wait_in(asyncio.get_running_loop())
         cleaned = [None if text is None else clean(text) for text in texts]
         cut = await asyncio.to_thread(windows.split, cleaned, self.recipe.window_tokens, self.chat.count)
         report = progress or (lambda _rows, _tokens: None)
@@ -55,6 +56,14 @@ class Extractor:
         ends = [a.document != b.document for a, b in pairwise(cut)] + [True]
         readings = await asyncio.gather(*(self._read(cut[s], sum(ends[s]), report) for s in slices))
         return merge(texts, cut, [reading for batch in readings for reading in batch])
+
+    def _wait_in(self, loop: asyncio.AbstractEventLoop) -> None:
+        """A semaphore of this event loop.
+
+        Prompts of a few batches wait beside the engine's own queue: it never drains, and memory stays flat.
+        """
+        if loop is not self._loop:
+            self._loop, self._batches = loop, asyncio.Semaphore(2 + self.recipe.engine.max_in_flight // BATCH_WINDOWS)
 
     def close(self) -> None:
         """Stop the engine."""

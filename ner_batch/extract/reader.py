@@ -105,7 +105,8 @@ class Reader:
         asked = [request for request in requests if request is not None]
         completions = iter(await self.engine.generate(asked))
         answers = [None if request is None else next(completions) for request in requests]
-        return await asyncio.to_thread(lambda: [self._reading(a, c) for a, c in zip(asks, answers, strict=True)])
+        pairs = list(zip(asks, requests, answers, strict=True))
+        return await asyncio.to_thread(lambda: [self._reading(*pair) for pair in pairs])
 
     def _request(self, ask: Ask, constrained: bool) -> Request | None:
         """The request for one prompt; None where the prompt does not fit the model."""
@@ -120,9 +121,9 @@ class Reader:
         temperature = self.recipe.votes.temperature if self.recipe.votes else self.recipe.temperature
         return Request(prompt.token_ids, prompt.max_tokens, self.adapter, grammar, temperature, logprobs)
 
-    def _reading(self, ask: Ask, completion: Completion | None) -> Reading:
+    def _reading(self, ask: Ask, request: Request | None, completion: Completion | None) -> Reading:
         window, labels, _ = ask
-        if completion is None:
+        if request is None or completion is None:
             return Reading(_nothing(Status.TOO_LONG), "the prompt does not fit engine.max_model_len", 0, 0)
         spent = (completion.prompt_tokens, completion.completion_tokens)
         if completion.finish_reason == "error":
@@ -133,14 +134,16 @@ class Reader:
         if cut_off:
             parsed = replace(parsed, status=Status.TRUNCATED, faithful=False)
         if self.recipe.score:
-            parsed = replace(parsed, entities=self._scored(parsed, completion, ask))
+            parsed = replace(parsed, entities=self._scored(ask, request, parsed, completion))
         return Reading(parsed, _explanation(parsed.status), *spent)
 
-    def _scored(self, parsed: Parsed, completion: Completion, ask: Ask) -> tuple[Entity, ...]:
+    def _scored(self, ask: Ask, request: Request, parsed: Parsed, completion: Completion) -> tuple[Entity, ...]:
+        """The entities with scores; calibrated where the answer was free, as those were that the calibration is of."""
         window, labels, _ = ask
         said = self.format.said(completion.text, window.text, labels, self.recipe.task)
-        pieces, known = self.builder.chat.pieces(completion.token_ids), self.recipe.calibration
+        pieces = self.builder.chat.pieces(request.token_ids, completion.token_ids)
         scored = confidence.scored(parsed.entities, said, completion, pieces)
+        known = None if request.grammar else self.recipe.calibration
         return confidence.calibrated(scored, known.slope, known.offset) if known else scored
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,7 @@ from ner_batch.config import (
     VerifyConfig,
     VotesConfig,
 )
+from ner_batch.data import Entity
 from ner_batch.prompt import PromptBuilder
 from ner_batch.task import Task, load_task
 
@@ -115,6 +117,7 @@ def make_recipe(config: RecipeConfig) -> tuple[Recipe, dict[str, str]]:
     recipe = Recipe(_engine(config.engine, found), config.windows.max_tokens, tuple(p.recipe for p in found))
     for (where, _), parts in zip(_places(config), found, strict=True):
         problems.under(where).check(partial(_check_fit, recipe, base.chat, parts.builder))
+        problems.under(where).check(partial(_check_questions_fit, recipe, base.chat, parts.recipe))
         problems.under(where).check(partial(_check_adapter, recipe, base, parts))
     problems.check(lambda: _check_names(recipe))
     problems.stop_if_any()
@@ -166,7 +169,7 @@ def _task(config: TaskConfig, adapter: Adapter | None) -> Task:
     if adapter is None:
         raise ValueError("task: missing: name a task file, or an adapter that carries one")
     if adapter.manifest is None:
-        raise ValueError(f"{adapter.path}: carries no ner_batch.json, so `task` must name a task file")
+        raise ValueError(f"{adapter.uri}: carries no ner_batch.json, so `task` must name a task file")
     return adapter.manifest.task
 
 
@@ -210,7 +213,7 @@ def _engine(config: EngineConfig, tasks: Sequence[_Parts]) -> EngineConfig:
     largest = max(served, key=lambda adapter: adapter.rank)
     fitting = [rank for rank in (1, 8, 16, 32, 64, 128, 256, 320, 512) if rank >= largest.rank]
     if not fitting:
-        raise ValueError(f"{largest.path}: rank {largest.rank}: vLLM serves 512 at most")
+        raise ValueError(f"{largest.uri}: rank {largest.rank}: vLLM serves 512 at most")
     room = {"max_lora_rank": fitting[0], "max_loras": max(config.max_loras, len(served))}
     return config.model_copy(update=room)
 
@@ -234,6 +237,19 @@ def _check_fit(recipe: Recipe, chat: ChatTokenizer, builder: PromptBuilder) -> N
                 f"windows.max_tokens={recipe.window_tokens}: with {fixed} tokens of instructions and {room} of answer "
                 f"that is {need}, over engine.max_model_len={recipe.engine.max_model_len}: lower one or raise the other"
             )
+
+
+def _check_questions_fit(recipe: Recipe, chat: ChatTokenizer, task: TaskRecipe) -> None:
+    """A verification question about a mention as long as a full window must fit, or entities would stay unverified."""
+    if task.verify is None:
+        return
+    empty = verify.messages("", Entity(0, 0, task.task.names[0], ""), task.task)
+    fixed = len(chat.encode(empty)) + verify.ANSWER_TOKENS
+    if fixed + 2 * recipe.window_tokens > recipe.engine.max_model_len:
+        raise ValueError(
+            f"verify: {fixed} tokens of instructions, a window and a mention of {recipe.window_tokens} tokens each are "
+            f"over engine.max_model_len={recipe.engine.max_model_len}: lower windows.max_tokens or raise that"
+        )
 
 
 def _check_adapter(recipe: Recipe, base: _Base, parts: _Parts) -> None:
@@ -264,6 +280,7 @@ def _fingerprint(recipe: Recipe, base: _Base, tasks: Sequence[_Parts]) -> dict[s
         "engine.max_model_len": str(engine.max_model_len),
         "engine.dtype": engine.dtype,
         "engine.quantization": str(engine.quantization),
+        "engine.extra": json.dumps(engine.extra, sort_keys=True, default=str),
         "code": version("ner-batch"),
     }
 
@@ -271,6 +288,7 @@ def _fingerprint(recipe: Recipe, base: _Base, tasks: Sequence[_Parts]) -> dict[s
 def _named(parts: _Parts) -> dict[str, str]:
     """What decides the answers of one task."""
     adapter, index, recipe = parts.adapter, parts.index, parts.recipe
+    questions = verify.Questions(recipe.task, parts.builder.chat, parts.builder.max_model_len)
     return {
         "adapter": f"{adapter.name} ({adapter.digest[:16]})" if adapter else "none",
         "task": f"{recipe.task.name} ({recipe.task.digest()})",
@@ -282,5 +300,5 @@ def _named(parts: _Parts) -> dict[str, str]:
         "temperature": str(recipe.temperature),
         "score": str(recipe.score and (recipe.calibration or "uncalibrated")),
         "votes": str(recipe.votes or "none"),
-        "verify": str(recipe.verify or "none"),
+        "verify": f"{recipe.verify} ({questions.fingerprint()})" if recipe.verify else "none",
     }

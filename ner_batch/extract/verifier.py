@@ -60,9 +60,9 @@ class Verifier:
 
     def _judged(self, entity: Entity, completion: Completion | None) -> Entity | None:
         """The entity with its score; None where it is dropped."""
-        likely = verify.probability(completion.logprobs[0], self.tokens) if completion and completion.logprobs else None
+        likely = verify.read(completion, self.tokens) if completion else None
         if likely is None:
-            return entity
+            return replace(entity, score=None)
         verified = likely >= (self.config.threshold or 0.0)
         return replace(entity, score=likely, verified=verified) if verified or self.config.rejected == "keep" else None
 

@@ -37,7 +37,7 @@ _ESCAPE = lark.Escape(
 # An object, a broken one included, begins with a key or ends at once; braces of prose do not.
 _OPENING = re.compile(r'\{\s*(?:["}]|\Z)')
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+(?P<end>"|)|[\[\]{}:]', re.DOTALL)
-_STRING = re.compile(r'(?P<string>"(?:[^"\\]|\\.)*+")(?P<colon>\s*:)?', re.DOTALL)
+_STRING = re.compile(r'(?P<string>"(?:[^"\\]|\\.)*+"|[^\s"\[\]{}:,]+)(?P<colon>\s*:)?', re.DOTALL)
 _ENDS = {"[": "]", "{": "}"}
 _MAX_OPENINGS, _MAX_DEPTH = 16, 8  # bound the work on an answer that loops; a list in an object is two deep
 
@@ -79,7 +79,9 @@ def said(answer: str, text: str, labels: Sequence[str], task: Task) -> list[Said
     """Each quoted mention; the first one under a key takes in the key, for choosing the type was part of naming it."""
     found: list[Said] = []
     key, opened = "", None
-    for match in _STRING.finditer(clean(answer)):
+    answer = clean(answer)
+    opening = _OPENING.search(answer)
+    for match in _STRING.finditer(answer, opening.start() if opening else 0):
         if match["colon"]:
             key, opened = _unquoted(match["string"]), match.start()
         else:
@@ -90,8 +92,10 @@ def said(answer: str, text: str, labels: Sequence[str], task: Task) -> list[Said
 
 
 def _unquoted(string: str) -> str:
+    if not string.startswith('"'):  # a number, which is a mention too
+        return string
     try:
-        return str(json.loads(string, strict=False))
+        return clean(str(json.loads(string, strict=False)))
     except ValueError:
         return string[1:-1]
 

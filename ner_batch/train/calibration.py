@@ -49,25 +49,37 @@ def measure(
 def _scored(plan: Plan, question: evaluation.Question, completion: Completion) -> tuple[Entity, ...]:
     """The entities of one answer with their uncalibrated scores."""
     builder, text = plan.builder(), clean(plan.dev.examples[question.example].text)
-    parsed = builder.format.parse(completion.text, text, question.labels, builder.task)
+    answer = builder.format.complete(completion.text) if completion.finish_reason == "length" else completion.text
+    parsed = builder.format.parse(answer, text, question.labels, builder.task)
     said = builder.format.said(completion.text, text, question.labels, builder.task)
-    return confidence.scored(parsed.entities, said, completion, builder.chat.pieces(completion.token_ids))
+    return confidence.scored(
+        parsed.entities, said, completion, builder.chat.pieces(question.prompt.token_ids, completion.token_ids)
+    )
 
 
 def calibrated(scores: Sequence[float | None], truth: Sequence[bool]) -> Calibration | None:
-    """Platt's sigmoid over the logit of the scores (Platt 1999, "Probabilistic outputs"), or None."""
+    """Platt's sigmoid over the logit of the scores (Platt 1999, "Probabilistic outputs"), or None.
+
+    Each entity counts as right and wrong at once, with Platt's weights, so that scores that separate the two perfectly
+    give no infinite slope. A slope that is not positive says that the scores tell nothing: None.
+    """
     from sklearn.linear_model import LogisticRegression
 
     known = [(score, true) for score, true in zip(scores, truth, strict=True) if score is not None]
-    if min(sum(true for _, true in known), sum(not true for _, true in known)) < LEAST:
+    right, wrong = sum(true for _, true in known), sum(not true for _, true in known)
+    if min(right, wrong) < LEAST:
         return None
     logits = np.array([[confidence.logit(score)] for score, _ in known])
-    fitted = LogisticRegression(C=1e6).fit(logits, [true for _, true in known])
-    return Calibration(slope=float(fitted.coef_[0, 0]), offset=float(fitted.intercept_[0]), entities=len(known))
+    goal = np.array([(right + 1) / (right + 2) if true else 1 / (wrong + 2) for _, true in known])
+    labels = [True] * len(known) + [False] * len(known)
+    weights = np.concatenate([goal, 1 - goal])
+    fitted = LogisticRegression(C=1e6).fit(np.concatenate([logits, logits]), labels, sample_weight=weights)
+    slope, offset = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+    return Calibration(slope=slope, offset=offset, entities=len(known)) if slope > 0 else None
 
 
 class _Asking:
-    """Asks the served adapter verification questions about dev examples, with dev's usual demonstrations."""
+    """Asks the served adapter verification questions, without demonstrations."""
 
     def __init__(self, plan: Plan, engine: Engine, adapter: str) -> None:
         builder = plan.builder()
@@ -80,7 +92,7 @@ class _Asking:
         prompts = [self.questions.prompt(clean(text), entity) for text, entity in about]
         requests = [Request(ids, 1, self.adapter, logprobs=self.tokens) for ids in prompts if ids]
         answers = iter(asyncio.run(self.engine.generate(requests)))
-        return [verify.probability(next(answers).logprobs[0], self.tokens) if ids else None for ids in prompts]
+        return [verify.read(next(answers), self.tokens) if ids else None for ids in prompts]
 
 
 def _verification(

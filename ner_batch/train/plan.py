@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from ner_batch import adapter as adapters
-from ner_batch import formats, storage
+from ner_batch import formats, storage, verify
 from ner_batch.chat import ChatTokenizer, load_tokenizer
 from ner_batch.cluster import check_lasting, on_every_node
 from ner_batch.config import Problems, dump
@@ -105,6 +105,8 @@ def prepare(config: TrainConfig) -> Plan:
     if chat:
         problems.check(lambda: _check_model(config))
     problems.check(lambda: _check_init(config, base))
+    if task and chat and config.augmentation.verification:
+        problems.check(verify.Questions(task, chat, config.base.max_model_len).tokens)
     train = problems.check(lambda: golds.read(config.gold.train, task))
     wanted = config.gold.dev
     dev = problems.check(lambda: golds.read(wanted, task)) if wanted else None
