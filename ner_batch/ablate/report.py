@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from ner_batch.evaluate import job as scoring
 from ner_batch.evaluate import plan as plans
 from ner_batch.evaluate import report as reports
 from ner_batch.evaluate.settings import EvaluateConfig
+from ner_batch.figures import canvas, png
 
 JSON, MARKDOWN, F1_PLOT, COST_PLOT = "report.json", "report.md", "f1.png", "cost.png"
 HEAD = ("P", "R", "F1", "interval", "vs first", "p", "prompt", "answer", "s", "not ok")
@@ -170,8 +170,7 @@ def _plain(plan: Plan, results: Sequence[Result]) -> dict[str, Any]:
 
 def f1_plot(results: Sequence[Result]) -> bytes:
     """Strict F1 of every cell with its interval."""
-    plt = _pyplot()
-    figure, axes = plt.subplots(figsize=(9, 1.2 + 0.3 * len(results)), layout="constrained")
+    drawn, axes = canvas(9, 1.2 + 0.3 * len(results))
     values = [result.strict["micro"]["f1"]["value"] for result in results]
     ends = [result.strict["micro"]["f1"]["interval"] for result in results]
     spread = [
@@ -183,33 +182,16 @@ def f1_plot(results: Sequence[Result]) -> bytes:
     axes.set_yticks(places, [_place(result, _axes(results)) for result in results])
     axes.invert_yaxis()
     axes.set(xlabel="strict F1, 95 % interval", xlim=(0, 1))
-    return _png(plt, figure)
+    return png(drawn)
 
 
 def cost_plot(results: Sequence[Result]) -> bytes:
     """Strict F1 over the tokens a text costs."""
-    plt = _pyplot()
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    drawn, axes = canvas(8, 5)
     for number, result in enumerate(results):
         tokens, f1 = result.prompt_tokens + result.completion_tokens, result.strict["micro"]["f1"]["value"]
         axes.plot(tokens, f1, "o", label=f"{number + 1} {_place(result, _axes(results))}")
         axes.annotate(str(number + 1), (tokens, f1), textcoords="offset points", xytext=(5, 4), fontsize=8)
     axes.set(xlabel="tokens per text, prompts and answers", ylabel="strict F1", ylim=(0, 1), xlim=(0, None))
-    figure.legend(loc="outside right upper", fontsize=7, frameon=False)
-    return _png(plt, figure)
-
-
-def _pyplot() -> Any:
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    from matplotlib import pyplot as plt
-
-    return plt
-
-
-def _png(plt: Any, figure: Any) -> bytes:
-    sink = io.BytesIO()
-    figure.savefig(sink, format="png", dpi=110)
-    plt.close(figure)
-    return sink.getvalue()
+    drawn.legend(loc="outside right upper", fontsize=7, frameon=False)
+    return png(drawn)

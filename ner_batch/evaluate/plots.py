@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
-from typing import Any
-
 import numpy as np
 
 from ner_batch.evaluate.report import Report
+from ner_batch.figures import canvas, png
 
 F1, CONFUSION, CALIBRATION = "f1.png", "confusion.png", "calibration.png"
 PLOTS = (F1, CONFUSION, CALIBRATION)
@@ -18,36 +16,10 @@ NOBODY = "none"
 
 def draw(report: Report) -> dict[str, bytes]:
     """PNGs by file name; the calibration plot only where there are scores."""
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    mpl.rcParams["font.family"] = ["DejaVu Sans", *_wide_font()]
     images = {F1: _f1(report), CONFUSION: _confusion(report["runs"][0])}
     if report["runs"][0]["calibration"]:
         images[CALIBRATION] = _calibration(report["runs"][0]["calibration"])
     return images
-
-
-def _wide_font() -> list[str]:
-    """A font of this machine for Chinese, Japanese and Korean names of types, if it has one."""
-    from matplotlib.font_manager import fontManager
-
-    return sorted({font.name for font in fontManager.ttflist if "CJK" in font.name})[:1]
-
-
-def _figure(width: float, height: float, **options: Any) -> Any:
-    from matplotlib import pyplot as plt
-
-    return plt.subplots(figsize=(width, height), layout="constrained", **options)
-
-
-def _png(figure: Any) -> bytes:
-    from matplotlib import pyplot as plt
-
-    sink = io.BytesIO()
-    figure.savefig(sink, format="png", dpi=110)
-    plt.close(figure)
-    return sink.getvalue()
 
 
 def _types(run: Report) -> list[str]:
@@ -60,7 +32,7 @@ def _f1(report: Report) -> bytes:
     """Strict F1 by type with its interval, for each run."""
     first = report["runs"][0]
     names = [*_types(first), *(f"group {name}" for name in first["strict"]["groups"]), "macro", "micro"]
-    figure, axes = _figure(8, 1.5 + 0.35 * len(names) * len(report["runs"]) ** 0.5)
+    figure, axes = canvas(8, 1.5 + 0.35 * len(names) * len(report["runs"]) ** 0.5)
     for i, run in enumerate(report["runs"]):
         strict = run["strict"]
         entries = strict["types"] | {f"group {n}": e for n, e in strict["groups"].items()}
@@ -77,7 +49,7 @@ def _f1(report: Report) -> bytes:
     axes.set(xlim=(0, 1), xlabel=f"strict F1, {report['bootstrap']['level']:.0%} interval (gold entities)")
     axes.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def _short(path: str, most: int = 40) -> str:
@@ -98,7 +70,7 @@ def _confusion(run: Report) -> bytes:
             grid[tuple(place)] += cell["count"]
     share = np.divide(grid, grid.sum(1, keepdims=True), out=np.zeros_like(grid), where=grid.sum(1, keepdims=True) > 0)
     size = 2.5 + 0.55 * len(names)
-    figure, axes = _figure(size + 1, size)
+    figure, axes = canvas(size + 1, size)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(names)), [*types, "missed"], rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), [*types, "spurious"])
@@ -115,12 +87,12 @@ def _confusion(run: Report) -> bytes:
                 color="white" if share[i, j] > 0.5 else "black",
             )
     figure.colorbar(image, label="share of the row", shrink=0.8)
-    return _png(figure)
+    return png(figure)
 
 
 def _calibration(found: Report) -> bytes:
     """Accuracy by score, and precision, recall and coverage by threshold."""
-    figure, (left, right) = _figure(11, 4.5, ncols=2)
+    figure, (left, right) = canvas(11, 4.5, ncols=2)
     table = found["reliability"]
     left.plot([0, 1], [0, 1], color="lightgrey")
     left.plot([b["score"] for b in table], [b["accuracy"] for b in table], "o-")
@@ -143,4 +115,4 @@ def _calibration(found: Report) -> bytes:
     )
     right.legend(frameon=False)
     right.grid(alpha=0.3)
-    return _png(figure)
+    return png(figure)

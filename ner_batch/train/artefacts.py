@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ner_batch import adapter as adapters
 from ner_batch.adapter import AdapterManifest
+from ner_batch.figures import canvas, png
 from ner_batch.train import gold
 from ner_batch.train.calibration import Worth
 from ner_batch.train.loop import State
@@ -74,12 +75,7 @@ def manifest(plan: Plan, state: State) -> AdapterManifest:
 
 def curve(path: Path, history: Sequence[Mapping[str, float]]) -> None:
     """Loss and dev F1 over the steps, as a PNG."""
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    from matplotlib import pyplot as plt
-
-    figure, left = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    drawn, left = canvas(8, 4.5)
     loss = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
     f1 = [(entry["step"], entry["f1"]) for entry in history if "f1" in entry]
     left.plot(*zip(*loss, strict=True), ".-", color="tab:blue", label="training loss per answer token")
@@ -87,9 +83,8 @@ def curve(path: Path, history: Sequence[Mapping[str, float]]) -> None:
     right = left.twinx()
     right.plot(*zip(*f1, strict=True), "o-", color="tab:orange", label="dev span F1")
     right.set(ylabel="F1", ylim=(0, 1))
-    figure.legend(loc="outside upper center", ncols=2, frameon=False)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    drawn.legend(loc="outside upper center", ncols=2, frameon=False)
+    path.write_bytes(png(drawn))
 
 
 def card(plan: Plan, state: State) -> str:
