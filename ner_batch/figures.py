@@ -14,6 +14,7 @@ def canvas(width: float, height: float, **options: Any) -> tuple[Any, Any]:
     import matplotlib as mpl
 
     mpl.use("agg")
+    mpl.rcParams["text.parse_math"] = False  # a type may be called $x_$
     mpl.rcParams["font.family"] = ["DejaVu Sans", *_wide_font()]
     from matplotlib import pyplot as plt
 

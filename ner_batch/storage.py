@@ -150,7 +150,7 @@ def write_bytes(uri: str, data: bytes | pa.Buffer) -> None:
 
 def write_json(uri: str, value: object) -> None:
     """Write a JSON file, indented, whole or not at all."""
-    write_bytes(uri, json.dumps(value, ensure_ascii=False, indent=2).encode() + b"\n")
+    write_bytes(uri, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False).encode() + b"\n")
 
 
 def write_table(uri: str, table: pa.Table, metadata: Mapping[str, str]) -> None:

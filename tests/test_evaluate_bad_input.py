@@ -8,6 +8,7 @@ from refusals import refused
 from typer.testing import CliRunner
 
 from ner_batch.cli import app
+from ner_batch.data import Entity, Prediction, predictions_table
 
 SPAN = [(0, 3, "PER")]
 BARE = pa.list_(pa.struct([("start", pa.int32()), ("end", pa.int32()), ("type", pa.string()), ("text", pa.string())]))
@@ -57,6 +58,30 @@ def test_no_such_columns(run):
     refused(run("predictions.id_column=doc"), "predictions.id_column", "'doc'")
     refused(run("gold.column=gold"), "gold.column", "'gold'")
     refused(run("gold.text_column=content"), "'content'")
+
+
+def test_the_field_that_is_wrong_is_named(run, tmp_path):
+    """Gold without an id is gold's business; a span's field of another type, a score that is no probability."""
+    write(tmp_path / "bare", gold_of(spans([], [])).drop_columns("id"))
+    code, lines = run(f"gold.path={tmp_path / 'bare'}")
+    assert code == 2
+    assert any("gold.id_column" in line for line in lines)
+    odd = run_table([SPAN, []], ["a", "b"], [-2.5, None])
+    write(tmp_path / "odd", odd)
+    refused(run(f"predictions.path={tmp_path / 'odd'}"), "scores outside 0 to 1", "a")
+    kind = pa.list_(pa.struct([("start", pa.string()), ("end", pa.int64()), ("type", pa.string())]))
+    words = pa.array([[{"start": "x", "end": 3, "type": "PER"}], []], kind)
+    write(tmp_path / "words", pa.table({"id": ["a", "b"], "text": [TEXT] * 2, "entities": words}))
+    refused(run(f"predictions.path={tmp_path / 'words'}"), "field 'start'", "string")
+
+
+def test_several_tasks_are_not_pooled(run, tmp_path):
+    """Their names are told, and one of them can be asked for."""
+    found = [Entity(0, 3, "PER", TEXT[:3], task="one"), Entity(0, 3, "ORG", TEXT[:3], task="two")]
+    table = predictions_table([Prediction(tuple(found)), Prediction()], tagged=True)
+    table = table.add_column(0, "text", [[TEXT] * 2]).add_column(0, "id", [["a", "b"]])
+    write(tmp_path / "two", table)
+    refused(run(f"predictions.path={tmp_path / 'two'}"), "one, two", "predictions.task")
 
 
 def test_contradictions_in_the_config(run):

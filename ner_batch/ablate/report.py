@@ -50,7 +50,7 @@ def write(plan: Plan, console: Console) -> None:
         storage.write_bytes(storage.join(folder, name), image)
     storage.write_bytes(storage.join(folder, MARKDOWN), "\n".join(markdown(plan, results)).encode())
     storage.write_json(storage.join(folder, JSON), _plain(plan, results))
-    console.print(f"report: {folder}", highlight=False, soft_wrap=True)
+    console.print(f"report: {folder}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _result(plan: Plan, work: Work) -> Result:

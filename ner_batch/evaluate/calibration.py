@@ -38,7 +38,7 @@ def reliability(scores: np.ndarray, right: np.ndarray, gold: int) -> Reliability
     """Count predicted entities with their scores (NaN: none), whether they are right, and how many gold there are."""
     known = ~np.isnan(scores)
     values = scores[known].astype(float)
-    places = np.clip((values * BINS).astype(int), 0, BINS - 1)
+    places = np.clip(np.floor(values * BINS + 1e-3).astype(int), 0, BINS - 1)  # 0.9 is 0.8999 as float32
     weights = (None, right[known].astype(float), values)
     bins = np.stack([np.bincount(places, w, minlength=BINS) for w in weights]).astype(float)
     return Reliability(bins, gold, int((~known).sum()))

@@ -17,6 +17,7 @@ from ner_batch.data import JobError
 from ner_batch.evaluate import output, report, tables, work
 from ner_batch.evaluate.faults import Faults
 from ner_batch.evaluate.plan import Plan
+from ner_batch.evaluate.source import Source
 from ner_batch.evaluate.tally import Tally
 from ner_batch.evaluate.work import Options
 
@@ -33,13 +34,18 @@ def run(plan: Plan, console: Console) -> int:
         JobError: a worker keeps failing, or rows were lost on the way.
     """
     for path in plan.unfinished:
-        console.print(f"[yellow]{path}: its manifest says that the run is not complete[/]", soft_wrap=True)
+        told = f"{path}: its manifest says that the run is not complete"
+        console.print(told, style="yellow", soft_wrap=True, markup=False)
     tally = score(plan, console)
     found = report.build(plan, tally)
     for part in tables.render(found):
         console.print(part)
     output.write(plan.config.output, found)
-    console.print(f"report: {plan.config.output}", highlight=False, soft_wrap=True)
+    for name, entry in found["runs"][0]["strict"]["groups"].items():
+        if not entry["types"]:
+            told = f"groups.{name}: no type like {', '.join(plan.config.groups[name])}: its scores are 0 of 0"
+            console.print(told, style="yellow", soft_wrap=True, markup=False)
+    console.print(f"report: {plan.config.output}", highlight=False, soft_wrap=True, markup=False)
     return OK
 
 
@@ -116,16 +122,18 @@ def _streamed(plan: Plan, options: Options, runner: Runner, console: Console) ->
 
 def _joined_here(plan: Plan, options: Options) -> Tally:
     """Several sources, joined at once."""
-    named, faults = [], Faults()
-    for source in plan.sources:
-        read = [work.split(source, unit, 1) for unit in source.units]
-        faults += _sum(wrong for wrong, _ in read)
-        named.append((source.name, pa.concat_tables([table for _, table in read])))
-    _stop(faults)
+    read = {id(source): [work.split(source, unit, 1) for unit in source.units] for source in _distinct(plan.sources)}
+    _stop(_sum(wrong for pieces in read.values() for wrong, _ in pieces))
+    named = [(source.name, pa.concat_tables([table for _, table in read[id(source)]])) for source in plan.sources]
     tally, faults = work.count(named, options)
     _stop(faults)
     assert tally
     return tally
+
+
+def _distinct(sources: Iterable[Source]) -> list[Source]:
+    """Gold that lies in a run's own rows is read once."""
+    return list({id(source): source for source in sources}.values())
 
 
 def _joined_on_ray(plan: Plan, options: Options, console: Console) -> Tally:

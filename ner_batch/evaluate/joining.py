@@ -122,7 +122,7 @@ def _outside(name: str, column: str, spans: pa.ChunkedArray, texts: pa.ChunkedAr
     array = spans.combine_chunks()
     rows = np.repeat(np.arange(len(array)), pc.list_value_length(array).to_numpy())
     ends = pc.struct_field(array.flatten(), "end").to_numpy()
-    sizes = pc.fill_null(pc.utf8_length(texts), 0).to_numpy()
+    sizes = pc.fill_null(pc.utf8_length(texts), 2**31 - 1).to_numpy()  # null: that source has no such row
     beyond = np.unique(rows[ends > sizes[rows]])
     what = f"{name}: column {column!r} has spans that end behind their text"
     return fault(what, "offsets are code points, half-open", len(beyond), (ids[i] for i in beyond))

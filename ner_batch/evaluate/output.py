@@ -15,13 +15,13 @@ SHOWN_ROWS = 20
 
 def write(folder: str, report: Report) -> None:
     """Replace the report in a folder. While it is written there is no report.json, so none tells of other plots."""
-    names = plots.PLOTS
-    for name in (JSON, MARKDOWN, *names):
-        storage.remove(storage.join(folder, name))
     drawn = plots.draw(report)
+    lines = "\n".join(markdown(report, list(drawn)))
+    for name in (JSON, MARKDOWN, *plots.PLOTS):
+        storage.remove(storage.join(folder, name))
     for name, image in drawn.items():
         storage.write_bytes(storage.join(folder, name), image)
-    storage.write_bytes(storage.join(folder, MARKDOWN), "\n".join(markdown(report, list(drawn))).encode())
+    storage.write_bytes(storage.join(folder, MARKDOWN), lines.encode())
     storage.write_json(storage.join(folder, JSON), report)
 
 

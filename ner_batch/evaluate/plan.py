@@ -114,14 +114,15 @@ def _source(config: EvaluateConfig, name: str, path: str, columns: dict[str, str
         problems.append(f"{name}: {path} has no rows")
     if problems:
         raise ValueError("\n".join(problems))
-    return Source(name, plan_units(listing.shards, config.job.unit_rows, config.job.unit_bytes), columns)
+    units = plan_units(listing.shards, config.job.unit_rows, config.job.unit_bytes)
+    return Source(name, units, columns, config.predictions.task)
 
 
 def _missing(name: str, shard: Shard, columns: dict[str, str]) -> list[str]:
     fields = {"id": "id_column", "text": "text_column", "entities": "column", "gold": "column"}
+    there = f"in {shard.uri} ({name}); there are {', '.join(shard.columns)}"
     return [
-        f"{'gold' if ours == 'gold' else 'predictions'}.{fields[ours]}: no column {column!r} in {shard.uri} ({name}); "
-        f"there are {', '.join(shard.columns)}"
+        f"{'gold' if 'gold' in (ours, name) else 'predictions'}.{fields[ours]}: no column {column!r} {there}"
         for ours, column in columns.items()
         if column not in shard.columns
     ]
@@ -130,4 +131,5 @@ def _missing(name: str, shard: Shard, columns: dict[str, str]) -> list[str]:
 def _unfinished(path: str) -> bool:
     """Whether a run's manifest says that rows are still to come."""
     manifest = storage.join(path, MANIFEST)
-    return storage.exists(manifest) and storage.read_json(manifest).get("state") != "complete"
+    told = storage.read_json(manifest) if storage.exists(manifest) else None
+    return isinstance(told, dict) and told.get("state") != "complete"

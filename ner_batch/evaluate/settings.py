@@ -20,6 +20,8 @@ class PredictionsConfig(Config):
     """Compared with the gold's text; null where the run did not keep it."""
     column: str = "entities"
     """list<struct<start, end, type, ...>>."""
+    task: str | None = None
+    """Of a run of several tasks: the one to score."""
 
 
 class GoldConfig(Config):

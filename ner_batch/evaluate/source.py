@@ -28,6 +28,8 @@ class Source:
     name: str
     units: tuple[Unit, ...]
     columns: dict[str, str]
+    task: str | None = None
+    """Only its entities are read."""
 
     @property
     def rows(self) -> int:
@@ -61,9 +63,9 @@ def read(source: Source, unit: Unit) -> tuple[pa.Table, Faults]:
     if "entities" in source.columns:
         columns[STATUS] = table[STATUS].cast(pa.string()) if STATUS in wanted else pa.nulls(len(table), pa.string())
     for name in source.spans:
-        columns[name], wrong = _spans(
-            f"{source.name}: column {source.columns[name]!r}", table, source.columns[name], ids, texts
-        )
+        column = source.columns[name]
+        given = _of_task(table[column].combine_chunks(), source.task if name == "entities" else None, unit.shard.uri)
+        columns[name], wrong = _spans(f"{source.name}: column {column!r}", given, ids, texts)
         faults += wrong
     return pa.table(columns), faults
 
@@ -108,11 +110,31 @@ def _texts(source: Source, table: pa.Table) -> list[str] | None:
     return [text or "" for text in texts_of(table, source.columns["text"])[0]]
 
 
-def _spans(
-    what: str, table: pa.Table, column: str, ids: pa.Array, texts: Sequence[str] | None
-) -> tuple[pa.Array, Faults]:
+def _of_task(given: pa.Array, task: str | None, uri: str) -> pa.Array:
+    """The spans of one task, where they name their task.
+
+    Raises:
+        ValueError: they are of several tasks and none is asked for: pooled scores would mean nothing.
+    """
+    kind = getattr(given.type, "value_type", pa.null())
+    if not (pa.types.is_struct(kind) and "task" in {field.name for field in kind}):
+        return given
+    values = given.flatten()
+    tasks = pc.struct_field(values, "task")
+    there = sorted(name for name in pc.unique(tasks).to_pylist() if name is not None)
+    if task is None and len(there) > 1:
+        raise ValueError(f"{uri}: entities of several tasks ({', '.join(there)}): name one in predictions.task")
+    if task is None:
+        return given
+    keep = pc.fill_null(pc.equal(tasks, task), False)
+    lengths = pc.fill_null(pc.list_value_length(given), 0).to_numpy()
+    rows = np.repeat(np.arange(len(given)), lengths)[keep.to_numpy(zero_copy_only=False)]
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(given)))]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), values.filter(keep), mask=given.is_null())
+
+
+def _spans(what: str, given: pa.Array, ids: pa.Array, texts: Sequence[str] | None) -> tuple[pa.Array, Faults]:
     """A column of spans in our type, and what is wrong with it."""
-    given = table[column].combine_chunks()
     if pa.types.is_null(given.type) or pa.types.is_null(given.type.value_type):
         given = given.cast(SPANS)
     lengths = pc.fill_null(pc.list_value_length(given), 0).to_numpy().astype(np.int32)
@@ -136,9 +158,16 @@ def _fields(values: pa.StructArray) -> dict[str, pa.Array]:
     names = {field.name for field in values.type}
     types = {field.name: field.type for field in SPAN} | {"text": pa.string()}
     return {
-        name: pc.struct_field(values, name).cast(kind) if name in names else pa.nulls(len(values), kind)
+        name: _cast(name, pc.struct_field(values, name), kind) if name in names else pa.nulls(len(values), kind)
         for name, kind in types.items()
     }
+
+
+def _cast(name: str, values: pa.Array, kind: pa.DataType) -> pa.Array:
+    try:
+        return values.cast(kind)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"spans: field {name!r} is {values.type}, not {kind}: {str(error).splitlines()[0]}") from None
 
 
 def _wrong(
@@ -153,6 +182,11 @@ def _wrong(
         return fault(
             f"{what} has spans without start, end or type", "every span needs the three", int(bare.sum()), names
         )
+    scores = parts["score"].to_numpy(zero_copy_only=False)
+    strange = np.flatnonzero((scores < 0) | (scores > 1))
+    if len(strange):
+        remedy = "a score is a probability; log-probabilities want exp()"
+        return fault(f"{what} has scores outside 0 to 1", remedy, len(strange), (ids[rows[i]] for i in strange))
     bad = list(_misfits(parts, rows, ids, texts))
     return fault(f"{what} has spans that do not fit their text", "offsets are code points, half-open", len(bad), bad)
 

@@ -104,7 +104,8 @@ def _planned(config: TrainEncoderConfig, encoder: SentenceTransformer, base: str
     if len(kept) < optimiser.batch:
         raise ValueError(
             f"input.path: {config.input.path} has {len(kept):,} distinct sentences to train on, "
-            f"fewer than optimiser.batch={optimiser.batch}: give more text, or lower it"
+            f"fewer than optimiser.batch={optimiser.batch} ({apart:,} are held out): give more text, or lower it"
+            + "".join(f"\nunreadable: {line}" for line in found.unreadable[:_TOLD])
         )
     steps = optimiser.steps or max(1, round(optimiser.epochs * (len(kept) // optimiser.batch)))
     mixed = config.base.compute == "bfloat16" or (config.base.compute is None and encoder.device.type == "cuda")
