@@ -1,7 +1,8 @@
 # `make demo` sets everything up and runs the main job; `make test` runs the checks and the tests.
-# PYTHON: a CPython >= 3.11. GPU=1 installs the GPU build of vLLM instead of the CPU one.
+# PYTHON: a CPython >= 3.11. GPU=1 installs the GPU build of vLLM instead of the CPU one. JOBS: test files side by side.
 PYTHON ?= python3
 VENV ?= .venv
+JOBS ?= 2
 BIN := $(VENV)/bin
 LOCK := requirements/$(if $(GPU),gpu,cpu).lock
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
@@ -32,10 +33,10 @@ lint: install
 	$(BIN)/lint-imports
 
 unit: install
-	$(BIN)/pytest -m "not engine and not ray and not slow" -q
+	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not engine and not ray and not slow" -q
 
 test: lint unit
-	$(BIN)/pytest -m "engine or ray or slow" -q
+	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "engine or ray or slow" -q --durations 12
 
 clean:
 	rm -rf $(VENV) demo-output
