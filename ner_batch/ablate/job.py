@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 
 import pyarrow as pa
@@ -32,6 +33,8 @@ def run(plan: Plan, console: Console) -> int:
 
 
 def _read(plan: Plan, waiting: list[Work], console: Console) -> None:
+    if not os.environ.get("NER_BATCH_VERBOSE"):
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # it runs in this process, beside our own lines
     adapters = any(task.adapter for work in plan.work for task in work.recipe.tasks)
     engine = None
     try:
