@@ -87,9 +87,14 @@ def wait_for(url, token):
 
 
 def submit(address, environment, *entrypoint):
-    """`ray job submit --working-dir . -- ...` from the repository."""
+    """`ray job submit --working-dir . -- ...` from the repository. The dashboard answers before its agent is there."""
     command = [BIN / "ray", "job", "submit", "--address", address, "--working-dir", ".", "--", *entrypoint]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    deadline = time.monotonic() + 120
+    while True:
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+        if "No available agent" not in done.stderr or time.monotonic() > deadline:
+            return done
+        time.sleep(2)
 
 
 def test_the_shipped_job_runs_as_a_submitted_job(head, tmp_path, tiny_model):
