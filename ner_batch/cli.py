@@ -197,7 +197,7 @@ def outcome(run: Callable[[], int]) -> int:
         errors.print(f"error: {error}", markup=False)
         return CRASH
     except KeyboardInterrupt:
-        errors.print("interrupted; what is finished is saved, the same command goes on from there")
+        errors.print("interrupted; the same command goes on from what was saved")
         return INTERRUPTED
 
 

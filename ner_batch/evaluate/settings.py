@@ -41,7 +41,7 @@ class BootstrapConfig(Config):
 
     resamples: Count = 1000
     level: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
 class EvaluateJobConfig(Config):

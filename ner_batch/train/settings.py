@@ -153,7 +153,7 @@ class RunConfig(Config):
     """Steps between checkpoints."""
     max_failures: Annotated[int, Field(ge=-1)] = 3
     """Killed workers that are made good before the run gives up; -1: any number."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     report_to: ReportTo = "tensorboard"
     address: str | None = None
     """Ray cluster to join; None: RAY_ADDRESS if set, else a local one."""

@@ -65,7 +65,7 @@ class OptimiserConfig(Config):
 class EncoderRunConfig(Config):
     """How it runs: in one process, on one GPU if there is one."""
 
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """The same seed, text and machine give the same bytes on a CPU (with the same number of threads)."""
     device: str | None = None
     """torch's name of it (cpu, cuda:1); None: a GPU where there is one."""
