@@ -3,6 +3,7 @@
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -126,6 +127,7 @@ def ablate(folder, *overrides):
 def test_bad_input(folder, override, words):
     """One line that names the field, exit code 2, no engine."""
     code, _, errors = ablate(folder, override)
+    assert not Path("s3:").exists()
     refused((code, list(dict.fromkeys(errors))), *words)
 
 

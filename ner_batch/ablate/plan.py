@@ -50,12 +50,11 @@ def prepare(config: AblateConfig) -> Plan:
     problems = Problems()
     problems.check(lambda: _check_output(config.output))
     test = problems.check(lambda: _test(config))
-    indexes = problems.check(lambda: _indexes(config))
     for reader in dict.fromkeys(config.axes.reader):
         problems.check(partial(_check_reader, config, reader))
     problems.stop_if_any()
     assert test is not None
-    assert indexes is not None
+    indexes = _indexes(config)  # written, so only where all else is sound
     work, left_out = [], []
     for cell in cells(config):
         try:
