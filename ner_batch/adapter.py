@@ -114,6 +114,11 @@ class Setting(TypedDict):
     retrieval: str | None
 
 
+def served_rank(rank: int) -> int:
+    """The smallest rank that vLLM makes room for and that holds ``rank``, which is 512 at most."""
+    return next(size for size in (1, 8, 16, 32, 64, 128, 256, 320, 512) if size >= rank)
+
+
 def save_manifest(path: str | Path, manifest: AdapterManifest) -> None:
     """Write ``ner_batch.json`` into the adapter directory ``path``, which must exist."""
     text = json.dumps(manifest.model_dump(mode="json"), ensure_ascii=False, indent=2)
@@ -168,8 +173,8 @@ def _servable_rank(folder: Path) -> int:
                 f"{folder / CONFIG}: {name} is {config[name]!r}: vLLM serves plain LoRA only; train without it"
             )
     rank = config.get("r")
-    if not isinstance(rank, int) or rank < 1:
-        raise ValueError(f"{folder / CONFIG}: r is {rank!r}: expected the LoRA rank, 1 or more")
+    if not isinstance(rank, int) or not 1 <= rank <= 512:
+        raise ValueError(f"{folder / CONFIG}: r is {rank!r}: expected the LoRA rank, 1 to 512 (vLLM serves no more)")
     return rank
 
 

@@ -118,8 +118,15 @@ class ChatTokenizer:
         Of tokens that share a character the last one adds it.
         """
         stream = DecodeStream(ids=list(prompt), skip_special_tokens=True)
-        ends = self.stop_token_ids
-        return ["" if token in ends else stream.step(self._backend, token) or "" for token in answer]
+        found = []
+        for token in answer:
+            try:
+                piece = "" if token in self.stop_token_ids else stream.step(self._backend, token)
+            except Exception:  # noqa: BLE001 - "invalid prefix" is a bare Exception; vLLM begins anew there as well
+                stream = DecodeStream(skip_special_tokens=True)
+                piece = stream.step(self._backend, token)
+            found.append(piece or "")
+        return found
 
     def _encode_plain(self, text: str) -> tuple[int, ...]:
         return tuple(self._plain.encode(text, add_special_tokens=False).ids)

@@ -312,6 +312,11 @@ def _apply(values: dict[str, Any], override: str) -> str | None:
     return None
 
 
+def first_line(error: Exception) -> str:
+    """What an exception says, in one line."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def explain(kind: type[BaseModel], error: ValidationError) -> list[str]:
     """One line per problem of a pydantic error, with `did you mean` for unknown keys."""
     return [_explain(kind, detail) for detail in error.errors()]

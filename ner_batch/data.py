@@ -84,6 +84,11 @@ class Example:
     entities: tuple[Entity, ...]
 
 
+def nearest(near: Sequence[Example], k: int) -> Sequence[Example]:
+    """The ``k`` nearest of some examples, which are in order with the nearest last; all where there are fewer."""
+    return near[max(0, len(near) - k) :]
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
     """What the engine returned for one prompt.
@@ -193,6 +198,16 @@ def predictions_schema(tagged: bool = False) -> pa.Schema:
 PREDICTIONS = predictions_schema()
 GOLD_ENTITY = pa.struct(list(ENTITY)[:4])
 EXAMPLES = pa.schema([("id", pa.string()), ("text", pa.string()), ("entities", pa.list_(GOLD_ENTITY))])
+
+
+def is_spans(kind: pa.DataType) -> bool:
+    """Whether a column holds lists of structs with start, end and type."""
+    if pa.types.is_null(kind):  # a writer that saw no entity at all
+        return True
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return False
+    span = kind.value_type
+    return pa.types.is_null(span) or (pa.types.is_struct(span) and {"start", "end", "type"} <= {f.name for f in span})
 
 
 def predictions_table(predictions: Sequence[Prediction], tagged: bool = False) -> pa.Table:

@@ -241,8 +241,8 @@ class _Vllm:
 
     EngineArgs, LLMEngine (add_request, add_lora, step, engine_core.shutdown), tokens_input, SamplingParams,
     StructuredOutputsParams, RequestOutputKind, LoRARequest, VLLMValidationError, current_platform.is_cpu, and of an
-    output request_id, finished, prompt_token_ids, outputs[0].text, .token_ids, .finish_reason, .logprobs. Seen in 0.29
-    alone: SamplingParams.logprob_token_ids, which verification asks for.
+    output request_id, finished, prompt_token_ids, outputs[0].text, .token_ids, .finish_reason, .logprobs. Verification
+    asks for SamplingParams.logprob_token_ids: it is in 0.26 and 0.29, 0.32 was not looked at.
     """
 
     def __init__(self, config: EngineConfig, stop_token_ids: Sequence[int], adapters: bool) -> None:

@@ -93,11 +93,6 @@ class Questions:
         return yes, no
 
 
-def last(near: Sequence[Example], k: int) -> Sequence[Example]:
-    """The ``k`` nearest of some examples, nearest last; all where there are fewer."""
-    return near[max(0, len(near) - k) :]
-
-
 def demonstrations(near: Sequence[Example], task: Task) -> list[Claim]:
     """One claim about each of the nearest examples, true or false by a coin; the nearest last, as they are given."""
     return [claim for example in near for claim in claims(example, task, 1, example.id)]

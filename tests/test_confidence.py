@@ -6,11 +6,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from strategies import TYPES, annotated
 from test_formats import each_format, hard
 
 from ner_batch import confidence
+from ner_batch.chat import load_tokenizer
 from ner_batch.config import EngineConfig
 from ner_batch.data import Completion, Entity, Said, clean
 from ner_batch.formats import NAMES, Format, load
@@ -69,6 +71,14 @@ def test_mentions_of_odd_json(answer, taken):
     """Prose before it, white space, numbers, escapes, an answer cut off."""
     found = load("json").said(answer, "text", ("ORG", "DATE"), TASK)
     assert [(m.text, m.type) for m in found][: len(taken)] == taken
+
+
+@given(st.lists(st.integers(0, 5900), max_size=40), st.lists(st.integers(0, 5900), max_size=5))
+@settings(deadline=None)
+def test_any_tokens_have_pieces(tiny_model, answer, prompt):
+    """One each, whatever halves of characters the model says; nothing raises in the middle of a unit."""
+    chat = load_tokenizer(tiny_model)
+    assert len(chat.pieces(prompt, answer)) == len(answer)
 
 
 def completion(pieces, probabilities):

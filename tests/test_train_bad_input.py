@@ -98,6 +98,7 @@ def test_base_that_does_not_exist(train, tmp_path):
 def test_targets_that_match_nothing(train):
     """The names there are, are told."""
     refused(train("lora.targets=[query_key_value]"), "query_key_value", "q_proj")
+    refused(train("lora.r=1000"), "lora.r", "512")
 
 
 def test_quantization_without_cuda(train):

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from ner_batch import verify
 from ner_batch.chat import ChatTokenizer
-from ner_batch.data import Entity, Example
+from ner_batch.data import Entity, Example, nearest
 from ner_batch.task import Task
 
 TASK = Task(name="t", labels={"PER": {"definition": "people"}, "ORG": {"definition": "firms"}})
@@ -100,7 +100,7 @@ def test_demonstrations_that_do_not_fit_are_dropped_from_the_front(random_model)
 def test_the_nearest_stand_last(count, k):
     """As many as there are where there are fewer than asked for."""
     near = [RAIN] * (count - 1) + [ANNA] if count else []
-    assert list(verify.last(near, k)) == near[-k:] if k else not verify.last(near, k)
+    assert list(nearest(near, k)) == near[-k:] if k else not nearest(near, k)
 
 
 def test_probability_of_yes():

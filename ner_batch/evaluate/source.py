@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ner_batch.data import is_spans
 from ner_batch.evaluate.faults import Faults, fault
 from ner_batch.rows import read_unit, texts_of
 from ner_batch.shards import Unit
@@ -73,7 +74,7 @@ def read(source: Source, unit: Unit) -> tuple[pa.Table, Faults]:
 def _check_types(source: Source, unit: Unit, schema: pa.Schema) -> None:
     """Ids must be strings or whole numbers, spans a list of structs; texts were checked when files were listed."""
     wanted = {"id": (_is_id, "strings or whole numbers")}
-    wanted |= dict.fromkeys(source.spans, (_is_spans, "list<struct<start, end, type, ...>>"))
+    wanted |= dict.fromkeys(source.spans, (is_spans, "list<struct<start, end, type, ...>>"))
     for ours in source.columns.keys() & wanted.keys():
         column, (fits, expected) = source.columns[ours], wanted[ours]
         if not fits(schema.field(column).type):
@@ -84,15 +85,6 @@ def _is_id(kind: pa.DataType) -> bool:
     plain = kind.value_type if pa.types.is_dictionary(kind) else kind
     tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_integer)
     return any(test(plain) for test in tests)
-
-
-def _is_spans(kind: pa.DataType) -> bool:
-    if pa.types.is_null(kind):  # a writer that saw no entity at all
-        return True
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
-        return False
-    span = kind.value_type
-    return pa.types.is_null(span) or (pa.types.is_struct(span) and {"start", "end", "type"} <= {f.name for f in span})
 
 
 def _ids(source: Source, unit: Unit, table: pa.Table) -> tuple[pa.Array, Faults]:

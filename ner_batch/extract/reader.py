@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ner_batch import confidence, formats, retrieval, storage, verify
+from ner_batch import confidence, formats, retrieval, storage
 from ner_batch.chat import ChatTokenizer
 from ner_batch.config import VotesConfig
-from ner_batch.data import Completion, Entity, Example, Parsed, Status, worst
+from ner_batch.data import Completion, Entity, Example, Parsed, Status, nearest, worst
 from ner_batch.engine import Engine, Request
 from ner_batch.extract.reading import Reading
 from ner_batch.extract.recipe import TaskRecipe
@@ -46,7 +46,7 @@ class Reader:
         """The readings of some windows, in order, one per label group each."""
         near = await asyncio.to_thread(self._nearest, batch)
         k, groups = self.recipe.k, self.groups
-        asks = [(w, labels, verify.last(shots, k)) for w, shots in zip(batch, near, strict=True) for labels in groups]
+        asks = [(w, labels, nearest(shots, k)) for w, shots in zip(batch, near, strict=True) for labels in groups]
         readings = await (self._voted(asks, self.recipe.votes) if self.recipe.votes else self._ask(asks))
         if self.verifier:
             shown = [shots for shots in near for _ in groups]

@@ -202,19 +202,12 @@ def _check_verify(config: TaskConfig, task: Task | None, base: _Base | None) -> 
 
 
 def _engine(config: EngineConfig, tasks: Sequence[_Parts]) -> EngineConfig:
-    """The engine with room for every adapter: the smallest of vLLM's ranks that holds theirs, and a slot for each.
-
-    Raises:
-        ValueError: a rank that vLLM does not serve.
-    """
+    """The engine with room for every adapter: the smallest of vLLM's ranks that holds theirs, and a slot for each."""
     served = {parts.adapter.path: parts.adapter for parts in tasks if parts.adapter}.values()
     if not served:
         return config
     largest = max(served, key=lambda adapter: adapter.rank)
-    fitting = [rank for rank in (1, 8, 16, 32, 64, 128, 256, 320, 512) if rank >= largest.rank]
-    if not fitting:
-        raise ValueError(f"{largest.uri}: rank {largest.rank}: vLLM serves 512 at most")
-    room = {"max_lora_rank": fitting[0], "max_loras": max(config.max_loras, len(served))}
+    room = {"max_lora_rank": adapters.served_rank(largest.rank), "max_loras": max(config.max_loras, len(served))}
     return config.model_copy(update=room)
 
 

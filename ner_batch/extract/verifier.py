@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from ner_batch import verify
 from ner_batch.config import VerifyConfig
-from ner_batch.data import Completion, Entity, Example
+from ner_batch.data import Completion, Entity, Example, nearest
 from ner_batch.engine import Engine, Request
 from ner_batch.verify import Questions
 
@@ -54,7 +54,7 @@ class Verifier:
         self, texts: Sequence[str], asked: Sequence[tuple[int, Entity]], near: Sequence[Sequence[Example]]
     ) -> list[Request | None]:
         k = self.config.k
-        shown = {i: verify.demonstrations(verify.last(near[i], k), self.questions.task) for i, _ in asked}
+        shown = {i: verify.demonstrations(nearest(near[i], k), self.questions.task) for i, _ in asked}
         prompts = [self.questions.prompt(texts[i], entity, shown[i]) for i, entity in asked]
         return [Request(ids, 1, self.adapter, logprobs=self.tokens) if ids else None for ids in prompts]
 

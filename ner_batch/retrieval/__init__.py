@@ -27,10 +27,11 @@ from typing import Any
 from pyarrow import fs
 
 from ner_batch import storage
+from ner_batch.config import first_line
 from ner_batch.data import Example, clean, examples_table
 from ner_batch.retrieval import entity, searches, vectors
 from ner_batch.retrieval.encoder import Encoder
-from ner_batch.retrieval.gold import first_line, read_examples
+from ner_batch.retrieval.gold import read_examples
 from ner_batch.retrieval.manifest import (
     KINDS,
     MANIFEST,

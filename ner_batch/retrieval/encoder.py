@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ner_batch.retrieval.gold import first_line
+from ner_batch.config import first_line
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

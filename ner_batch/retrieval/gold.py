@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from ner_batch import storage
-from ner_batch.data import Example, example_from_row
+from ner_batch.config import first_line
+from ner_batch.data import Example, example_from_row, is_spans
 
 
 def read_examples(uri: str) -> list[Example]:
@@ -51,7 +52,7 @@ def _examples_of(file: str) -> Iterator[Example]:
 
 
 def _check_columns(file: str, schema: pa.Schema) -> None:
-    for name, wanted, fits in (("text", "strings", _is_text), ("entities", "a list of {start, end, type}", _is_spans)):
+    for name, wanted, fits in (("text", "strings", _is_text), ("entities", "a list of {start, end, type}", is_spans)):
         if name not in schema.names:
             raise ValueError(f"{file}: no column {name!r} among {', '.join(schema.names)}: gold examples need it")
         if not fits(schema.field(name).type):
@@ -60,15 +61,6 @@ def _check_columns(file: str, schema: pa.Schema) -> None:
 
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _is_spans(kind: pa.DataType) -> bool:
-    if pa.types.is_null(kind):  # a writer that saw no entity at all
-        return True
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
-        return False
-    span = kind.value_type
-    return pa.types.is_null(span) or (pa.types.is_struct(span) and {"start", "end", "type"} <= {f.name for f in span})
 
 
 def _example(row: dict[str, Any], file: str, number: int) -> Example:
@@ -81,8 +73,3 @@ def _example(row: dict[str, Any], file: str, number: int) -> Example:
         return example_from_row(row, where)
     except TypeError:
         raise ValueError(f"{where}: an entity without start, end or type") from None
-
-
-def first_line(error: Exception) -> str:
-    """What an exception says, in one line."""
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -11,10 +11,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ner_batch import storage
-from ner_batch.config import explain
+from ner_batch.config import explain, first_line
 from ner_batch.data import Example
 from ner_batch.retrieval.encoder import Encoder
-from ner_batch.retrieval.gold import first_line
 from ner_batch.retrieval.vectors import Lists
 
 KINDS = ("random", "lexical", "sentence", "entity")

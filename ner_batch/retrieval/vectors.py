@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from ner_batch.retrieval.gold import first_line
+from ner_batch.config import first_line
 
 FLAT_UP_TO = 200_000
 """Vectors that are scanned one and all."""

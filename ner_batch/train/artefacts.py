@@ -14,10 +14,10 @@ from ner_batch import adapter as adapters
 from ner_batch.adapter import AdapterManifest
 from ner_batch.figures import canvas, png
 from ner_batch.train import gold
-from ner_batch.train.calibration import Worth
 from ner_batch.train.loop import State
 from ner_batch.train.model import lora_config
 from ner_batch.train.plan import Plan
+from ner_batch.train.worth import Worth
 
 CURVE, CARD = "curve.png", "README.md"
 

@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from ner_batch import cluster, storage
 from ner_batch.data import JobError
 from ner_batch.train import artefacts, board, loop, serving
-from ner_batch.train.calibration import Worth
 from ner_batch.train.plan import Plan, claim
+from ner_batch.train.worth import Worth
 
 OK, POLL_SECONDS = 0, 0.5
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from ner_batch import verify, windows
 from ner_batch.chat import ChatTokenizer
-from ner_batch.data import Entity, Example, clean
+from ner_batch.data import Entity, Example, clean, nearest
 from ner_batch.prompt import PromptBuilder
 from ner_batch.train.packing import Sample
 
@@ -37,9 +37,9 @@ class Source:
     examples: tuple[Example, ...]
     neighbours: Neighbours
 
-    def shown(self, k: int) -> list[tuple[Example, ...]]:
+    def shown(self, k: int) -> list[Sequence[Example]]:
         """The nearest ``k`` demonstrations of each example, nearest last."""
-        return [near[len(near) - min(k, len(near)) :] for near in self.neighbours]
+        return [nearest(near, k) for near in self.neighbours]
 
     def epoch(self, builder: PromptBuilder, mix: Mix, seed: str) -> tuple[list[Sample], Counter[str]]:
         """The samples of an epoch, and how many were left out by reason. The same seed gives the same samples."""
@@ -53,8 +53,8 @@ class Source:
         for number, (example, near) in enumerate(zip(self.examples, self.neighbours, strict=True)):
             (shown,) = rng.choices(list(mix.shown), list(mix.shown.values()))
             swapped = swap(example, other)
-            made += _samples(swapped, near, min(shown, len(near)), builder)
-            made += _verified(swapped, near[len(near) - min(shown, len(near)) :], builder, mix, f"{seed}-{number}")
+            made += _samples(swapped, near, shown, builder)
+            made += _verified(swapped, nearest(near, shown), builder, mix, f"{seed}-{number}")
         fitting = [m for m in made if m.sample]
         negatives = sorted((m for m in fitting if m.negative), key=lambda m: (not m.hard, rng.random()))
         dropped = {id(m) for m in negatives[round(mix.negatives * len(negatives)) :]}
@@ -78,7 +78,7 @@ def _samples(example: Example, near: Sequence[Example], shown: int, builder: Pro
     """One sample per label group, with the nearest ``shown`` demonstrations."""
     text, groups = clean(example.text), builder.format.groups(builder.task)
     for labels in groups:
-        prompt = builder.build(text, labels, near[len(near) - shown :])
+        prompt = builder.build(text, labels, nearest(near, shown))
         answer = builder.chat.encode_answer(builder.format.answer(text, example.entities, labels, builder.task))
         fits = prompt is not None and len(prompt.token_ids) + len(answer) <= builder.max_model_len
         negative = len(groups) > 1 and not any(e.type in labels for e in example.entities)

@@ -13,10 +13,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from ner_batch.adapter import served_rank
 from ner_batch.config import EngineConfig
 from ner_batch.engine import Engine, Request
-from ner_batch.train import calibration, evaluation
-from ner_batch.train.calibration import Worth
+from ner_batch.train import evaluation, worth
 from ner_batch.train.model import numbers
 from ner_batch.train.plan import Plan
 
@@ -28,7 +28,7 @@ class Agreement:
     prompts: int
     same: int
     example: tuple[str, str] | None
-    worth: Worth
+    worth: worth.Worth
 
     @property
     def share(self) -> float:
@@ -48,9 +48,9 @@ def compare(plan: Plan, files: Mapping[str, bytes], gpu: bool) -> Agreement:
         asked = evaluation.questions(plan.dev.examples, plan.dev.shown(plan.dev_k), plan.builder())
         both = asked[: plan.config.serving.prompts]
         trained = _trained(plan, Path(folder), both, torch.device("cuda" if gpu else "cpu"))
-        served, worth = _served(plan, Path(folder), asked)
+        served, found = _served(plan, Path(folder), asked)
     differing = [pair for pair in zip(trained, served, strict=False) if pair[0] != pair[1]]
-    return Agreement(len(both), len(both) - len(differing), differing[0] if differing else None, worth)
+    return Agreement(len(both), len(both) - len(differing), differing[0] if differing else None, found)
 
 
 def _trained(plan: Plan, adapter: Path, asked: list[evaluation.Question], device: torch.device) -> list[str]:
@@ -64,7 +64,7 @@ def _trained(plan: Plan, adapter: Path, asked: list[evaluation.Question], device
     return said
 
 
-def _served(plan: Plan, adapter: Path, asked: list[evaluation.Question]) -> tuple[list[str], Worth]:
+def _served(plan: Plan, adapter: Path, asked: list[evaluation.Question]) -> tuple[list[str], worth.Worth]:
     """The served answers, and what their probabilities are worth."""
     base = plan.config.base
     dtype = {"auto": "auto" if torch.cuda.is_available() else "float32"}.get(base.dtype, base.dtype)
@@ -74,7 +74,7 @@ def _served(plan: Plan, adapter: Path, asked: list[evaluation.Question]) -> tupl
         dtype=dtype,
         max_model_len=base.max_model_len,
         max_num_seqs=32,
-        max_lora_rank=next(r for r in (8, 16, 32, 64, 128, 256, 320, 512) if r >= plan.config.lora.r),
+        max_lora_rank=served_rank(plan.config.lora.r),
         cpu_kv_cache_gib=1,
         enforce_eager=True,
         in_process=True,
@@ -83,6 +83,6 @@ def _served(plan: Plan, adapter: Path, asked: list[evaluation.Question]) -> tupl
     try:
         requests = [Request(q.prompt.token_ids, q.prompt.max_tokens, str(adapter), logprobs=()) for q in asked]
         said = asyncio.run(engine.generate(requests))
-        return [completion.text for completion in said], calibration.measure(plan, engine, str(adapter), asked, said)
+        return [completion.text for completion in said], worth.measure(plan, engine, str(adapter), asked, said)
     finally:
         engine.close()

@@ -61,7 +61,8 @@ class DemonstrationsConfig(Config):
 class LoraSettings(Config):
     """The adapter's size (Hu et al., 2022)."""
 
-    r: Count = 16
+    r: Annotated[int, Field(ge=1, le=512)] = 16
+    """The rank; vLLM serves 512 at most."""
     alpha: Count = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     targets: Annotated[tuple[str, ...], Field(min_length=1)] = (

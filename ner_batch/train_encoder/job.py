@@ -20,7 +20,7 @@ from sentence_transformers import SentenceTransformer
 from ner_batch import storage
 from ner_batch.adapter import model_fingerprint
 from ner_batch.cluster import check_lasting
-from ner_batch.config import Problems, dump
+from ner_batch.config import Problems, dump, first_line
 from ner_batch.shards import list_shards
 from ner_batch.train_encoder import corpus, model
 from ner_batch.train_encoder.corpus import Corpus
@@ -200,8 +200,7 @@ def _device(name: str | None) -> str:
     try:
         torch.zeros(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f"run.device: {chosen}: {reason}") from None
+        raise ValueError(f"run.device: {chosen}: {first_line(error)}") from None
     return chosen
 
 

@@ -5,10 +5,9 @@ A step is a function of the seed and its number, so a run that goes on from a ch
 
 from __future__ import annotations
 
+import io
 import math
-import os
 import random
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -21,8 +20,8 @@ from sentence_transformers.sentence_transformer import losses
 from sentence_transformers.util import cos_sim
 from torch import Tensor
 
+from ner_batch import storage
 from ner_batch.data import JobError
-from ner_batch.storage import TEMPORARY_PREFIX
 from ner_batch.train_encoder.model import features
 from ner_batch.train_encoder.settings import OptimiserConfig
 
@@ -86,15 +85,9 @@ class Checkpoint:
 
     def write(self, state: dict[str, object]) -> None:
         """Replace the file, whole or not at all."""
-        temporary = self.path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-        try:
-            with temporary.open("xb") as stream:
-                torch.save(state, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        content = io.BytesIO()
+        torch.save(state, content)
+        storage.write_bytes(str(self.path), content.getvalue())
 
 
 class Trainer:

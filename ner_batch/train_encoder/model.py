@@ -12,6 +12,7 @@ from sentence_transformers.util import is_sentence_transformer_model
 from torch import Tensor, nn
 from transformers.utils.logging import disable_progress_bar
 
+from ner_batch.config import first_line
 from ner_batch.train_encoder.settings import BaseEncoderConfig
 
 _RATES = ("attention_dropout", "activation_dropout", "hidden_dropout", "dropout")  # kept as numbers by some models
@@ -28,8 +29,7 @@ def load(base: BaseEncoderConfig, device: str | None) -> SentenceTransformer:
     try:
         model = _loaded(base, device).float()
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f"base.model: {base.model}: cannot be loaded ({reason})") from None
+        raise ValueError(f"base.model: {base.model}: cannot be loaded ({first_line(error)})") from None
     if base.pooling and _has_modules(base):
         raise ValueError(f"base.pooling: {base.model} has a pooling of its own: leave base.pooling out")
     _set_dropout(model, base.dropout)
