@@ -45,7 +45,9 @@ def head():
     # A short path: Ray's sockets lie below it, and a socket's path has at most 107 bytes.
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
         command = [BIN / "ray", "start", "--head", "--block", "--num-cpus=2", "--include-dashboard=true"]
-        ports = [f"--port={free_port()}", f"--dashboard-port={port}", "--dashboard-host=127.0.0.1"]
+        # The agent's port is fixed (52365) unless told; another Ray on this machine holds it, and submissions then fail.
+        ports = [f"--port={free_port()}", "--dashboard-agent-listen-port=0"]
+        ports += [f"--dashboard-port={port}", "--dashboard-host=127.0.0.1"]
         process = subprocess.Popen(
             [*command, *ports, f"--temp-dir={folder}"],
             env=environment,
