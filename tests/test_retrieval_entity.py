@@ -291,9 +291,9 @@ def test_bad_input_is_one_line(run, tmp_path, encoder):
 
 def test_training_takes_it(encoder):
     """Training prompts get entity demonstrations, and nobody its own."""
-    chosen = DemonstrationsConfig(kind="entity", encoder=encoder, k={2: 1})
+    chosen = DemonstrationsConfig(kind=("entity",), encoder=encoder, k={2: 1})
     train, dev = golds.with_neighbours(tuple(FEW[:20]), (FEW[0], EXAMPLES[70]), chosen)
     for source in (train, dev):
-        for asked, near in zip(source.examples, source.neighbours, strict=True):
+        for asked, near in zip(source.examples, source.neighbours[0], strict=True):
             assert len(near) == 2
             assert asked.text not in {x.text for x in near}

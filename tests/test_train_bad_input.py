@@ -164,6 +164,13 @@ def test_shares_of_demonstrations_must_be_there(train):
     refused(train("demonstrations.k={0: 0}"), "demonstrations.k")
 
 
+def test_kinds_and_their_encoder_go_together(train):
+    """An unknown kind, one without its encoder, an encoder that no kind uses."""
+    refused(train("demonstrations={kind: [lexical, nearest]}"), "demonstrations.kind", "nearest")
+    refused(train("demonstrations={kind: [lexical, entity]}"), "encoder", "missing")
+    refused(train("demonstrations={kind: lexical, encoder: x}"), "demonstrations", "encoder")
+
+
 def test_changed_gold_is_another_run(train, tmp_path, monkeypatch):
     """The same paths, other examples: a run that lies there is not gone on with."""
     monkeypatch.setattr(job, "run", lambda plan, _: plans.claim(plan) or 0)

@@ -45,7 +45,7 @@ def builder(chat, name="json", length=2048):
 def test_samples_are_the_prompts_of_inference(chat, name):
     """Prompt ids are those of the prompt builder, the answer's ids those of the format, and only they are learnt."""
     build = builder(chat, name)
-    samples, _ = Source((ANNA,), ((BOB,),)).epoch(build, Mix({1: 1.0}), "0")
+    samples, _ = Source((ANNA,), (((BOB,),),)).epoch(build, Mix({1: 1.0}), "0")
     groups = build.format.groups(TASK)
     assert len(samples) == len(groups)
     for sample, labels in zip(samples, groups, strict=True):
@@ -59,17 +59,17 @@ def test_samples_are_the_prompts_of_inference(chat, name):
 def test_nobody_is_its_own_demonstration(chat):
     """Neither the example itself nor its exact duplicate is shown to it, in training or in dev."""
     train, dev = golds.with_neighbours(
-        (ANNA, BOB, RAIN, AGAIN), (AGAIN,), DemonstrationsConfig(kind="lexical", k={4: 1})
+        (ANNA, BOB, RAIN, AGAIN), (AGAIN,), DemonstrationsConfig(kind=("lexical",), k={4: 1})
     )
     for source in (train, dev):
-        for asked, near in zip(source.examples, source.neighbours, strict=True):
+        for asked, near in zip(source.examples, source.neighbours[0], strict=True):
             assert near
             assert asked.text not in {x.text for x in near}
 
 
 def test_numbers_of_demonstrations_follow_their_shares(chat):
     """With shares for 0 and 2, both kinds of prompts are there; the same seed gives the same, another one another."""
-    source = Source((ANNA, BOB) * 30, ((BOB, RAIN), (ANNA, RAIN)) * 30)
+    source = Source((ANNA, BOB) * 30, (((BOB, RAIN), (ANNA, RAIN)) * 30,))
     build = builder(chat)
     one, again, other = (source.epoch(build, Mix({0: 0.5, 2: 0.5}), seed)[0] for seed in ("0", "0", "1"))
     assert one == again != other
@@ -78,11 +78,30 @@ def test_numbers_of_demonstrations_follow_their_shares(chat):
     assert 15 <= with_none <= 45
 
 
+def test_kinds_of_retrieval_are_mixed(chat):
+    """Of several kinds each sample draws one; dev takes the first. One kind may stand without brackets."""
+    source = Source((ANNA,) * 40, (((BOB,),) * 40, ((RAIN,),) * 40))
+    build = builder(chat)
+    samples, _ = source.epoch(build, Mix({1: 1.0}), "0")
+    drawn = [next(x for x in (BOB, RAIN) if shown(build, x) == list(sample.prompt)) for sample in samples]
+    assert 10 <= drawn.count(BOB) <= 30
+    assert source.shown(1) == [(BOB,)] * 40
+    assert DemonstrationsConfig.model_validate({"kind": "lexical"}).kind == ("lexical",)
+    several = DemonstrationsConfig(kind=("random", "lexical"), k={2: 1})
+    train, _ = golds.with_neighbours((ANNA, BOB, RAIN, AGAIN), (), several)
+    assert len(train.neighbours) == 2
+
+
+def shown(build, demonstration):
+    """The prompt about Anna with one demonstration."""
+    return build.build(ANNA.text, ("PER", "ORG"), [demonstration]).token_ids
+
+
 def test_what_is_too_long_is_counted(chat):
     """A sample over the model's length is left out and reported, never cut."""
     need = len(builder(chat).build(RAIN.text, ("PER", "ORG"), ()).token_ids)
     long = example("5", "Anna " * 40, PER=["Anna"])
-    samples, left_out = Source((RAIN, long), ((), ())).epoch(builder(chat, length=need + 130), Mix({0: 1}), "0")
+    samples, left_out = Source((RAIN, long)).epoch(builder(chat, length=need + 130), Mix({0: 1}), "0")
     assert len(samples) == 1
     assert left_out["too long"] == 1
 
@@ -92,7 +111,7 @@ def test_hard_negatives_are_kept_first(chat):
     only = example("6", "Acme fell.", ORG=["Acme"])
     plain = example("7", "Initech fell.", ORG=["Initech"])
     build = builder(chat, "mrc")
-    source = Source((only, plain), ((BOB,), ()))
+    source = Source((only, plain), (((BOB,), ()),))
     samples, left_out = source.epoch(build, Mix({0: 1}, negatives=0.5), "0")
     asked = [list(s.prompt) for s in samples]
     assert build.build(only.text, ("PER",), ()).token_ids in asked  # BOB has a PER, so it is hard
@@ -103,7 +122,7 @@ def test_hard_negatives_are_kept_first(chat):
 def test_verification_questions_are_those_of_inference(chat):
     """Two and a half an example on average; prompts and answers are the verifier's, with claims about neighbours."""
     build = builder(chat)
-    source = Source((ANNA, BOB), ((BOB,), (ANNA,)))
+    source = Source((ANNA, BOB), (((BOB,), (ANNA,)),))
     plain, _ = source.epoch(build, Mix({1: 1}), "0")
     made = [source.epoch(build, Mix({1: 1}, verification=2.5), str(seed))[0] for seed in range(20)]
     assert [s for s in made[0] if s in plain] == plain

@@ -56,7 +56,7 @@ def manifest(plan: Plan, state: State) -> AdapterManifest:
     """What the adapter was trained for and with."""
     config = plan.config
     shown = config.demonstrations
-    kinds = ("none",) if shown.kind is None else (*(("none",) if 0 in shown.k else ()), shown.kind)
+    kinds = (*(("none",) if 0 in shown.k or not shown.kind else ()), *shown.kind)
     return AdapterManifest(
         name=Path(config.output).name,
         format=config.format,

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from ner_batch import retrieval
 from ner_batch.data import Example
+from ner_batch.retrieval.manifest import ENCODED
 from ner_batch.task import Task
-from ner_batch.train.samples import Source
+from ner_batch.train.samples import Neighbours, Source
 from ner_batch.train.settings import DemonstrationsConfig, GoldConfig
 
 SHOWN_ROWS = 5
@@ -50,15 +51,20 @@ def held_out(
 def with_neighbours(
     train: tuple[Example, ...], dev: tuple[Example, ...], chosen: DemonstrationsConfig
 ) -> tuple[Source, Source]:
-    """Both with the training examples nearest to each; an index never gives a text itself."""
-    if chosen.kind is None:
-        return Source(train, ((),) * len(train)), Source(dev, ((),) * len(dev))
+    """Both with the training examples nearest to each by every kind; an index never gives a text itself."""
+    near = [_neighbours(train, dev, chosen, kind) for kind in dict.fromkeys(chosen.kind)]
+    return Source(train, tuple(one for one, _ in near)), Source(dev, tuple(two for _, two in near))
+
+
+def _neighbours(
+    train: Sequence[Example], dev: Sequence[Example], chosen: DemonstrationsConfig, kind: str
+) -> tuple[Neighbours, Neighbours]:
+    encoder = chosen.encoder if kind in ENCODED else None
     with tempfile.TemporaryDirectory() as folder:
-        retrieval.build(train, chosen.kind, Path(folder) / "index", chosen.encoder)
+        retrieval.build(train, kind, Path(folder) / "index", encoder)
         index = retrieval.open_index(Path(folder) / "index")
-        near = [index.nearest([x.text for x in part], max(chosen.k)) for part in (train, dev)]
-    one, two = (tuple(map(tuple, found)) for found in near)
-    return Source(train, one), Source(dev, two)
+        one, two = (index.nearest([x.text for x in part], max(chosen.k)) for part in (train, dev))
+    return tuple(map(tuple, one)), tuple(map(tuple, two))
 
 
 def digest(examples: Sequence[Example]) -> str:

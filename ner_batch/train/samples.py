@@ -32,14 +32,20 @@ class Mix:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Examples that fit one window each, and for each its possible demonstrations, nearest last, never itself."""
+    """Examples that fit one window each, and for each its possible demonstrations, nearest last, never itself.
+
+    ``neighbours`` has them once per kind of retrieval; it is empty where none are shown.
+    """
 
     examples: tuple[Example, ...]
-    neighbours: Neighbours
+    neighbours: tuple[Neighbours, ...] = ()
 
     def shown(self, k: int) -> list[Sequence[Example]]:
-        """The nearest ``k`` demonstrations of each example, nearest last."""
-        return [nearest(near, k) for near in self.neighbours]
+        """The nearest ``k`` demonstrations of each example by the first kind, nearest last."""
+        return [nearest(self._near(0, number), k) for number in range(len(self.examples))]
+
+    def _near(self, kind: int, number: int) -> Sequence[Example]:
+        return self.neighbours[kind][number] if self.neighbours else ()
 
     def epoch(self, builder: PromptBuilder, mix: Mix, seed: str) -> tuple[list[Sample], Counter[str]]:
         """The samples of an epoch, and how many were left out by reason. The same seed gives the same samples."""
@@ -50,8 +56,9 @@ class Source:
             return rng.choice(pools[entity.type]) if pools and rng.random() < mix.swapped else entity.text
 
         made: list[_Made] = []
-        for number, (example, near) in enumerate(zip(self.examples, self.neighbours, strict=True)):
+        for number, example in enumerate(self.examples):
             (shown,) = rng.choices(list(mix.shown), list(mix.shown.values()))
+            near = self._near(rng.randrange(len(self.neighbours)) if len(self.neighbours) > 1 else 0, number)
             swapped = swap(example, other)
             made += _samples(swapped, near, shown, builder)
             made += _verified(swapped, nearest(near, shown), builder, mix, f"{seed}-{number}")

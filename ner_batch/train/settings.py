@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ner_batch.config import Config, Count, FormatName, IndexKind, Share, Uri, WindowsConfig
+from ner_batch.retrieval.manifest import ENCODED
 
 Packing = Literal["auto", "none", "random", "greedy", "shared"]
 ReportTo = Literal["tensorboard", "wandb", "mlflow", "none"]
@@ -50,12 +51,25 @@ class GoldConfig(Config):
 class DemonstrationsConfig(Config):
     """Retrieved examples in training prompts. A sample never sees itself or its exact duplicate."""
 
-    kind: IndexKind | None = None
-    """random, lexical, sentence or entity; None: no demonstrations."""
+    kind: tuple[IndexKind, ...] = ()
+    """random, lexical, sentence or entity, or several: each sample draws one, so that the adapter works with them all;
+    dev prompts take the first. None: no demonstrations."""
     encoder: str | None = None
     """sentence, entity: a sentence-transformers model, for entity any Hugging Face model with token states."""
     k: dict[Annotated[int, Field(ge=0, le=64)], Positive] = Field(default={0: 0.5, 4: 0.5}, min_length=1)
     """Share of the samples by number of demonstrations; with 0 among them the adapter works without an index too."""
+
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        """One kind may stand without brackets."""
+        return () if value is None else (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _an_encoder_has_a_use(self) -> Self:
+        if self.encoder and self.kind and set(self.kind).isdisjoint(ENCODED):
+            raise ValueError(f"encoder: kind {', '.join(self.kind)} has none; remove it or add sentence or entity")
+        return self
 
 
 class LoraSettings(Config):
