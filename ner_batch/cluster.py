@@ -14,7 +14,13 @@ import ray
 
 @contextmanager
 def session(wanted: str | None) -> Iterator[None]:
-    """A Ray cluster to work on: the one named, RAY_ADDRESS, or a local one that ends with the job."""
+    """A Ray cluster to work on: the one named, RAY_ADDRESS, or a local one that ends with the job.
+
+    Inside a session it is that session, whatever is wanted.
+    """
+    if ray.is_initialized():
+        yield
+        return
     address = wanted or os.environ.get("RAY_ADDRESS") or "local"
     local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     verbose = bool(os.environ.get("NER_BATCH_VERBOSE"))

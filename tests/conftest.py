@@ -13,6 +13,8 @@ os.environ |= {
     "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    # Ray's workers run at nice 15: beside another test's engine they would hardly run at all.
+    "RAY_worker_niceness": "0",
 }
 
 from collections.abc import Callable, Iterator

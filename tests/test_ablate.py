@@ -13,7 +13,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from ner_batch.ablate import job, plan
-from ner_batch.ablate.cells import cells, kinds, recipe_config
+from ner_batch.ablate.cells import Places, cells, kinds, recipe_config
 from ner_batch.ablate.settings import AblateConfig
 from ner_batch.cli import app
 from ner_batch.config import load
@@ -50,6 +50,8 @@ def test_every_combination_once():
         "retrieval": "none",
         "k": 0,
         "verification": "none",
+        "size": None,
+        "seed": None,
     }
 
 
@@ -62,14 +64,14 @@ def test_a_cell_is_a_run_of_extract():
     """Adapter, index, k and verification arrive where extract reads them."""
     given = config(reader=["a"], retrieval=["random"], k=[3], verification=["few-shot"])
     (cell,) = cells(given)
-    recipe = recipe_config(cell, given, {"random": "/index"})
+    recipe = recipe_config(cell, given, Places("x/a", {"random": "/index"}))
     assert (recipe.adapter, recipe.format, recipe.task) == ("x/a", "json", "t")
     assert (recipe.retrieval.index, recipe.retrieval.k) == ("/index", 3)
     assert (recipe.verify.k, recipe.verify.threshold) == (4, None)
     few_shot_alone = config(verification=["few-shot"])
     (cell,) = cells(few_shot_alone)
     assert kinds(few_shot_alone) == ("lexical",)
-    recipe = recipe_config(cell, few_shot_alone, {"lexical": "/index"})
+    recipe = recipe_config(cell, few_shot_alone, Places(None, {"lexical": "/index"}))
     assert (recipe.retrieval.index, recipe.retrieval.k, recipe.adapter) == ("/index", 0, None)
 
 

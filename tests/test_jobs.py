@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 JOBS = ("ablate", "evaluate", "extract", "index", "train", "train_encoder")
 KINDS = {
     "ablate.yaml": AblateConfig,
+    "curve.yaml": AblateConfig,
     "evaluate.yaml": EvaluateConfig,
     "extract.yaml": ExtractConfig,
     "extract-4090.yaml": ExtractConfig,

@@ -1,4 +1,4 @@
-"""The ablation: one engine, cell after cell, each kept as soon as it is read; then the report."""
+"""The ablation: adapters of a curve, then one engine, cell after cell, each kept as soon as it is read; the report."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import time
 import pyarrow as pa
 from rich.console import Console
 
-from ner_batch import storage
-from ner_batch.ablate import report
-from ner_batch.ablate.plan import META, Plan, Work, done, path
+from ner_batch import cluster, storage
+from ner_batch.ablate import report, training
+from ner_batch.ablate.cells import cells
+from ner_batch.ablate.plan import META, Plan, Work, done, path, with_recipes
 from ner_batch.data import Example, JobError, Prediction, examples_table, predictions_table
 from ner_batch.engine import Engine, EngineDead
 from ner_batch.extract.extractor import Extractor
@@ -21,7 +22,10 @@ OK, ENGINE_LOST = 0, "the engine died; the same command goes on with the cells t
 
 
 def run(plan: Plan, console: Console) -> int:
-    """Read what is not read yet, then report; the exit code."""
+    """Train and read what is not there yet, then report; the exit code."""
+    if plan.trainings:
+        _train(plan, console)
+        plan = with_recipes(plan, cells(plan.config))
     for cell, reason in plan.left_out:
         console.print(f"left out: {cell.name}: {reason}", highlight=False, soft_wrap=True, markup=False)
     waiting = [work for work in plan.work if not done(plan, work)]
@@ -30,6 +34,18 @@ def run(plan: Plan, console: Console) -> int:
         _read(plan, waiting, console)
     report.write(plan, console)
     return OK
+
+
+def _train(plan: Plan, console: Console) -> None:
+    """The adapters of the curve, in one Ray session, which has ended before the engine starts."""
+    waiting = [training for training in plan.trainings if not training.done]
+    console.print(f"{len(plan.trainings)} adapters, {len(waiting)} to train", highlight=False)
+    if not waiting:
+        return
+    with cluster.session(waiting[0].config.run.address):
+        for number, one in enumerate(waiting, 1):
+            console.print(f"adapter {number} of {len(waiting)}  {one.draw.name}", highlight=False)
+            training.run(one, console)
 
 
 def _read(plan: Plan, waiting: list[Work], console: Console) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from ner_batch import retrieval, storage
-from ner_batch.ablate.cells import Cell, cells, kinds, recipe_config
-from ner_batch.ablate.settings import AblateConfig
+from ner_batch.ablate import training
+from ner_batch.ablate.cells import Cell, Places, cells, kinds, recipe_config
+from ner_batch.ablate.draws import Draw, drawn
+from ner_batch.ablate.settings import BASE, TRAINED, AblateConfig
+from ner_batch.ablate.training import Training
 from ner_batch.cluster import check_lasting
 from ner_batch.config import EngineConfig, Problems, RecipeConfig
 from ner_batch.data import Example
@@ -32,13 +35,20 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """An ablation that can start. ``left_out`` has cells that make no sense, with the reason."""
+    """An ablation that can start. ``left_out`` has cells that make no sense, with the reason.
+
+    ``work`` has no cell of a curve's adapters before they are trained, see :func:`with_recipes`.
+    """
 
     config: AblateConfig
     test: tuple[Example, ...]
     engine: EngineConfig
-    work: tuple[Work, ...]
-    left_out: tuple[tuple[Cell, str], ...]
+    indexes: Mapping[Draw | None, Mapping[str, str]]
+    examples: int
+    """As many as demonstrations and draws come from."""
+    trainings: tuple[Training, ...] = ()
+    work: tuple[Work, ...] = field(default=(), repr=False)
+    left_out: tuple[tuple[Cell, str], ...] = ()
 
 
 def prepare(config: AblateConfig) -> Plan:
@@ -50,24 +60,48 @@ def prepare(config: AblateConfig) -> Plan:
     problems = Problems()
     problems.check(lambda: _check_output(config.output))
     test = problems.check(lambda: _test(config))
+    examples = problems.check(lambda: _examples(config))
     for reader in dict.fromkeys(config.axes.reader):
-        problems.check(partial(_check_reader, config, reader))
+        if reader != TRAINED:
+            problems.check(partial(_check_reader, config, reader))
+    train = problems.check(lambda: training.settings(config)) if TRAINED in config.axes.reader else None
+    if train:
+        problems.check(partial(training.check, config, train))
     problems.stop_if_any()
     assert test is not None
-    indexes = _indexes(config)  # written, so only where all else is sound
+    assert examples is not None
+    folder = Path(config.output).expanduser().resolve()
+    needed = training.trainings(config, train, examples, folder) if train else []
+    indexes = _indexes(config, examples, folder)  # written, so only where all else is sound
+    plan = Plan(config, test, config.engine, indexes, len(examples), tuple(needed))
+    return with_recipes(plan, [cell for cell in cells(config) if cell.reader != TRAINED])
+
+
+def with_recipes(plan: Plan, chosen: Sequence[Cell]) -> Plan:
+    """The plan with some cells to read, whose adapters must be there.
+
+    Raises:
+        ValueError: none of the cells can be read.
+    """
     work, left_out = [], []
-    for cell in cells(config):
+    for cell in chosen:
         try:
-            recipe, fingerprint = make_recipe(recipe_config(cell, config, indexes))
+            recipe, fingerprint = make_recipe(recipe_config(cell, plan.config, _places(plan, cell)))
         except ValueError as error:
             left_out.append((cell, str(error).splitlines()[0]))
             continue
-        work.append(Work(cell, recipe, _digest(fingerprint, test)))
-    if not work:
+        work.append(Work(cell, recipe, _digest(fingerprint, plan.test)))
+    if not work and left_out:
         raise ValueError(f"axes: no combination can be read; the first: {left_out[0][1]}")
-    engine = _room(config.engine, [one.recipe for one in work])
+    engine = _room(plan.config.engine, [one.recipe for one in work])
     made = tuple(replace(one, recipe=replace(one.recipe, engine=engine)) for one in work)
-    return Plan(config, test, engine, made, tuple(left_out))
+    return replace(plan, engine=engine, work=made, left_out=tuple(left_out))
+
+
+def _places(plan: Plan, cell: Cell) -> Places:
+    trained = {one.draw: one.config.output for one in plan.trainings}
+    adapter = trained[cell.draw] if cell.reader == TRAINED and cell.draw else plan.config.adapters.get(cell.reader)
+    return Places(adapter, plan.indexes[cell.draw])
 
 
 def _test(config: AblateConfig) -> tuple[Example, ...]:
@@ -77,6 +111,17 @@ def _test(config: AblateConfig) -> tuple[Example, ...]:
     return tuple(examples)
 
 
+def _examples(config: AblateConfig) -> tuple[Example, ...]:
+    """Where demonstrations come from: the examples with text, enough of them for every draw."""
+    if not (kinds(config) or config.curve):
+        return ()
+    assert config.gold.examples
+    examples = tuple(x for x in retrieval.read_examples(config.gold.examples) if x.text.strip())
+    for draw in {cell.draw for cell in cells(config) if cell.draw}:
+        drawn(examples, draw)
+    return examples
+
+
 def _check_output(folder: str) -> None:
     if "://" in folder:
         raise ValueError(f"output: {folder}: the ablation writes to a local folder")
@@ -84,17 +129,19 @@ def _check_output(folder: str) -> None:
     storage.check_writable(folder)
 
 
-def _indexes(config: AblateConfig) -> dict[str, str]:
-    """An index of every kind, built where it is not there yet: its name has a digest of the examples."""
-    if not kinds(config):
-        return {}
-    assert config.gold.examples
-    examples = tuple(retrieval.read_examples(config.gold.examples))
+def _indexes(config: AblateConfig, examples: tuple[Example, ...], folder: Path) -> dict[Draw | None, Mapping[str, str]]:
+    """An index of every kind for every training set that a cell depends on."""
+    sets = dict.fromkeys(cell.draw for cell in cells(config))
+    return {draw: _built(config, drawn(examples, draw) if draw else examples, folder) for draw in sets}
+
+
+def _built(config: AblateConfig, examples: tuple[Example, ...], folder: Path) -> dict[str, str]:
+    """Indexes by kind, built where they are not there yet: their names have a digest of the examples."""
     made = {}
     for kind in kinds(config):
         encoder = config.encoder if kind in ENCODED else None
         name = f"{kind}-{_digest({'encoder': str(encoder)}, examples)}"
-        made[kind] = str(Path(config.output).expanduser().resolve() / "indexes" / name)
+        made[kind] = str(folder / "indexes" / name)
         if not storage.exists(storage.join(made[kind], MANIFEST)):
             retrieval.build(examples, kind, made[kind], encoder)
     return made
@@ -102,7 +149,7 @@ def _indexes(config: AblateConfig) -> dict[str, str]:
 
 def _check_reader(config: AblateConfig, reader: str) -> None:
     """The reader must be sound by itself: told as its adapter tells, without demonstrations or verification."""
-    adapter = None if reader == "base" else config.adapters[reader]
+    adapter = None if reader == BASE else config.adapters[reader]
     own = RecipeConfig(engine=config.engine, task=config.task, adapter=adapter, windows=config.windows)
     try:
         make_recipe(own)
@@ -113,7 +160,7 @@ def _check_reader(config: AblateConfig, reader: str) -> None:
 
 
 def _room(engine: EngineConfig, recipes: list[Recipe]) -> EngineConfig:
-    """One engine for all cells: room for the largest adapter, and a slot for each."""
+    """One engine for all cells: room for the largest adapter, and a slot for each (a CPU engine gives none back)."""
     served = {recipe.tasks[0].adapter for recipe in recipes} - {None}
     ranks = [recipe.engine.max_lora_rank for recipe in recipes if recipe.tasks[0].adapter]
     room = {"max_lora_rank": max(ranks, default=engine.max_lora_rank), "max_loras": max(engine.max_loras, len(served))}

@@ -1,0 +1,132 @@
+"""The adapters of a learning curve: one per draw, each by the training job itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from ner_batch import adapter as adapters
+from ner_batch import config as configs
+from ner_batch import retrieval, storage
+from ner_batch.ablate.draws import Draw, drawn, draws
+from ner_batch.ablate.settings import AblateConfig
+from ner_batch.config import Problems, dump
+from ner_batch.data import Example, JobError, examples_table
+from ner_batch.task import load_task
+from ner_batch.train import gold as golds
+from ner_batch.train.settings import TrainConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """One adapter to be trained, and the set it sees."""
+
+    draw: Draw
+    config: TrainConfig
+    examples: tuple[Example, ...]
+
+    @property
+    def done(self) -> bool:
+        """Whether the adapter is there; its folder is named after all that decides it."""
+        return storage.exists(storage.join(self.config.output, adapters.MANIFEST))
+
+
+def trainings(config: AblateConfig, train: TrainConfig, examples: Sequence[Example], folder: Path) -> list[Training]:
+    """Every draw's training; adapters, sets and checkpoints lie in ``folder``. Nothing is written."""
+    assert config.curve
+    task = load_task(config.task)
+    dev = retrieval.read_examples(train.gold.dev) if train.gold.dev else ()
+    common = [task.digest(), adapters.model_fingerprint(train.base.model, train.base.revision), golds.digest(dev)]
+    made = []
+    for draw in draws(config.curve):
+        chosen = drawn(examples, draw)
+        told = _told(train, draw, config.task)
+        digest = hashlib.sha256(json.dumps([dump(told), *common, golds.digest(chosen)]).encode()).hexdigest()[:12]
+        made.append(Training(draw, _placed(told, folder, f"{draw.name}-{digest}"), chosen))
+    return made
+
+
+def _told(train: TrainConfig, draw: Draw, task: str) -> TrainConfig:
+    """The config without its places, so that its digest is of what decides the adapter."""
+    run = train.run.model_copy(update={"seed": draw.seed, "name": "curve", "storage": "runs"})
+    gold = train.gold.model_copy(update={"train": "draw"})
+    return train.model_copy(update={"task": task, "gold": gold, "output": "adapter", "run": run})
+
+
+def _placed(train: TrainConfig, folder: Path, name: str) -> TrainConfig:
+    gold = train.gold.model_copy(update={"train": str(folder / "draws" / f"{name}.parquet")})
+    run = train.run.model_copy(update={"name": name, "storage": str(folder / "runs")})
+    return train.model_copy(update={"gold": gold, "run": run, "output": str(folder / "adapters" / name)})
+
+
+def check(config: AblateConfig, train: TrainConfig) -> None:
+    """What can be wrong with the trainings of a curve, before the first begins.
+
+    Raises:
+        ValueError: every problem found, one line each.
+    """
+    assert config.curve and config.gold.examples
+    where, wanted = config.curve.train, config.gold.examples
+    problems = Problems()
+    engine = problems.check(lambda: adapters.model_fingerprint(config.engine.model, config.engine.revision))
+    base = problems.check(lambda: adapters.model_fingerprint(train.base.model, train.base.revision))
+    if engine and base and engine != base:
+        problems.lines.append(f"{where}: base.model is {train.base.model}, but engine.model is {config.engine.model}")
+    if train.format not in config.axes.format:
+        problems.lines.append(f"axes.format: {where} trains {train.format}: add it, or `trained` has nothing to read")
+    kinds = {"none", *train.demonstrations.kind} if 0 in train.demonstrations.k else set(train.demonstrations.kind)
+    if not (kinds or {"none"}) & set(config.axes.retrieval):
+        problems.lines.append(f"axes.retrieval: {where} trains with {', '.join(sorted(kinds))}: add one of them")
+    problems.stop_if_any()
+    examples = problems.check(lambda: golds.read(wanted, load_task(config.task)))
+    problems.stop_if_any()
+    assert examples
+    with tempfile.TemporaryDirectory() as folder:
+        every = trainings(config, train, examples, Path(folder))
+        _check_one(min(every, key=lambda training: len(training.examples)), str(where))
+
+
+def _check_one(training: Training, where: str) -> None:
+    """Let the training job check the smallest of them, as it would when it begins."""
+    from ner_batch.train.plan import prepare
+
+    _write(training)
+    try:
+        prepare(training.config)
+    except ValueError as error:
+        raise ValueError("\n".join(f"{where}: {line}" for line in str(error).splitlines())) from None
+
+
+def _write(training: Training) -> None:
+    storage.write_table(training.config.gold.train, examples_table(training.examples), {})
+
+
+def run(training: Training, console: Console) -> None:
+    """Train one adapter, or go on where its training stopped; checkpoints are removed when it is there.
+
+    Raises:
+        JobError: as the training job does, or the draw is one that it cannot take.
+    """
+    from ner_batch.train import job
+    from ner_batch.train.plan import prepare
+
+    _write(training)
+    try:
+        plan = prepare(training.config)
+    except ValueError as error:
+        raise JobError(f"{training.draw.name}: {str(error).splitlines()[0]}") from None
+    job.run(plan, console)
+    shutil.rmtree(Path(training.config.run.storage) / training.config.run.name, ignore_errors=True)
+
+
+def settings(config: AblateConfig) -> TrainConfig:
+    """The training config that the curve names."""
+    assert config.curve and config.curve.train
+    return configs.load(TrainConfig, config.curve.train)

@@ -1,0 +1,207 @@
+"""Learning curves: the draws, the cells they make, what is refused before a training begins, and a real run."""
+
+import io
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from refusals import refused
+from rich.console import Console
+from typer.testing import CliRunner
+
+from ner_batch.ablate import job, plan
+from ner_batch.ablate.cells import cells
+from ner_batch.ablate.curve import lines
+from ner_batch.ablate.draws import Draw, drawn, draws
+from ner_batch.ablate.results import Result
+from ner_batch.ablate.settings import AblateConfig, CurveConfig
+from ner_batch.cli import app
+from ner_batch.config import load
+from ner_batch.data import Entity, Example, examples_table
+from ner_batch.demo import corpus
+from ner_batch.demo.recipe import TASK
+
+PLAIN = [Example(str(i), f"Nothing in {i}.", ()) for i in range(50)]
+NAMED = [Example(f"n{i}", f"Anna{i} came.", (Entity(0, 5, "PER", f"Anna{i}"),)) for i in range(2)]
+
+
+def test_a_draw_is_part_of_the_larger_one_of_its_seed():
+    """Nested within a seed, different between seeds, nobody twice, and always with an entity in it."""
+    examples = PLAIN + NAMED
+    for seed in range(20):
+        small, large = (drawn(examples, Draw(size, seed)) for size in (1, 8))
+        assert small == large[:1]
+        assert small[0].entities
+        assert len(set(large)) == 8
+    assert drawn(examples, Draw(8, 0)) != drawn(examples, Draw(8, 1))
+    assert drawn(examples, Draw("all", 1)) == tuple(examples)
+    assert [d.name for d in draws(CurveConfig(sizes=(2, "all", 2), seeds=2))] == [
+        "n2-s0",
+        "nall-s0",
+        "n2-s1",
+        "nall-s1",
+    ]
+
+
+@pytest.mark.parametrize(("examples", "words"), [(NAMED, "has 2: write `all`"), (PLAIN, "no example has an entity")])
+def test_a_draw_that_cannot_be_made(examples, words):
+    """Too few examples, or nothing to learn."""
+    with pytest.raises(ValueError, match=words):
+        drawn(examples, Draw(8, 0))
+
+
+def values(**more):
+    """A config as plain values."""
+    axes = {"reader": ["base", "trained", "a"], "retrieval": ["none", "lexical"], "k": [2]}
+    given = {"engine": {"model": "m"}, "task": "t", "gold": {"test": "g", "examples": "e"}, "output": "o"}
+    curve = {"sizes": [8, "all"], "seeds": 3, "train": "train.yaml"}
+    return given | {"adapters": {"a": "x"}, "axes": axes, "curve": curve} | more
+
+
+def test_cells_depend_on_the_draws_they_see():
+    """Nothing shown and nothing trained: one cell. All examples shown: one draw. An adapter: its own for every seed."""
+    made = cells(AblateConfig.model_validate(values()))
+    count = {(r, k): sum(c.reader == r and c.k == k for c in made) for r in ("base", "trained", "a") for k in (0, 2)}
+    assert count == {("base", 0): 1, ("base", 2): 4, ("trained", 0): 6, ("trained", 2): 6, ("a", 0): 1, ("a", 2): 4}
+    assert len({cell.name for cell in made}) == len(made)
+    assert {cell.values["size"] for cell in made} == {None, 8, "all"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"curve": None}, "curve.train: missing"),
+        ({"curve": {"sizes": [8]}}, "curve.train: missing"),
+        ({"adapters": {"a": "x", "trained": "y"}}, "name of a reader"),
+        ({"gold": {"test": "g"}}, "gold.examples: missing"),
+        ({"curve": {"sizes": [0], "train": "t"}}, "greater than or equal to 1"),
+    ],
+)
+def test_configs_that_mean_nothing(change, words):
+    """Refused by the config alone."""
+    with pytest.raises(ValueError, match=words):
+        AblateConfig.model_validate(values(**change))
+
+
+def result(f1, **cell):
+    """A cell with this F1."""
+    place = {"reader": "base", "format": "json", "decoding": "auto", "retrieval": "none", "k": 0}
+    strict = {"micro": {"f1": {"value": f1}}}
+    return Result(place | {"verification": "none", "size": None, "seed": None} | cell, "", strict, None, 1, 1, 1, 0)
+
+
+def test_lines_of_a_curve():
+    """Draws of a size come together; "all" stands at its number; what depends on no draw is flat."""
+    trained = [(0.1, 8, 0), (0.3, 8, 1), (0.5, "all", 0)]
+    found = lines([result(0.2), *(result(f, reader="trained", size=n, seed=s) for f, n, s in trained)], 20)
+    assert [(line.name, line.flat) for line in found] == [("base", True), ("trained", False)]
+    assert found[0].points == {8: (0.2,), 20: (0.2,)}
+    assert found[1].points == {8: (0.1, 0.3), 20: (0.5,)}
+    assert lines([result(0.2)], 20) == []
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tiny_model):
+    """Gold of the demo, a training of three steps, and a curve of two sizes."""
+    folder = tmp_path_factory.mktemp("curve")
+    for split, examples in corpus.gold().items():
+        pq.write_table(examples_table(examples[:40]), folder / f"{split}.parquet")
+    train = {
+        "base": {"model": tiny_model, "dtype": "float32", "max_model_len": 1024},
+        "task": "set-by-the-curve",
+        "gold": {"train": "set-by-the-curve"},
+        "output": "set-by-the-curve",
+        "demonstrations": {"kind": "lexical", "k": {0: 1, 1: 1}},
+        "optimiser": {"steps": 3},
+        "evaluation": {"every": 3, "examples": 2},
+        "run": {"report_to": "none"},
+        "serving": {"prompts": 0},
+    }
+    (folder / "train.yaml").write_text(yaml.safe_dump(train))
+    engine = {"model": tiny_model, "dtype": "float32", "max_model_len": 1024, "max_num_seqs": 32}
+    given = {
+        "engine": engine | {"cpu_kv_cache_gib": 1, "enforce_eager": True},
+        "task": str(TASK),
+        "gold": {"test": f"{folder}/dev.parquet", "examples": f"{folder}/train.parquet", "limit": 5},
+        "output": f"{folder}/out",
+        "axes": {"reader": ["base", "trained"], "retrieval": ["none", "lexical"], "k": [1]},
+        "curve": {"sizes": [4, "all"], "seeds": 1, "train": f"{folder}/train.yaml"},
+        "windows": {"max_tokens": 200},
+        "resamples": 100,
+    }
+    (folder / "curve.yaml").write_text(yaml.safe_dump(given))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("curve.sizes=[8, 500]", ("curve.sizes", "500", "has 40")),
+        ("curve.train=/no/train.yaml", ("/no/train.yaml", "no such file")),
+        ("axes.format=[mrc]", ("axes.format", "json")),
+        ("axes.retrieval=[random]", ("axes.retrieval", "lexical, none")),
+        ("gold.examples=/no/gold.parquet", ("/no/gold.parquet",)),
+    ],
+)
+def test_bad_input(folder, override, words):
+    """One line, exit code 2, before a training begins; nothing is written."""
+    done = CliRunner().invoke(app, ["ablate", str(folder / "curve.yaml"), override, f"output={folder}/refused"])
+    refused((done.exit_code, list(dict.fromkeys(done.stderr.splitlines()))), *words)
+    assert not list(Path(folder / "refused").rglob("*"))
+
+
+def test_a_training_that_cannot_be_run_is_refused_beforehand(folder):
+    """Every fault of the training's config is found before the first adapter is trained, and names its file."""
+    wrong = yaml.safe_load((folder / "train.yaml").read_text())
+    wrong["lora"] = {"targets": ["nothing_like_it"]}
+    (folder / "wrong.yaml").write_text(yaml.safe_dump(wrong))
+    done = CliRunner().invoke(
+        app, ["ablate", str(folder / "curve.yaml"), f"curve.train={folder}/wrong.yaml", f"output={folder}/refused"]
+    )
+    refused((done.exit_code, done.stderr.splitlines()), "wrong.yaml", "nothing_like_it")
+    assert not list(Path(folder / "refused").rglob("*"))
+
+
+def run(folder, *overrides):
+    """The curve to its end, in this process; what it printed."""
+    printed = io.StringIO()
+    work = plan.prepare(load(AblateConfig, folder / "curve.yaml", overrides))
+    assert job.run(work, Console(file=printed, width=200)) == job.OK
+    return printed.getvalue()
+
+
+@pytest.mark.engine
+@pytest.mark.ray
+@pytest.mark.timeout(900)
+def test_a_curve_and_its_resumption(folder):
+    """An adapter per draw sees that draw alone; all cells are read; a second run trains and reads only what is missing."""
+    printed = run(folder)
+    assert "2 adapters, 2 to train" in printed
+    assert "7 cells of 5 texts, 7 to read" in printed
+    adapters = sorted((folder / "out" / "adapters").iterdir())
+    assert [path.name.rsplit("-", 1)[0] for path in adapters] == ["n4-s0", "nall-s0"]
+    one, two = ((path / "adapter_model.safetensors").read_bytes() for path in adapters)
+    assert one != two
+    seen = {path.stem.rsplit("-", 1)[0]: pq.read_table(path).num_rows for path in (folder / "out" / "draws").iterdir()}
+    assert seen == {"n4-s0": 4, "nall-s0": 40}
+    assert not list((folder / "out" / "runs").glob("*"))
+
+    found = json.loads((folder / "out" / "report.json").read_text())
+    assert {(line["name"], line["flat"]) for line in found["curves"]} == {
+        ("base no demonstrations", True),
+        ("base 1 lexical", False),
+        ("trained no demonstrations", False),
+        ("trained 1 lexical", False),
+    }
+    assert all(set(line["points"]) == {"4", "40"} for line in found["curves"])
+    assert all(cell["not_ok"] < 5 for cell in found["cells"])
+    assert "## F1 by the number of annotated examples" in (folder / "out" / "report.md").read_text()
+    assert (folder / "out" / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+    (adapters[0] / "ner_batch.json").unlink()
+    (folder / "out" / "cells" / "base_json_auto_lexical_k1_verify-none_n4-s0.parquet").unlink()
+    printed = run(folder)
+    assert "2 adapters, 1 to train" in printed
+    assert "7 cells of 5 texts, 1 to read" in printed  # the adapter trained again is the same, byte for byte
