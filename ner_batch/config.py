@@ -109,7 +109,7 @@ class VerifyConfig(Config):
     rejected: Literal["drop", "keep"] = "drop"
     """What becomes of the others: dropped, or kept with `verified` false."""
     k: Annotated[int, Field(ge=0, le=64)] = 0
-    """Demonstrations of the question, from the examples nearest to the text; needs `retrieval.index`."""
+    """Demonstrations of the question: gold mentions and non-mentions most like it; needs `retrieval.index`."""
 
 
 class VotesConfig(Config):

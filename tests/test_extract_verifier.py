@@ -7,26 +7,33 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from ner_batch import verify
+from ner_batch import claims, formats, retrieval
 from ner_batch.chat import load_tokenizer
 from ner_batch.config import VerifyConfig
 from ner_batch.data import Entity, Example
+from ner_batch.extract.reader import Reader
+from ner_batch.extract.recipe import TaskRecipe
 from ner_batch.extract.verifier import Verifier
+from ner_batch.prompt import PromptBuilder
+from ner_batch.retrieval.mention import Asked, Pool
 from ner_batch.task import Task
+from ner_batch.train.samples import Mix, Source
 from ner_batch.verify import Questions
+from ner_batch.windows import Window
 
 pytestmark = pytest.mark.engine
 TASK = Task(name="t", labels={"PER": {"definition": "people"}, "ORG": {"definition": "firms"}})
 ANNA = Example("1", "Anna joined Acme.", (Entity(0, 4, "PER", "Anna"), Entity(12, 16, "ORG", "Acme")))
+BOB = Example("3", "Bob joined Acme.", (Entity(0, 3, "PER", "Bob"), Entity(11, 15, "ORG", "Acme")))
+POOL = Pool([ANNA, BOB])
 LONG = Example("2", "word " * 3000, (Entity(0, 4, "PER", "word"),))
 NAMED = [replace(e, score=0.9) for e in LONG.entities]  # as `score: true` has left it
 
 
 def judge(engine, questions, **config):
     """The verdicts about two texts, the second of which is too long to ask about."""
-    verifier = Verifier(VerifyConfig(**config), None, engine, questions)
-    found = [ANNA.entities, NAMED]
-    return asyncio.run(verifier.judge([ANNA.text, LONG.text], found, [[ANNA], [ANNA]]))
+    verifier = Verifier(VerifyConfig(**config), None, engine, questions, POOL)
+    return asyncio.run(verifier.judge([ANNA.text, LONG.text], [ANNA.entities, NAMED]))
 
 
 def test_scores_are_the_probabilities_of_the_model(engine, tiny_model):
@@ -34,18 +41,21 @@ def test_scores_are_the_probabilities_of_the_model(engine, tiny_model):
     chat = load_tokenizer(tiny_model)
     questions = Questions(TASK, chat, 2048)
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
-    for k in (0, 1):
-        shown = verify.demonstrations([ANNA][:k], TASK)
+    for k in (0, 2):
+        near = POOL.nearest([Asked(ANNA.text, entity) for entity in ANNA.entities], k)
+        assert [[claim.text for claim in shown] for shown in near] == [[BOB.text] * k] * 2
         anna, long = judge(engine, questions, threshold=0, k=k)
         yes, no = questions.tokens()
-        for entity, judged in zip(ANNA.entities, anna.entities, strict=True):
+        for entity, judged, shown in zip(ANNA.entities, anna.entities, near, strict=True):
             ids = questions.prompt(ANNA.text, entity, shown)
             with torch.no_grad():
                 logits = model(torch.tensor([ids])).logits[0, -1, [yes, no]]
             assert judged.score == pytest.approx(float(logits.softmax(0)[0]), abs=1e-4)
             assert judged.verified is True
         assert anna.completion_tokens == len(ANNA.entities)
-        assert anna.prompt_tokens == sum(len(questions.prompt(ANNA.text, e, shown)) for e in ANNA.entities)
+        assert anna.prompt_tokens == sum(
+            len(questions.prompt(ANNA.text, e, shown)) for e, shown in zip(ANNA.entities, near, strict=True)
+        )
         assert long.entities == LONG.entities  # nobody could ask: it stays, unscored, whatever score it had
         assert (long.prompt_tokens, long.completion_tokens) == (0, 0)
 
@@ -60,3 +70,31 @@ def test_the_threshold_drops_or_marks(engine, tiny_model):
     kept = judge(engine, questions, threshold=between, rejected="keep")[0].entities
     assert [e.score for e in dropped] == [s for s in scores if s >= between]
     assert [e.verified for e in kept] == [s >= between for s in scores]
+
+
+def test_demonstrations_without_retrieval(engine, tiny_model, tmp_path):
+    """`verify.k` needs the index's examples, not its search: prompts of extraction stay bare, questions do not."""
+    retrieval.build([ANNA, BOB], "random", tmp_path / "index")
+    chat = load_tokenizer(tiny_model)
+    recipe = TaskRecipe(TASK, "json", index=str(tmp_path / "index"), verify=VerifyConfig(threshold=0, k=2))
+    reader = Reader(recipe, engine, chat, 2048)
+    assert reader._nearest([Window(0, 0, ANNA.text)]) == [[]]
+    with_them = asyncio.run(reader.verifier.judge([ANNA.text], [ANNA.entities]))
+    assert with_them == judge(engine, Questions(TASK, chat, 2048), threshold=0, k=2)[:1]
+    without = asyncio.run(
+        Reader(replace(recipe, index=None), engine, chat, 2048).verifier.judge([ANNA.text], [ANNA.entities])
+    )
+    assert with_them[0].prompt_tokens > without[0].prompt_tokens
+
+
+def test_training_shows_what_inference_shows(engine, tiny_model):
+    """The prompts of training's questions are the verifier's, token by token."""
+    chat = load_tokenizer(tiny_model)
+    builder = PromptBuilder(formats.load("json"), TASK, chat, 2048)
+    source = Source((ANNA, BOB))
+    plain, _ = source.epoch(builder, Mix({2: 1}), "0")
+    made, _ = source.epoch(builder, Mix({2: 1}, verification=2.0), "0")
+    verifier = Verifier(VerifyConfig(k=2), None, engine, Questions(TASK, chat, 2048), Pool(source.examples))
+    asked = [c for i, x in enumerate((ANNA, BOB)) for c in claims.claims(x, TASK.names, 2, f"0-{i}")]
+    requests = verifier._requests([Asked(claim.text, claim.entity) for claim in asked])
+    assert [tuple(request.token_ids) for request in requests] == [sample.prompt for sample in made[len(plain) :]]

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 from transformers import AutoTokenizer
 
-from ner_batch import formats, verify
+from ner_batch import claims, formats, verify
 from ner_batch.chat import ChatTokenizer
 from ner_batch.data import Entity, Example
 from ner_batch.prompt import PromptBuilder
+from ner_batch.retrieval.mention import Asked, Pool
 from ner_batch.task import Task
 from ner_batch.train import gold as golds
 from ner_batch.train.packing import IGNORED
@@ -120,7 +121,7 @@ def test_hard_negatives_are_kept_first(chat):
 
 
 def test_verification_questions_are_those_of_inference(chat):
-    """Two and a half an example on average; prompts and answers are the verifier's, with claims about neighbours."""
+    """Two and a half an example on average; prompts and answers are the verifier's, with claims about other texts."""
     build = builder(chat)
     source = Source((ANNA, BOB), (((BOB,), (ANNA,)),))
     plain, _ = source.epoch(build, Mix({1: 1}), "0")
@@ -128,12 +129,12 @@ def test_verification_questions_are_those_of_inference(chat):
     assert [s for s in made[0] if s in plain] == plain
     questions = [s for samples in made for s in samples if s not in plain]
     assert 80 < len(questions) < 120
-    asked = verify.Questions(TASK, chat, 2048)
+    pool = Pool((ANNA, BOB))
     possible = {
-        (tuple(asked.prompt(x.text, claim.entity, verify.demonstrations([near], TASK))), claim.true)
-        for x, near in ((ANNA, BOB), (BOB, ANNA))
+        (asked_at_inference(chat, pool, claim), claim.true)
+        for x in (ANNA, BOB)
         for seed in range(300)
-        for claim in verify.claims(x, TASK, 3, str(seed))
+        for claim in claims.claims(x, TASK.names, 3, str(seed))
     }
     for question in questions:
         true = question.answer == tuple(chat.encode_answer("yes"))
@@ -142,6 +143,29 @@ def test_verification_questions_are_those_of_inference(chat):
     made = [source.epoch(build, Mix({0: 1}, verification=1.0), str(seed))[0] for seed in range(100)]
     yes = sum(s.answer == tuple(chat.encode_answer("yes")) for samples in made for s in samples)
     assert 70 < yes < 130  # of 200: half of them are near misses
+
+
+def asked_at_inference(chat, pool, claim):
+    """The prompt about a claim with one demonstration, as the verifier builds it."""
+    (shown,) = pool.nearest([Asked(claim.text, claim.entity)], 1)
+    assert claim.text not in {one.text for one in shown}
+    return tuple(verify.Questions(TASK, chat, 2048).prompt(claim.text, claim.entity, shown))
+
+
+def test_a_swapped_example_is_not_shown_its_original(chat, random_model):
+    """Other mentions make another text of it, and the text it was made of would tell the answer."""
+    tokenizer = AutoTokenizer.from_pretrained(random_model)
+    source = Source((ANNA, BOB), (((BOB,), (ANNA,)),))
+    build = builder(chat)
+    prompts = []
+    for seed in range(40):
+        samples, _ = source.epoch(build, Mix({2: 1}, swapped=1.0, verification=1.0), str(seed))
+        prompts += [text for text in (tokenizer.decode(s.prompt) for s in samples) if "yes or no" in text]
+    swapped = [p for p in prompts if p.count("Bob joined Acme.") or p.count("Anna joined Initech.")]
+    assert len(prompts) == 80
+    assert len(swapped) > 20
+    for prompt in swapped:
+        assert (ANNA.text in prompt) != (BOB.text in prompt)
 
 
 def test_windows_keep_the_entities_inside(chat):

@@ -8,14 +8,15 @@ from dataclasses import replace
 
 from ner_batch import confidence, formats, retrieval, storage
 from ner_batch.chat import ChatTokenizer
-from ner_batch.config import VotesConfig
-from ner_batch.data import Completion, Entity, Example, Parsed, Status, nearest, worst
+from ner_batch.config import VerifyConfig, VotesConfig
+from ner_batch.data import Completion, Entity, Example, Parsed, Status, worst
 from ner_batch.engine import Engine, Request
 from ner_batch.extract.reading import Reading
 from ner_batch.extract.recipe import TaskRecipe
 from ner_batch.extract.verifier import Verifier
 from ner_batch.extract.votes import vote
 from ner_batch.prompt import PromptBuilder
+from ner_batch.retrieval.mention import Pool
 from ner_batch.verify import Questions
 from ner_batch.windows import Window
 
@@ -39,36 +40,34 @@ class Reader:
         self.groups = self.format.groups(recipe.task)
         self.builder = PromptBuilder(self.format, recipe.task, chat, max_model_len)
         self.index = _open_index(recipe)
-        questions = Questions(recipe.task, chat, max_model_len)
-        self.verifier = Verifier(recipe.verify, self.adapter, engine, questions) if recipe.verify else None
+        self.verifier = self._verifier(recipe.verify, Questions(recipe.task, chat, max_model_len))
+
+    def _verifier(self, config: VerifyConfig | None, questions: Questions) -> Verifier | None:
+        if config is None:
+            return None
+        pool = Pool(self.index.examples if self.index and config.k else ())
+        return Verifier(config, self.adapter, self.engine, questions, pool)
 
     async def read(self, batch: Sequence[Window]) -> list[list[Reading]]:
         """The readings of some windows, in order, one per label group each."""
         near = await asyncio.to_thread(self._nearest, batch)
-        k, groups = self.recipe.k, self.groups
-        asks = [(w, labels, nearest(shots, k)) for w, shots in zip(batch, near, strict=True) for labels in groups]
+        groups = self.groups
+        asks = [(w, labels, shots) for w, shots in zip(batch, near, strict=True) for labels in groups]
         readings = await (self._voted(asks, self.recipe.votes) if self.recipe.votes else self._ask(asks))
         if self.verifier:
-            shown = [shots for shots in near for _ in groups]
-            readings = await self._verified(self.verifier, [w.text for w, _, _ in asks], readings, shown)
+            readings = await self._verified(self.verifier, [w.text for w, _, _ in asks], readings)
         return [readings[i : i + len(groups)] for i in range(0, len(readings), len(groups))]
 
     def _nearest(self, batch: Sequence[Window]) -> Sequence[Sequence[Example]]:
-        """The examples nearest to each window, nearest last: as many as any prompt shows."""
+        """The examples nearest to each window, nearest last."""
         if self.index is None:
             return [()] * len(batch)
-        return self.index.nearest([window.text for window in batch], most_shown(self.recipe))
+        return self.index.nearest([window.text for window in batch], self.recipe.k)
 
-    async def _verified(
-        self,
-        verifier: Verifier,
-        texts: Sequence[str],
-        readings: Sequence[Reading],
-        near: Sequence[Sequence[Example]],
-    ) -> list[Reading]:
+    async def _verified(self, verifier: Verifier, texts: Sequence[str], readings: Sequence[Reading]) -> list[Reading]:
         """The readings with every entity asked about."""
         found = [reading.parsed.entities for reading in readings]
-        verdicts = await verifier.judge(texts, found, near)
+        verdicts = await verifier.judge(texts, found)
         return [
             replace(
                 reading,
@@ -149,13 +148,8 @@ class Reader:
 
 def _open_index(recipe: TaskRecipe) -> retrieval.Index | None:
     """The index; its encoder runs on the CPU, beside the engine, which has the GPU for itself."""
-    wanted = recipe.index and most_shown(recipe)
+    wanted = recipe.k or (recipe.verify and recipe.verify.k)
     return retrieval.open_index(recipe.index, recipe.encoder, "cpu") if recipe.index and wanted else None
-
-
-def most_shown(recipe: TaskRecipe) -> int:
-    """The most examples that any prompt of the task shows."""
-    return max(recipe.k, recipe.verify.k if recipe.verify else 0)
 
 
 def _nothing(status: Status) -> Parsed:

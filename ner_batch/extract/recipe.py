@@ -28,6 +28,7 @@ from ner_batch.config import (
 )
 from ner_batch.data import Entity
 from ner_batch.prompt import PromptBuilder
+from ner_batch.retrieval import mention
 from ner_batch.task import Task, load_task
 
 R = TypeVar("R", bound=RecipeConfig)
@@ -282,6 +283,7 @@ def _named(parts: _Parts) -> dict[str, str]:
     """What decides the answers of one task."""
     adapter, index, recipe = parts.adapter, parts.index, parts.recipe
     questions = verify.Questions(recipe.task, parts.builder.chat, parts.builder.max_model_len)
+    scheme = f", {mention.SCHEME}" if recipe.verify and recipe.verify.k else ""
     return {
         "adapter": f"{adapter.name} ({adapter.digest[:16]})" if adapter else "none",
         "task": f"{recipe.task.name} ({recipe.task.digest()})",
@@ -293,5 +295,5 @@ def _named(parts: _Parts) -> dict[str, str]:
         "temperature": str(recipe.temperature),
         "score": str(recipe.score and (recipe.calibration or "uncalibrated")),
         "votes": str(recipe.votes or "none"),
-        "verify": f"{recipe.verify} ({questions.fingerprint()})" if recipe.verify else "none",
+        "verify": f"{recipe.verify} ({questions.fingerprint()}){scheme}" if recipe.verify else "none",
     }

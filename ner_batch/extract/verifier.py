@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 from ner_batch import verify
 from ner_batch.config import VerifyConfig
-from ner_batch.data import Completion, Entity, Example, nearest
+from ner_batch.data import Completion, Entity
 from ner_batch.engine import Engine, Request
+from ner_batch.retrieval.mention import Asked, Pool
 from ner_batch.verify import Questions
 
 
@@ -27,19 +28,22 @@ class Verifier:
 
     One whose question does not fit the model, or was not answered, stays, with nothing in ``score`` and ``verified``:
     doubt about the verification is no evidence against the entity.
+
+    Args:
+        pool: what demonstrations are taken from; empty where ``config.k`` is 0.
     """
 
-    def __init__(self, config: VerifyConfig, adapter: str | None, engine: Engine, questions: Questions) -> None:
-        self.config, self.adapter = config, adapter
+    def __init__(
+        self, config: VerifyConfig, adapter: str | None, engine: Engine, questions: Questions, pool: Pool
+    ) -> None:
+        self.config, self.adapter, self.pool = config, adapter, pool
         self.engine, self.questions = engine, questions
         self.tokens = questions.tokens()
 
-    async def judge(
-        self, texts: Sequence[str], found: Sequence[Sequence[Entity]], near: Sequence[Sequence[Example]]
-    ) -> list[Verdict]:
-        """One verdict per text, its entities asked about with claims about ``near`` as demonstrations."""
+    async def judge(self, texts: Sequence[str], found: Sequence[Sequence[Entity]]) -> list[Verdict]:
+        """One verdict per text, about its entities."""
         asked = [(i, entity) for i, entities in enumerate(found) for entity in entities]
-        requests = await asyncio.to_thread(self._requests, texts, asked, near)
+        requests = await asyncio.to_thread(self._requests, [Asked(texts[i], entity) for i, entity in asked])
         completions = iter(await self.engine.generate([r for r in requests if r]))
         answers = [next(completions) if request else None for request in requests]
         kept: list[list[Entity]] = [[] for _ in texts]
@@ -50,12 +54,9 @@ class Verifier:
             spent[i] = _added(spent[i], completion)
         return [Verdict(tuple(entities), *cost) for entities, cost in zip(kept, spent, strict=True)]
 
-    def _requests(
-        self, texts: Sequence[str], asked: Sequence[tuple[int, Entity]], near: Sequence[Sequence[Example]]
-    ) -> list[Request | None]:
-        k = self.config.k
-        shown = {i: verify.demonstrations(nearest(near[i], k), self.questions.task) for i, _ in asked}
-        prompts = [self.questions.prompt(texts[i], entity, shown[i]) for i, entity in asked]
+    def _requests(self, asked: Sequence[Asked]) -> list[Request | None]:
+        near = self.pool.nearest(asked, self.config.k)
+        prompts = [self.questions.prompt(one.text, one.entity, shown) for one, shown in zip(asked, near, strict=True)]
         return [Request(ids, 1, self.adapter, logprobs=self.tokens) if ids else None for ids in prompts]
 
     def _judged(self, entity: Entity, completion: Completion | None) -> Entity | None:

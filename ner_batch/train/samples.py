@@ -6,12 +6,15 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 
-from ner_batch import verify, windows
+from ner_batch import claims, verify, windows
 from ner_batch.chat import ChatTokenizer
+from ner_batch.claims import Claim
 from ner_batch.data import Entity, Example, clean, nearest
 from ner_batch.prompt import PromptBuilder
+from ner_batch.retrieval.mention import Asked, Pool
 from ner_batch.train.packing import Sample
 
 Neighbours = tuple[tuple[Example, ...], ...]  # of each example, nearest last
@@ -56,12 +59,14 @@ class Source:
             return rng.choice(pools[entity.type]) if pools and rng.random() < mix.swapped else entity.text
 
         made: list[_Made] = []
+        questions: list[_Question] = []
         for number, example in enumerate(self.examples):
             (shown,) = rng.choices(list(mix.shown), list(mix.shown.values()))
             near = self._near(rng.randrange(len(self.neighbours)) if len(self.neighbours) > 1 else 0, number)
             swapped = swap(example, other)
             made += _samples(swapped, near, shown, builder)
-            made += _verified(swapped, nearest(near, shown), builder, mix, f"{seed}-{number}")
+            questions += _questions(example, swapped, shown, (builder.task.names, mix, f"{seed}-{number}"))
+        made += _verified(questions, self.examples, builder)
         fitting = [m for m in made if m.sample]
         negatives = sorted((m for m in fitting if m.negative), key=lambda m: (not m.hard, rng.random()))
         dropped = {id(m) for m in negatives[round(mix.negatives * len(negatives)) :]}
@@ -93,19 +98,51 @@ def _samples(example: Example, near: Sequence[Example], shown: int, builder: Pro
         yield _Made(Sample(tuple(prompt.token_ids), tuple(answer)) if prompt and fits else None, negative, hard)
 
 
-def _verified(
-    example: Example, near: Sequence[Example], builder: PromptBuilder, mix: Mix, seed: str
-) -> Iterator[_Made]:
-    """Verification questions about an example, with claims about ``near`` as demonstrations."""
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A verification question to come: about what, the answer, and with how many claims as demonstrations."""
+
+    asked: Asked
+    true: bool
+    shown: int
+
+
+def _questions(
+    example: Example, swapped: Example, shown: int, drawn: tuple[Sequence[str], Mix, str]
+) -> list[_Question]:
+    """Questions about an example whose mentions may have been swapped; ``drawn`` is by what: types, mix, seed."""
+    names, mix, seed = drawn
     whole, share = divmod(mix.verification, 1)
     count = int(whole) + (random.Random(seed).random() < share)  # noqa: S311 - repeatable, not secret
-    given = replace(example, text=clean(example.text))
-    shown = verify.demonstrations(near, builder.task) if count else []
-    questions = verify.Questions(builder.task, builder.chat, builder.max_model_len)
-    for claim in verify.claims(given, builder.task, count, seed):
-        ids = questions.prompt(claim.text, claim.entity, shown)
-        answer = builder.chat.encode_answer(verify.answer(builder.task, claim.true))
+    given = replace(swapped, text=clean(swapped.text))
+    made = claims.claims(given, names, count, seed)
+    return [_Question(Asked(claim.text, claim.entity, example.text), claim.true, shown) for claim in made]
+
+
+def _verified(questions: Sequence[_Question], examples: tuple[Example, ...], builder: PromptBuilder) -> Iterator[_Made]:
+    """The samples of verification questions, each with the demonstrations that inference would show."""
+    prompts = verify.Questions(builder.task, builder.chat, builder.max_model_len)
+    for question, shown in zip(questions, _shown(questions, examples), strict=True):
+        ids = prompts.prompt(question.asked.text, question.asked.entity, shown)
+        answer = builder.chat.encode_answer(verify.answer(builder.task, question.true))
         yield _Made(Sample(tuple(ids), tuple(answer)) if ids else None, negative=False, hard=False)
+
+
+def _shown(questions: Sequence[_Question], examples: tuple[Example, ...]) -> list[list[Claim]]:
+    """The demonstrations of each; those of one number are searched together."""
+    found: list[list[Claim]] = [[] for _ in questions]
+    for k in {question.shown for question in questions} - {0}:
+        numbers = [i for i, question in enumerate(questions) if question.shown == k]
+        near = _pool(examples).nearest([questions[i].asked for i in numbers], k)
+        for i, shown in zip(numbers, near, strict=True):
+            found[i] = shown
+    return found
+
+
+@lru_cache(maxsize=1)
+def _pool(examples: tuple[Example, ...]) -> Pool:
+    """The claims about training examples; made where they are first needed, not carried to the workers."""
+    return Pool(examples)
 
 
 def windowed(examples: Sequence[Example], max_tokens: int, chat: ChatTokenizer) -> tuple[tuple[Example, ...], int]:

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ner_batch import confidence, verify
+from ner_batch import claims, confidence, verify
 from ner_batch.adapter import Calibration, Verification
 from ner_batch.data import Completion, Entity, clean
 from ner_batch.engine import Engine, Request
@@ -103,15 +103,15 @@ def _verification(
     right: Sequence[Sequence[bool]],
 ) -> Verification | None:
     """The threshold that serves dev's predictions best, and how well P(yes) tells gold from near misses."""
-    claims = [c for x in plan.dev.examples for c in verify.claims(x, plan.task, CLAIMS, f"dev {x.id}")]
-    area = auroc(asking.likely([(c.text, c.entity) for c in claims]), [c.true for c in claims])
+    made = [c for x in plan.dev.examples for c in claims.claims(x, plan.task.names, CLAIMS, f"dev {x.id}")]
+    area = auroc(asking.likely([(c.text, c.entity) for c in made]), [c.true for c in made])
     texts = [plan.dev.examples[question.example].text for question in asked]
     likely = asking.likely([(text, e) for text, entities in zip(texts, found, strict=True) for e in entities])
     truth = [value for values in right for value in values]
     total = sum(len(x.entities) for x in plan.dev.examples)
     if area is None or not truth:
         return None
-    return Verification(threshold=best_threshold(likely, truth, total), auroc=area, claims=len(claims))
+    return Verification(threshold=best_threshold(likely, truth, total), auroc=area, claims=len(made))
 
 
 def auroc(scores: Sequence[float | None], truth: Sequence[bool]) -> float | None:
