@@ -9,12 +9,13 @@ from transformers import AutoModelForCausalLM
 
 from ner_batch import claims, formats, retrieval
 from ner_batch.chat import load_tokenizer
-from ner_batch.config import VerifyConfig
+from ner_batch.config import RecipeConfig, VerifyConfig
 from ner_batch.data import Entity, Example
 from ner_batch.extract.reader import Reader
-from ner_batch.extract.recipe import TaskRecipe
+from ner_batch.extract.recipe import TaskRecipe, make_recipe
 from ner_batch.extract.verifier import Verifier
 from ner_batch.prompt import PromptBuilder
+from ner_batch.retrieval import mention
 from ner_batch.retrieval.mention import Asked, Pool
 from ner_batch.task import Task
 from ner_batch.train.samples import Mix, Source
@@ -98,3 +99,23 @@ def test_training_shows_what_inference_shows(engine, tiny_model):
     asked = [c for i, x in enumerate((ANNA, BOB)) for c in claims.claims(x, TASK.names, 2, f"0-{i}")]
     requests = verifier._requests([Asked(claim.text, claim.entity) for claim in asked])
     assert [tuple(request.token_ids) for request in requests] == [sample.prompt for sample in made[len(plain) :]]
+
+
+def test_how_demonstrations_are_chosen_is_part_of_the_fingerprint(tiny_model, tmp_path, monkeypatch):
+    """Another scheme or other examples make another run; without demonstrations neither does."""
+    retrieval.build([ANNA, BOB], "random", tmp_path / "one")
+    retrieval.build([BOB], "random", tmp_path / "other")
+    task = tmp_path / "task.yaml"
+    task.write_text("name: t\nlabels: {PER: {}, ORG: {}}\n")
+
+    def told(index, k):
+        near = {"index": str(tmp_path / index), "k": 0}
+        engine = {"model": tiny_model, "max_model_len": 2048}
+        return make_recipe(RecipeConfig(task=str(task), retrieval=near, verify={"k": k}, engine=engine))[1]
+
+    few, zero = told("one", 2), told("one", 0)
+    assert few != told("other", 2)
+    assert zero == told("other", 0)
+    monkeypatch.setattr(mention, "SCHEME", "another")
+    assert told("one", 2) != few
+    assert told("one", 0) == zero

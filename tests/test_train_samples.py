@@ -158,12 +158,12 @@ def test_a_swapped_example_is_not_shown_its_original(chat, random_model):
     source = Source((ANNA, BOB), (((BOB,), (ANNA,)),))
     build = builder(chat)
     prompts = []
-    for seed in range(40):
+    for seed in range(20):
         samples, _ = source.epoch(build, Mix({2: 1}, swapped=1.0, verification=1.0), str(seed))
         prompts += [text for text in (tokenizer.decode(s.prompt) for s in samples) if "yes or no" in text]
     swapped = [p for p in prompts if p.count("Bob joined Acme.") or p.count("Anna joined Initech.")]
-    assert len(prompts) == 80
-    assert len(swapped) > 20
+    assert len(prompts) == 40
+    assert len(swapped) > 10
     for prompt in swapped:
         assert (ANNA.text in prompt) != (BOB.text in prompt)
 

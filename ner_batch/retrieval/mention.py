@@ -14,6 +14,12 @@ so other examples' mentions of the same words under another type are false claim
 
 Likeness is lexical, without any model: cosines of damped TF-IDF of character n-grams (:mod:`.searches`), that of the
 surface between its edges and that of its context, weighted. It is exact. Ties go to the earlier example.
+
+Over Resume's 3,803 distinct training texts a pool has 48,260 places, takes 1.6 CPU-seconds and 32 MB, and answers a
+question in 0.8 CPU-ms; all three grow with the places. The likeness alone tells true claims about dev from near misses
+with an AUROC of 0.96 on Resume, 0.87 on Weibo and 0.88 on GUM; without context 0.92, 0.86 and 0.86, with 16 code points
+of it on either side 0.94, 0.87 and 0.86: what stands next to a mention says most about its edges. Measured, with the
+words that are shown, by ``tests/benchmarks/bench_mention.py``.
 """
 
 from __future__ import annotations

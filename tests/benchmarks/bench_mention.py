@@ -1,0 +1,102 @@
+"""Demonstrations of verification judged apart from any model. Run by hand.
+
+`python tests/benchmarks/bench_mention.py [SET ...]`: over dev texts of Resume, Weibo and GUM (NER_BATCH_DATA, else
+../shared/data), with claims about the whole training set,
+- how many of the gold mentions find among 4 demonstrations their own words at all, in a true claim of their type, and in
+  a false one; beside one claim each about the 4 sentences nearest to the text, drawn as training draws its questions;
+- what a pool costs: seconds and MB to make, milliseconds per question, CPU time;
+- how well the likeness tells true claims from false ones, by the likest true claim's less the likest false claim's
+  (AUROC over four claims a text, half of them near misses), by code points of context and the surface's share.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from sklearn.metrics import roc_auc_score
+
+from ner_batch import claims, retrieval
+from ner_batch.claims import Claim
+from ner_batch.data import Entity, Example
+from ner_batch.retrieval import mention
+from ner_batch.retrieval.mention import Asked, Pool
+
+DATA = Path(os.environ.get("NER_BATCH_DATA", Path(__file__).parents[3] / "shared" / "data"))
+SETS = ("resume", "weibo", "gum_named")
+K = 4
+LIKENESS = ((4, 1.0), (2, 0.7), (4, 0.6), (4, 0.7), (4, 0.8), (8, 0.7), (16, 0.7))
+
+
+def of_nearest(
+    train: Sequence[Example], dev: Sequence[Example], names: Sequence[str]
+) -> list[tuple[Entity, list[Claim]]]:
+    """The way before: one claim about each of the nearest sentences."""
+    with tempfile.TemporaryDirectory() as folder:
+        retrieval.build(train, "lexical", Path(folder) / "index")
+        near = retrieval.open_index(Path(folder) / "index").nearest([x.text for x in dev], K)
+    shown = [[c for x in some for c in claims.claims(x, names, 1, x.id)] for some in near]
+    return [(e, made) for x, made in zip(dev, shown, strict=True) for e in x.entities]
+
+
+def tell(way: str, pairs: Iterable[tuple[Entity, Sequence[Claim]]]) -> None:
+    """How often the words asked about are among the demonstrations."""
+    found = [[(c.entity.type == e.type, c.true) for c in shown if c.entity.text == e.text] for e, shown in pairs]
+    some, true, false = (sum(map(test, found)) / len(found) for test in (bool, has(True), has(False)))
+    print(f"  {way:<9} same words {some:.1%}, in a true claim of the type {true:.1%}, in a false one {false:.1%}")
+
+
+def has(true: bool):
+    return lambda found: (True, true) in found
+
+
+def cost(train: Sequence[Example], asked: Sequence[Asked]) -> Pool:
+    """Make a pool and ask it, and tell what that took."""
+    start = time.process_time()
+    pool = Pool(train)
+    made = time.process_time() - start
+    start = time.process_time()
+    pool.nearest(asked, K)
+    each = (time.process_time() - start) / len(asked)
+    size = len(pickle.dumps(pool)) / 2**20
+    print(f"  {len(pool.places):,} places, {made:.1f} s, {size:.0f} MB; {each * 1000:.2f} ms a question")
+    return pool
+
+
+def votes(pool: Pool, asked: Sequence[Asked]) -> Iterator[float]:
+    """The likest true claim's likeness less the likest false one's."""
+    for one in asked:
+        scores = pool._scores(pool._likeness, [one])[0]
+        gold = pool._true.get(one.entity.type, [])
+        true = scores[gold].max(initial=0)
+        scores[gold] = 0
+        yield float(true - scores.max())
+
+
+def main(names: Sequence[str]) -> None:
+    for name in names:
+        train, dev = (retrieval.read_examples(str(DATA / name / f"{part}.parquet")) for part in ("train", "dev"))
+        types = sorted({e.type for x in train for e in x.entities})
+        gold = [Asked(x.text, e) for x in dev for e in x.entities]
+        print(f"{name}: {len(gold):,} gold mentions")
+        pool = cost(train, gold)
+        tell("sentences", of_nearest(train, dev, types))
+        tell("mentions", zip((a.entity for a in gold), pool.nearest(gold, K), strict=True))
+        made = [c for x in dev for c in claims.claims(x, types, 4, x.id)]
+        for mention.CONTEXT, mention.SURFACE in LIKENESS:
+            area = roc_auc_score(
+                [c.true for c in made], list(votes(Pool(train), [Asked(c.text, c.entity) for c in made]))
+            )
+            print(
+                f"  context {mention.CONTEXT}, surface {mention.SURFACE}: AUROC {area:.3f} over {len(made):,} claims",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or SETS)
