@@ -21,7 +21,7 @@ from ner_batch.config import Problems, dump
 from ner_batch.data import Example, JobError, examples_table
 from ner_batch.task import load_task
 from ner_batch.train import gold as golds
-from ner_batch.train.settings import TrainConfig
+from ner_batch.train.settings import RunConfig, TrainConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,29 +41,30 @@ class Training:
 def trainings(config: AblateConfig, train: TrainConfig, examples: Sequence[Example], folder: Path) -> list[Training]:
     """Every draw's training; adapters, sets and checkpoints lie in ``folder``. Nothing is written."""
     assert config.curve
-    task = load_task(config.task)
     dev = retrieval.read_examples(train.gold.dev) if train.gold.dev else ()
-    common = [task.digest(), adapters.model_fingerprint(train.base.model, train.base.revision), golds.digest(dev)]
+    base = adapters.model_fingerprint(train.base.model, train.base.revision)
+    common = [dump(_without_places(train)), load_task(config.task).digest(), base, golds.digest(dev)]
     made = []
     for draw in draws(config.curve):
         chosen = drawn(examples, draw)
-        told = _told(train, draw, config.task)
-        digest = hashlib.sha256(json.dumps([dump(told), *common, golds.digest(chosen)]).encode()).hexdigest()[:12]
-        made.append(Training(draw, _placed(told, folder, f"{draw.name}-{digest}"), chosen))
+        told = json.dumps([common, draw.seed, golds.digest(chosen)])
+        name = f"{draw.name}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+        made.append(Training(draw, _placed(train, draw, config.task, folder, name), chosen))
     return made
 
 
-def _told(train: TrainConfig, draw: Draw, task: str) -> TrainConfig:
-    """The config without its places, so that its digest is of what decides the adapter."""
-    run = train.run.model_copy(update={"seed": draw.seed, "name": "curve", "storage": "runs"})
-    gold = train.gold.model_copy(update={"train": "draw"})
-    return train.model_copy(update={"task": task, "gold": gold, "output": "adapter", "run": run})
+def _without_places(train: TrainConfig) -> TrainConfig:
+    """The config without what only says where something lies or how it is run: the rest decides the adapter."""
+    base = train.base.model_copy(update={"model": "base"})
+    gold = train.gold.model_copy(update={"train": "draw", "dev": "dev" if train.gold.dev else None})
+    return train.model_copy(update={"base": base, "task": "task", "gold": gold, "output": "out", "run": RunConfig()})
 
 
-def _placed(train: TrainConfig, folder: Path, name: str) -> TrainConfig:
+def _placed(train: TrainConfig, draw: Draw, task: str, folder: Path, name: str) -> TrainConfig:
     gold = train.gold.model_copy(update={"train": str(folder / "draws" / f"{name}.parquet")})
-    run = train.run.model_copy(update={"name": name, "storage": str(folder / "runs")})
-    return train.model_copy(update={"gold": gold, "run": run, "output": str(folder / "adapters" / name)})
+    run = train.run.model_copy(update={"name": name, "seed": draw.seed, "storage": str(folder / "runs")})
+    places = {"task": task, "gold": gold, "run": run, "output": str(folder / "adapters" / name)}
+    return train.model_copy(update=places)
 
 
 def check(config: AblateConfig, train: TrainConfig) -> None:
