@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from ner_batch.cli import app
 from ner_batch.data import Entity, Prediction, predictions_table
-from ner_batch.evaluate import calibration
+from ner_batch.evaluate import calibration, plots
 
 
 def evaluate(folder, *overrides):
@@ -81,3 +81,25 @@ def test_scores_on_an_edge_belong_above_it():
     found = calibration.reliability(scores, np.array([True] * 5), 5)
     bins = np.flatnonzero(found.bins[0]) / calibration.BINS
     assert bins == pytest.approx([0.0, 0.1, 0.7, 0.9, (calibration.BINS - 1) / calibration.BINS])
+
+
+def test_types_called_as_the_report_calls_its_own_lines():
+    """An entity type "none" is not what nobody found, and a type "micro" not all types together."""
+    cells = [
+        {"kind": "missed", "gold": "none", "predicted": None, "count": 7},
+        {"kind": "spurious", "gold": None, "predicted": "none", "count": 5},
+        {"kind": "correct", "gold": "none", "predicted": "none", "count": 3},
+        {"kind": "type", "gold": "rare", "predicted": "none", "count": 2},
+    ]
+    grid = plots.confusion_grid(cells, ["micro", "none"])
+    assert grid.tolist() == [[0, 0, 0], [0, 3, 7], [0, 5, 0]]
+
+
+def test_a_plot_of_types_called_none_and_micro(tmp_path):
+    """Each has its line, with its own figures."""
+    write(tmp_path / "run", run_table([[(0, 3, "none"), (4, 5, "micro")]], ["a"]))
+    write(tmp_path / "gold", gold_table([[(0, 3, "none"), (5, 6, "micro")]], ["a"]))
+    code, output, report = evaluate(tmp_path, "groups={micro: [none]}")
+    assert code == 0, output
+    lines = [(label, entry["f1"]["value"]) for label, entry in plots.f1_lines(report["runs"][0])]
+    assert lines == [("micro (1)", 0.0), ("none (1)", 1.0), ("group micro", 1.0), ("macro", 0.5), ("micro", 0.5)]
