@@ -46,6 +46,25 @@ def test_one_task_of_several(two_tasks, task, predicted, correct):
     assert (micro["predicted"], micro["correct"], micro["gold"]) == (predicted, correct, 1)
 
 
+@pytest.mark.parametrize(("override", "predicted"), [(None, 2), ("predictions.rejected=keep", 4)])
+@pytest.mark.parametrize("gold", ["apart", "beside"])
+def test_rejected_entities(tmp_path, override, predicted, gold):
+    """What a run kept with `verified` false is no prediction; null means that nobody asked."""
+    right = [(0, 3, "PER"), (5, 6, "ORG")]
+    found = [Entity(s, e, t, TEXT[s:e], 0.9, v) for (s, e, t), v in zip(right, (True, None), strict=True)]
+    wrong = [Entity(8, 9, "PER", TEXT[8:9], 0.1, False)]
+    rows = [Prediction((*found, *wrong)), Prediction(), Prediction(tuple(wrong))]
+    table = predictions_table(rows).add_column(0, "text", [[TEXT] * 3]).add_column(0, "id", [["a", "b", "c"]])
+    told = gold_table([right, [], []], ["a", "b", "c"])
+    write(tmp_path / "gold", told)
+    write(tmp_path / "run", table if gold == "apart" else table.append_column("gold", told["entities"]))
+    beside = [] if gold == "apart" else ["gold.path=null", "gold.column=gold"]
+    code, output, report = evaluate(tmp_path, *beside, *([override] if override else []))
+    assert code == 0, output
+    micro = report["runs"][0]["strict"]["micro"]
+    assert (micro["predicted"], micro["correct"], micro["gold"]) == (predicted, 2, 2)
+
+
 def test_types_that_look_like_formulae(tmp_path):
     """No plot of them fails; a report that cannot be made leaves the old one."""
     write(tmp_path / "run", run_table([[(0, 3, "$x_$")], []], ["a", "b"]))
