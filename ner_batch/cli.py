@@ -112,8 +112,8 @@ def train_encoder(
 
 @app.command()
 def merge(
-    adapter: Annotated[Path, typer.Argument(help="Adapter folder")],
-    out: Annotated[Path, typer.Argument(help="Folder for the merged model")],
+    adapter: Annotated[str, typer.Argument(help="Adapter folder, local or s3://")],
+    out: Annotated[str, typer.Argument(help="Local folder for the merged model")],
     base: Annotated[str | None, typer.Option(help="Where the base model lies, if not where it did in training")] = None,
 ) -> None:
     """Write the base model with an adapter merged into its weights."""
