@@ -142,7 +142,9 @@ def index(config_file: ConfigFile, overrides: Overrides = None) -> None:
     config = checked(lambda: configs.load(IndexConfig, config_file, overrides or ()))
     from ner_batch import retrieval
 
-    manifest = checked(lambda: retrieval.build(config.examples, config.kind, config.out, config.encoder))
+    flat_up_to = config.flat_up_to
+    settings = retrieval.Settings() if flat_up_to is None else retrieval.Settings(flat_up_to=flat_up_to)
+    manifest = checked(lambda: retrieval.build(config.examples, config.kind, config.out, config.encoder, settings))
     console.print(manifest)
 
 
