@@ -85,7 +85,7 @@ class OutputConfig(Config):
     path: Uri
     """A folder, local or s3://; one file per work unit."""
     keep: tuple[str, ...] | None = None
-    """Input columns to pass through; None: all of them."""
+    """Input columns to pass through; None: all of them, []: none."""
     drop_input_columns: tuple[str, ...] = ()
     """Input columns to leave out."""
 
