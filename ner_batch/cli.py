@@ -11,10 +11,11 @@ import signal
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from ner_batch import config as configs
 from ner_batch.config import ExtractConfig, IndexConfig
@@ -22,7 +23,19 @@ from ner_batch.data import JobError
 
 CRASH, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+class _Verbs(TyperGroup):
+    """Ctrl-C before a job runs (imports, files read, models loaded) and in a verb that is no job: 130, one line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            errors.print("interrupted; start the same command again")
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(cls=_Verbs, help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console(soft_wrap=True)
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -112,8 +125,8 @@ def train_encoder(
 
 @app.command()
 def merge(
-    adapter: Annotated[Path, typer.Argument(help="Adapter folder")],
-    out: Annotated[Path, typer.Argument(help="Folder for the merged model")],
+    adapter: Annotated[str, typer.Argument(help="Adapter folder, local or s3://")],
+    out: Annotated[str, typer.Argument(help="Local folder for the merged model")],
     base: Annotated[str | None, typer.Option(help="Where the base model lies, if not where it did in training")] = None,
 ) -> None:
     """Write the base model with an adapter merged into its weights."""
@@ -129,7 +142,9 @@ def index(config_file: ConfigFile, overrides: Overrides = None) -> None:
     config = checked(lambda: configs.load(IndexConfig, config_file, overrides or ()))
     from ner_batch import retrieval
 
-    manifest = checked(lambda: retrieval.build(config.examples, config.kind, config.out, config.encoder))
+    flat_up_to = config.flat_up_to
+    settings = retrieval.Settings() if flat_up_to is None else retrieval.Settings(flat_up_to=flat_up_to)
+    manifest = checked(lambda: retrieval.build(config.examples, config.kind, config.out, config.encoder, settings))
     console.print(manifest)
 
 

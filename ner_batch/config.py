@@ -85,7 +85,7 @@ class OutputConfig(Config):
     path: Uri
     """A folder, local or s3://; one file per work unit."""
     keep: tuple[str, ...] | None = None
-    """Input columns to pass through; None: all of them."""
+    """Input columns to pass through; None: all of them, []: none."""
     drop_input_columns: tuple[str, ...] = ()
     """Input columns to leave out."""
 
@@ -225,6 +225,8 @@ class IndexConfig(Config):
     """random, lexical (shared character n-grams), sentence (nearest by an encoder), entity (nearest mentions)."""
     encoder: str | None = None
     """sentence, entity: a sentence-transformers model, for entity any Hugging Face model with token states."""
+    flat_up_to: Annotated[int, Field(ge=0)] | None = None
+    """sentence, entity: vectors that are searched exactly, more are listed and searched faster; None: 200,000."""
 
 
 C = TypeVar("C", bound=Config)

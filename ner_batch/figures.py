@@ -3,7 +3,27 @@
 from __future__ import annotations
 
 import io
+import warnings
 from typing import Any
+
+WIDE_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Noto Sans SC",
+    "Source Han Sans SC",
+    "Source Han Sans CN",
+    "Source Han Sans",
+    "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+    "Microsoft YaHei",
+    "SimHei",
+    "PingFang SC",
+    "Hiragino Sans GB",
+    "Hiragino Sans",
+    "Arial Unicode MS",
+    "Droid Sans Fallback",
+)
+"""Families with Chinese characters, the best first; behind them any other that is called CJK."""
 
 
 def canvas(width: float, height: float, **options: Any) -> tuple[Any, Any]:
@@ -27,12 +47,20 @@ def png(drawn: Any) -> bytes:
     from matplotlib import pyplot as plt
 
     sink = io.BytesIO()
-    drawn.savefig(sink, format="png", dpi=110)
+    with warnings.catch_warnings():  # one for each character, where the machine has no font for them: boxes are seen
+        warnings.filterwarnings("ignore", r"Glyph .* missing from")
+        drawn.savefig(sink, format="png", dpi=110)
     plt.close(drawn)
     return sink.getvalue()
 
 
 def _wide_font() -> list[str]:
+    """The family to take for wide characters, if there is one. One that is not there would be a warning for each text.
+
+    A collection (.ttc) is known to matplotlib by its first face alone, which may be another country's.
+    """
     from matplotlib.font_manager import fontManager
 
-    return sorted({font.name for font in fontManager.ttflist if "CJK" in font.name})[:1]
+    there = {font.name for font in fontManager.ttflist}
+    known = [name for name in WIDE_FONTS if name in there]
+    return [*known, *sorted(name for name in there if "CJK" in name or "Source Han" in name)][:1]

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from ner_batch.cli import app
 from ner_batch.data import Entity, Prediction, predictions_table
-from ner_batch.evaluate import calibration
+from ner_batch.evaluate import calibration, plots
 
 
 def evaluate(folder, *overrides):
@@ -44,6 +44,25 @@ def test_one_task_of_several(two_tasks, task, predicted, correct):
     assert code == 0
     micro = report["runs"][0]["strict"]["micro"]
     assert (micro["predicted"], micro["correct"], micro["gold"]) == (predicted, correct, 1)
+
+
+@pytest.mark.parametrize(("override", "predicted"), [(None, 2), ("predictions.rejected=keep", 4)])
+@pytest.mark.parametrize("gold", ["apart", "beside"])
+def test_rejected_entities(tmp_path, override, predicted, gold):
+    """What a run kept with `verified` false is no prediction; null means that nobody asked."""
+    right = [(0, 3, "PER"), (5, 6, "ORG")]
+    found = [Entity(s, e, t, TEXT[s:e], 0.9, v) for (s, e, t), v in zip(right, (True, None), strict=True)]
+    wrong = [Entity(8, 9, "PER", TEXT[8:9], 0.1, False)]
+    rows = [Prediction((*found, *wrong)), Prediction(), Prediction(tuple(wrong))]
+    table = predictions_table(rows).add_column(0, "text", [[TEXT] * 3]).add_column(0, "id", [["a", "b", "c"]])
+    told = gold_table([right, [], []], ["a", "b", "c"])
+    write(tmp_path / "gold", told)
+    write(tmp_path / "run", table if gold == "apart" else table.append_column("gold", told["entities"]))
+    beside = [] if gold == "apart" else ["gold.path=null", "gold.column=gold"]
+    code, output, report = evaluate(tmp_path, *beside, *([override] if override else []))
+    assert code == 0, output
+    micro = report["runs"][0]["strict"]["micro"]
+    assert (micro["predicted"], micro["correct"], micro["gold"]) == (predicted, 2, 2)
 
 
 def test_types_that_look_like_formulae(tmp_path):
@@ -81,3 +100,25 @@ def test_scores_on_an_edge_belong_above_it():
     found = calibration.reliability(scores, np.array([True] * 5), 5)
     bins = np.flatnonzero(found.bins[0]) / calibration.BINS
     assert bins == pytest.approx([0.0, 0.1, 0.7, 0.9, (calibration.BINS - 1) / calibration.BINS])
+
+
+def test_types_called_as_the_report_calls_its_own_lines():
+    """An entity type "none" is not what nobody found, and a type "micro" not all types together."""
+    cells = [
+        {"kind": "missed", "gold": "none", "predicted": None, "count": 7},
+        {"kind": "spurious", "gold": None, "predicted": "none", "count": 5},
+        {"kind": "correct", "gold": "none", "predicted": "none", "count": 3},
+        {"kind": "type", "gold": "rare", "predicted": "none", "count": 2},
+    ]
+    grid = plots.confusion_grid(cells, ["micro", "none"])
+    assert grid.tolist() == [[0, 0, 0], [0, 3, 7], [0, 5, 0]]
+
+
+def test_a_plot_of_types_called_none_and_micro(tmp_path):
+    """Each has its line, with its own figures."""
+    write(tmp_path / "run", run_table([[(0, 3, "none"), (4, 5, "micro")]], ["a"]))
+    write(tmp_path / "gold", gold_table([[(0, 3, "none"), (5, 6, "micro")]], ["a"]))
+    code, output, report = evaluate(tmp_path, "groups={micro: [none]}")
+    assert code == 0, output
+    lines = [(label, entry["f1"]["value"]) for label, entry in plots.f1_lines(report["runs"][0])]
+    assert lines == [("micro (1)", 0.0), ("none (1)", 1.0), ("group micro", 1.0), ("macro", 0.5), ("micro", 0.5)]

@@ -2,14 +2,19 @@
 
 import asyncio
 import io
+from contextlib import nullcontext
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from ner_batch.config import ExtractConfig
 from ner_batch.data import PREDICTIONS, Prediction, Status
+from ner_batch.extract import plan
 from ner_batch.extract.progress import ProgressLine, Tally, duration
 from ner_batch.extract.unit import Destination, Gate, assemble, read_report
+from ner_batch.shards import list_shards
 
 
 def test_a_suspect_is_alone_and_nobody_starves():
@@ -60,6 +65,25 @@ def test_columns_kept_dropped_and_renamed():
     assert kept["gold"].to_pylist() == [["gold"]]
     chosen = assemble(table, row, Destination("o", "text", {}, ("id",), (), {}))
     assert chosen.column_names == ["id", *PREDICTIONS.names]
+
+
+def test_no_column_kept():
+    """keep: [] is none of the input's columns; every row still has its answer."""
+    table = pa.table({"id": [1, 2], "text": ["x", "y"]})
+    bare = assemble(table, [Prediction(), Prediction()], Destination("o", "text", {}, (), (), {}))
+    assert bare.column_names == PREDICTIONS.names
+    assert bare.num_rows == 2
+
+
+def test_no_column_kept_meets_none_of_ours(tmp_path):
+    """An input column `entities` is in the way, unless it is not kept."""
+    pq.write_table(pa.table({"text": ["x"], "entities": [1]}), tmp_path / "a.parquet")
+    listing = list_shards(str(tmp_path), "text")
+    for keep, fits in ((None, False), ([], True), (["text"], True), (["entities"], False)):
+        values = {"input": {"path": str(tmp_path)}, "output": {"path": "o", "keep": keep}, "engine": {"model": "m"}}
+        config = ExtractConfig.model_validate(values | {"task": "t.yaml"})
+        with nullcontext() if fits else pytest.raises(ValueError, match="would meet"):
+            plan._check_columns(config, listing)
 
 
 def test_a_foreign_file_in_the_output_is_named():

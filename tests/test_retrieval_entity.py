@@ -138,6 +138,99 @@ def test_leave_one_out_is_as_if_it_were_not_there(tmp_path, folder, encoder):
         assert index.nearest([text], 6) == retrieval.open_index(tmp_path / "rest").nearest([text], 6)
 
 
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory, encoder):
+    """An index with and one without lists; a text of its own has 400 mentions, each twice, under two types."""
+    few = FEW[:8]
+    text = " ".join(f"{example.text} {n}." for n in range(60) for example in few)
+    places = [m.span() for example in few for e in example.entities for m in re.finditer(re.escape(e.text), text)]
+    places = sorted(set(places))[:200]
+    own = [Entity(a, b, kind, text[a:b]) for a, b in places for kind in ("ORG", "PER")]
+    crowd = Example("crowd", text, tuple(own))
+    assert len(own) == 400
+    folder = tmp_path_factory.mktemp("crowded")
+    for name, most in (("flat", 10**6), ("lists", 0)):
+        retrieval.build([*FEW[8:30], crowd, *FEW[30:]], "entity", folder / name, encoder, Settings(flat_up_to=most))
+    retrieval.build([*FEW[8:30], *FEW[30:]], "entity", folder / "without", encoder)
+    return folder, crowd
+
+
+def depths(monkeypatch):
+    """What the searches of vectors are asked for from now on: (queries, depth) of each."""
+    asked, open_nearest = [], vectors.open_nearest
+
+    def opened(*arguments):
+        nearest = open_nearest(*arguments)
+
+        def counting(queries, depth, *more):
+            asked.append((len(queries), depth))
+            return nearest(queries, depth, *more)
+
+        return counting
+
+    monkeypatch.setattr(vectors, "open_nearest", opened)
+    return asked
+
+
+@pytest.mark.parametrize("kind", ["flat", "lists"])
+def test_mentions_of_the_texts_own_make_no_search_deeper(crowded, monkeypatch, kind):
+    """It finds what an index without the text finds, alone and among others, as deep as any search."""
+    folder, crowd = crowded
+    asked = depths(monkeypatch)
+    index, without = (retrieval.open_index(folder / name) for name in (kind, "without"))
+    texts = [NEW[0], crowd.text, FEW[40].text, NEW[1]]
+    alone = ids(index.nearest([crowd.text], 6))
+    assert max(depth for _, depth in asked) < 30
+    assert [ids(index.nearest(texts, 6))[1]] == alone
+    assert max(depth for _, depth in asked) < 40
+    if kind == "flat":
+        assert alone == ids(without.nearest([crowd.text], 6))
+
+
+def test_an_index_of_one_crowded_text(tmp_path, encoder, crowded):
+    """All mentions are the text's own: nothing is found, and the draw fills up."""
+    crowd = crowded[1]
+    retrieval.build([crowd, *PLAIN], "entity", tmp_path / "i", encoder)
+    index = retrieval.open_index(tmp_path / "i")
+    assert sorted(ids(index.nearest([crowd.text], 9))[0]) == [example.id for example in PLAIN]
+    assert len(index.nearest([crowd.text, NEW[0]], 9)[1]) == 6
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 60), st.data())
+def test_vectors_left_out_of_a_search(tmp_path_factory, rows, data):
+    """A search without a range is the search of what is left, exact and in lists."""
+    drawn = np.random.default_rng(rows).standard_normal((rows + 3, 6)).astype(np.float32)
+    base, queries = drawn[:rows] / np.linalg.norm(drawn[:rows], axis=1, keepdims=True), drawn[rows:]
+    first = data.draw(st.integers(0, rows - 1))
+    end = data.draw(st.integers(first, rows if first else rows - 1))
+    depth = data.draw(st.integers(1, rows - (end - first)))
+    left = np.array([n for n in range(rows) if not first <= n < end])
+    best = left[np.argsort(-(queries @ base[left].T), axis=1)[:, :depth]]
+    for flat_up_to in (rows, 0):
+        folder = tmp_path_factory.mktemp("vectors")
+        _, lists = vectors.write(folder, [base], flat_up_to)
+        scores, numbers = vectors.open_nearest(folder, (rows, 6), lists)(queries, depth, (first, end))
+        assert numbers.tolist() == best.tolist()
+        assert np.allclose(np.take_along_axis(queries @ base.T, numbers, 1), scores, atol=1e-5)
+
+
+def test_the_command_lists_vectors(tmp_path, encoder):
+    """flat_up_to out of the config; without it few vectors are searched exactly; a negative one is refused."""
+    write_table(str(tmp_path / "gold.parquet"), examples_table(FEW), {})
+    config = {"examples": str(tmp_path / "gold.parquet"), "kind": "sentence", "encoder": encoder}
+    (tmp_path / "index.yaml").write_text(yaml.safe_dump(config))
+
+    def listed(name, *overrides):
+        command = ["index", str(tmp_path / "index.yaml"), f"out={tmp_path / name}", *overrides]
+        result = CliRunner().invoke(app, command)
+        return result.exit_code, (tmp_path / name / "vectors.faiss").exists()
+
+    assert listed("exact") == (0, False)
+    assert listed("lists", "flat_up_to=20") == (0, True)
+    assert listed("none", "flat_up_to=-1") == (2, False)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), max_size=4), max_size=5))
 def test_rounds_and_quotas(line):

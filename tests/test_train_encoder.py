@@ -3,6 +3,8 @@
 import itertools
 import json
 import random
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +29,7 @@ from ner_batch.train_encoder import job, loop, model
 from ner_batch.train_encoder.corpus import Sample
 from ner_batch.train_encoder.settings import BaseEncoderConfig, TextConfig
 
+STEP = loop.Trainer._step
 WORDS = [
     "anna",
     "bob",
@@ -102,6 +105,17 @@ def train(tmp_path, bert):
         return result.exit_code, result.stderr.splitlines()
 
     return run
+
+
+def stop_after(monkeypatch, steps):
+    """Runs are interrupted after so many steps."""
+
+    def stopped(trainer):
+        if trainer.step == steps:
+            raise KeyboardInterrupt
+        return STEP(trainer)
+
+    monkeypatch.setattr(loop.Trainer, "_step", stopped)
 
 
 def files_of(folder):
@@ -203,14 +217,7 @@ def test_same_seed_same_bytes_also_after_an_interruption(train, tmp_path, monkey
     """Twice at once, and once stopped after step 3 of 6; another seed gives another encoder."""
     outputs = [tmp_path / name for name in ("one", "two", "other")]
     assert train(f"output={outputs[0]}")[0] == 0
-    step = loop.Trainer._step
-
-    def stopped(trainer):
-        if trainer.step == 3:
-            raise KeyboardInterrupt
-        return step(trainer)
-
-    monkeypatch.setattr(loop.Trainer, "_step", stopped)
+    stop_after(monkeypatch, 3)
     assert train(f"output={outputs[1]}")[0] == 130
     assert not outputs[1].exists()
     monkeypatch.undo()
@@ -221,6 +228,54 @@ def test_same_seed_same_bytes_also_after_an_interruption(train, tmp_path, monkey
     assert one == two
     assert one["model.safetensors"] != other["model.safetensors"]
     assert not list(tmp_path.glob("*.checkpoint"))
+
+
+def test_a_checkpoint_goes_on_when_text_and_base_have_moved(train, tmp_path, bert, monkeypatch):
+    """From another folder, from S3 in two spellings, under another column's name: the content decides."""
+    plan = ("optimiser.steps=8", "run.checkpoint_every=1")
+    base, text = Path(shutil.copytree(bert, tmp_path / "base")), tmp_path / "corpus"
+    with s3_server() as (endpoint, _), monkeypatch.context() as patch:
+        point_at(patch, endpoint)
+        storage.write_bytes(f"s3://{BUCKET}/raw/a.parquet", (text / "a.parquet").read_bytes())
+        for done, path in enumerate((text, f"s3://{BUCKET}/raw", f"s3://{BUCKET}/raw/"), start=1):
+            stop_after(patch, done)
+            assert train(*plan, f"base.model={base}", f"input.path={path}")[0] == 130
+            assert torch.load(tmp_path / "encoder.checkpoint")["step"] == done
+            base = base.rename(tmp_path / f"base-{done}")
+    moved = tmp_path / "moved"
+    pq.write_table(pq.read_table(text).rename_columns({"text": "raw"}), moved.with_suffix(".parquet"))
+    where = (f"base.model={base}", f"input.path={moved}.parquet", "input.text_column=raw")
+    refused(train(*plan, *where, "input.max_tokens=3"), "encoder.checkpoint", "another config")
+    refused(train(*plan, f"base.model={base}", "base.pooling=cls"), "encoder.checkpoint", "another config")
+    assert train(*plan, *where) == (0, [])
+    assert train(*plan, f"output={tmp_path / 'whole'}") == (0, [])
+    assert (tmp_path / "encoder" / "model.safetensors").read_bytes() == (
+        tmp_path / "whole" / "model.safetensors"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize("change", [{"pooling_mode": "cls"}, {"include_prompt": False}])
+def test_a_base_of_other_modules_is_another_base(train, tmp_path, monkeypatch, change):
+    """Two encoders of the same weights, one of which pools in another way."""
+    assert train("optimiser.steps=1", f"output={tmp_path / 'first'}")[0] == 0
+    first, other = tmp_path / "first", Path(shutil.copytree(tmp_path / "first", tmp_path / "other"))
+    told = json.loads((other / "1_Pooling" / "config.json").read_text())
+    (other / "1_Pooling" / "config.json").write_text(json.dumps(told | change))
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        assert train(f"base.model={first}")[0] == 130
+    refused(train(f"base.model={other}"), "encoder.checkpoint", "another config")
+
+
+def test_ctrl_c_while_text_is_read(train, tmp_path, monkeypatch):
+    """One line, 130, nothing written."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(drawing, "texts_of", interrupted)
+    assert train() == (130, ["interrupted; start the same command again"])
+    assert {path.name for path in tmp_path.iterdir()} == {"corpus", "job.yaml"}
 
 
 def test_mini_batches_do_not_change_the_loss(bert):

@@ -1,8 +1,11 @@
 """Merging: the merged model answers as base and adapter do, and a wrong base is refused."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from peft import PeftModel
+from s3_server import BUCKET, point_at, s3_server
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
@@ -61,3 +64,27 @@ def test_a_folder_that_is_taken_is_refused(adapter, tmp_path):
     result = CliRunner().invoke(app, ["merge", adapter, str(tmp_path / "merged")])
     assert result.exit_code == 2
     assert "exists" in result.stderr
+
+
+def test_an_adapter_in_s3(adapter, random_model, tmp_path, monkeypatch):
+    """The same merged weights; one that is not there, another base and a merged model in S3 are refused in one line."""
+    with s3_server() as (endpoint, client):
+        point_at(monkeypatch, endpoint)
+        for path in Path(adapter).iterdir():
+            client.upload_file(str(path), BUCKET, f"adapters/news/{path.name}")
+        uri, merged = f"s3://{BUCKET}/adapters/news", tmp_path / "merged"
+
+        def refusal(*arguments):
+            result = CliRunner().invoke(app, ["merge", *map(str, arguments)])
+            assert (result.exit_code, result.stderr.count("\n")) == (2, 1), result.output
+            assert not list(tmp_path.iterdir())
+            return result.stderr
+
+        assert f"s3://{BUCKET}/adapters/old: no such adapter" in refusal(f"s3://{BUCKET}/adapters/old", merged)
+        assert "local folder" in refusal(uri, f"s3://{BUCKET}/merged")
+        monkeypatch.chdir(tmp_path)
+        result = CliRunner().invoke(app, ["merge", uri, "merged"])
+        assert result.exit_code == 0, result.output
+    assert CliRunner().invoke(app, ["merge", adapter, str(tmp_path / "local")]).exit_code == 0
+    weights = "model.safetensors"
+    assert (merged / weights).read_bytes() == (tmp_path / "local" / weights).read_bytes()

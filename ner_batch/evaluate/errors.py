@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from ner_batch.evaluate.marking import shortened
 from ner_batch.evaluate.matching import Pair, Span
 
 Kind = Literal["correct", "type", "boundary", "type and boundary", "missed", "spurious"]
@@ -61,6 +62,9 @@ class Bad:
     text: str
     gold: tuple[Span, ...]
     predicted: tuple[Span, ...]
+    gold_beyond: tuple[tuple[int, int, str, str], ...] = ()
+    """Errors that do not lie in the excerpt: (start, end, type, surface), in the whole text."""
+    predicted_beyond: tuple[tuple[int, int, str, str], ...] = ()
 
     @property
     def rank(self) -> tuple[int, str]:
@@ -75,23 +79,14 @@ def worst(rows: Sequence[Bad], count: int) -> tuple[Bad, ...]:
 
 def excerpt(row: Bad) -> Bad:
     """The row, cut to :data:`EXCERPT` characters that begin just before its first error."""
-    first = min((span[0] for span in set(row.gold) ^ set(row.predicted)), default=0)
+    wrong = set(row.gold) ^ set(row.predicted)
+    first = min((span[0] for span in wrong), default=0)
     begin = max(0, first - CONTEXT) if len(row.text) > EXCERPT else 0
     end = begin + EXCERPT
-    gold, predicted = (
-        tuple((s - begin, e - begin, t) for s, e, t in side if begin <= s and e <= end)
-        for side in (row.gold, row.predicted)
-    )
-    return replace(row, offset=begin, text=row.text[begin:end], gold=gold, predicted=predicted)
-
-
-def marked(text: str, spans: Sequence[Span]) -> str:
-    """The text with ``[Ohio|LOC]`` around each span; nested ones inside each other."""
-    opens = sorted(spans, key=lambda span: (span[0], -span[1]))
-    marks = [(start, 1, i, "[") for i, (start, _, _) in enumerate(opens)]
-    marks += [(end, 0, -i, f"|{type_}]") for i, (_, end, type_) in enumerate(opens)]
-    done, pieces = 0, []
-    for position, _, _, mark in sorted(marks):
-        pieces += [text[done:position], mark]
-        done = position
-    return "".join([*pieces, text[done:]])
+    inside, beyond = [], []
+    for side in (row.gold, row.predicted):
+        inside.append(tuple((s - begin, e - begin, t) for s, e, t in side if begin <= s and e <= end))
+        left = sorted(wrong & {span for span in side if span[0] < begin or span[1] > end})
+        beyond.append(tuple((s, e, t, shortened(row.text[s:e])) for s, e, t in left))
+    cut = replace(row, offset=begin, text=row.text[begin:end], gold=inside[0], predicted=inside[1])
+    return replace(cut, gold_beyond=beyond[0], predicted_beyond=beyond[1])

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 from ner_batch import storage
 from ner_batch.evaluate import plots, tables
-from ner_batch.evaluate.errors import marked
+from ner_batch.evaluate.marking import head, marked, unmarked
 from ner_batch.evaluate.report import Report
 
 JSON, MARKDOWN = "report.json", "report.md"
 SHOWN_ROWS = 20
+SHOWN_SPANS = 100
 
 
 def write(folder: str, report: Report) -> None:
@@ -61,7 +62,10 @@ def _run(run: Report) -> Iterator[str]:
     for bad in run["worst"]:
         yield f"- `{bad['id']}`, {bad['errors']} errors"
         for side in ("gold", "predicted"):
-            yield f"  - {side}: {_escape(marked(bad['text'], bad[side]))}"
+            spans = [(start, end, type_) for start, end, type_ in bad[side]]
+            also = ", ".join(span for span, _ in head(unmarked(bad, side), SHOWN_SPANS))
+            text = marked(bad["text"], spans) + (f"; also {also}" if also else "")
+            yield f"  - {side}: {_escape(text)}"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> Iterator[str]:

@@ -115,7 +115,7 @@ def _source(config: EvaluateConfig, name: str, path: str, columns: dict[str, str
     if problems:
         raise ValueError("\n".join(problems))
     units = plan_units(listing.shards, config.job.unit_rows, config.job.unit_bytes)
-    return Source(name, units, columns, config.predictions.task)
+    return Source(name, units, columns, config.predictions.task, config.predictions.rejected == "keep")
 
 
 def _missing(name: str, shard: Shard, columns: dict[str, str]) -> list[str]:

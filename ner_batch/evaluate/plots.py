@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ner_batch.evaluate.report import Report
@@ -11,7 +13,6 @@ F1, CONFUSION, CALIBRATION = "f1.png", "confusion.png", "calibration.png"
 PLOTS = (F1, CONFUSION, CALIBRATION)
 MOST_TYPES = 30
 """Types on a plot: those with most entities."""
-NOBODY = "none"
 
 
 def draw(report: Report) -> dict[str, bytes]:
@@ -31,19 +32,16 @@ def _types(run: Report) -> list[str]:
 def _f1(report: Report) -> bytes:
     """Strict F1 by type with its interval, for each run."""
     first = report["runs"][0]
-    names = [*_types(first), *(f"group {name}" for name in first["strict"]["groups"]), "macro", "micro"]
+    names = [label for label, _ in f1_lines(first)]
     figure, axes = canvas(8, 1.5 + 0.35 * len(names) * len(report["runs"]) ** 0.5)
     for i, run in enumerate(report["runs"]):
-        strict = run["strict"]
-        entries = strict["types"] | {f"group {n}": e for n, e in strict["groups"].items()}
-        entries |= {"macro": strict["macro"], "micro": strict["micro"]}
-        values = np.array([entries[name]["f1"]["value"] for name in names])
-        ends = np.array([entries[name]["f1"]["interval"] for name in names])
+        entries = [entry for _, entry in f1_lines(run, _types(first))]
+        values = np.array([entry["f1"]["value"] for entry in entries])
+        ends = np.array([entry["f1"]["interval"] for entry in entries])
         errors = np.abs(np.stack([values - ends[:, 0], ends[:, 1] - values]))
         places = np.arange(len(names)) + 0.2 * (i - (len(report["runs"]) - 1) / 2)
         axes.errorbar(values, places, xerr=errors, fmt="o", capsize=3, label=_short(run["predictions"]))
-    counts = [first["strict"]["types"].get(name, {}).get("gold") for name in names]
-    axes.set_yticks(range(len(names)), [n if c is None else f"{n} ({c:,})" for n, c in zip(names, counts, strict=True)])
+    axes.set_yticks(range(len(names)), names)
     axes.axhline(len(_types(first)) - 0.5, color="lightgrey", linewidth=1)
     axes.invert_yaxis()
     axes.set(xlim=(0, 1), xlabel=f"strict F1, {report['bootstrap']['level']:.0%} interval (gold entities)")
@@ -52,29 +50,41 @@ def _f1(report: Report) -> bytes:
     return png(figure)
 
 
+def f1_lines(run: Report, types: Sequence[str] | None = None) -> list[tuple[str, Report]]:
+    """(label, entry) of each line of the F1 plot: types with their gold entities, groups, macro, micro."""
+    strict = run["strict"]
+    lines = [(f"{t} ({strict['types'][t]['gold']:,})", strict["types"][t]) for t in types or _types(run)]
+    lines += [(f"group {name}", entry) for name, entry in strict["groups"].items()]
+    return [*lines, ("macro", strict["macro"]), ("micro", strict["micro"])]
+
+
 def _short(path: str, most: int = 40) -> str:
     return path if len(path) <= most else f"...{path[-most:]}"
 
 
+def confusion_grid(cells: Sequence[Report], types: Sequence[str]) -> np.ndarray:
+    """Counts by gold and predicted type, shape (len(types) + 1,) * 2; the last ones are those without a partner."""
+    grid = np.zeros((len(types) + 1, len(types) + 1))
+    places = {None: len(types)} | {name: i for i, name in enumerate(types)}  # a type may be called "none"
+    for cell in cells:
+        if cell["gold"] in places and cell["predicted"] in places:
+            grid[places[cell["gold"]], places[cell["predicted"]]] += cell["count"]
+    return grid
+
+
 def _confusion(run: Report) -> bytes:
-    """Gold types by predicted types; what nobody predicted or meant in a last column and row."""
+    """Gold types by predicted types; what nobody predicted or meant in a last column and row, behind a line."""
     types = sorted(_types(run))
-    names = [*types, NOBODY]
-    grid = np.zeros((len(names), len(names)))
-    for cell in run["errors"]["confusion"]:
-        place = [
-            names.index(cell[side] or NOBODY) if (cell[side] or NOBODY) in names else -1
-            for side in ("gold", "predicted")
-        ]
-        if -1 not in place:
-            grid[tuple(place)] += cell["count"]
+    grid = confusion_grid(run["errors"]["confusion"], types)
     share = np.divide(grid, grid.sum(1, keepdims=True), out=np.zeros_like(grid), where=grid.sum(1, keepdims=True) > 0)
-    size = 2.5 + 0.55 * len(names)
+    size = 2.5 + 0.55 * len(grid)
     figure, axes = canvas(size + 1, size)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(names)), [*types, "missed"], rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(names)), [*types, "spurious"])
+    axes.set_xticks(range(len(grid)), [*types, "missed"], rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(grid)), [*types, "spurious"])
     axes.set(xlabel="predicted", ylabel="gold", title="paired entities (boundary errors included)")
+    axes.axvline(len(types) - 0.5, color="grey", linewidth=1)
+    axes.axhline(len(types) - 0.5, color="grey", linewidth=1)
     for (i, j), value in np.ndenumerate(grid):
         if value:
             axes.text(

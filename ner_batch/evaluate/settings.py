@@ -22,6 +22,8 @@ class PredictionsConfig(Config):
     """list<struct<start, end, type, ...>>."""
     task: str | None = None
     """Of a run of several tasks: the one to score."""
+    rejected: Literal["drop", "keep"] = "drop"
+    """Entities with `verified` false, which a run with `verify.rejected: keep` has: left out, or scored like others."""
 
 
 class GoldConfig(Config):

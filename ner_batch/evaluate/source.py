@@ -31,6 +31,8 @@ class Source:
     columns: dict[str, str]
     task: str | None = None
     """Only its entities are read."""
+    rejected: bool = False
+    """Whether entities that verification rejected are read too."""
 
     @property
     def rows(self) -> int:
@@ -66,6 +68,7 @@ def read(source: Source, unit: Unit) -> tuple[pa.Table, Faults]:
     for name in source.spans:
         column = source.columns[name]
         given = _of_task(table[column].combine_chunks(), source.task if name == "entities" else None, unit.shard.uri)
+        given = _accepted(given) if name == "entities" and not source.rejected else given
         columns[name], wrong = _spans(f"{source.name}: column {column!r}", given, ids, texts)
         faults += wrong
     return pa.table(columns), faults
@@ -108,21 +111,37 @@ def _of_task(given: pa.Array, task: str | None, uri: str) -> pa.Array:
     Raises:
         ValueError: they are of several tasks and none is asked for: pooled scores would mean nothing.
     """
-    kind = getattr(given.type, "value_type", pa.null())
-    if not (pa.types.is_struct(kind) and "task" in {field.name for field in kind}):
+    if _field(given, "task") is None:
         return given
-    values = given.flatten()
-    tasks = pc.struct_field(values, "task")
+    tasks = pc.struct_field(given.flatten(), "task")
     there = sorted(name for name in pc.unique(tasks).to_pylist() if name is not None)
     if task is None and len(there) > 1:
         raise ValueError(f"{uri}: entities of several tasks ({', '.join(there)}): name one in predictions.task")
     if task is None:
         return given
-    keep = pc.fill_null(pc.equal(tasks, task), False)
+    return _only(given, pc.fill_null(pc.equal(tasks, task), False))
+
+
+def _accepted(given: pa.Array) -> pa.Array:
+    """The spans without those that a verification question rejected; one that was not asked about is accepted."""
+    kind = _field(given, "verified")
+    if kind is None or not pa.types.is_boolean(kind):
+        return given
+    return _only(given, pc.fill_null(pc.struct_field(given.flatten(), "verified"), True))
+
+
+def _field(given: pa.Array, name: str) -> pa.DataType | None:
+    """The type of a field of the spans, if they have it."""
+    kind = getattr(given.type, "value_type", pa.null())
+    return {field.name: field.type for field in kind}.get(name) if pa.types.is_struct(kind) else None
+
+
+def _only(given: pa.Array, keep: pa.Array) -> pa.Array:
+    """Lists with some of their values."""
     lengths = pc.fill_null(pc.list_value_length(given), 0).to_numpy()
     rows = np.repeat(np.arange(len(given)), lengths)[keep.to_numpy(zero_copy_only=False)]
     offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(given)))]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), values.filter(keep), mask=given.is_null())
+    return pa.ListArray.from_arrays(pa.array(offsets), given.flatten().filter(keep), mask=given.is_null())
 
 
 def _spans(what: str, given: pa.Array, ids: pa.Array, texts: Sequence[str] | None) -> tuple[pa.Array, Faults]:

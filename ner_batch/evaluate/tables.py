@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from ner_batch.evaluate import marking
 from ner_batch.evaluate.errors import KINDS
 from ner_batch.evaluate.report import Report
 
 SHOWN_ROWS = 5
 SHOWN_IDS = 10
 SHOWN_CELLS = 12
+SHOWN_SPANS = 10
 
 
 def render(report: Report) -> Iterator[RenderableType]:
@@ -101,21 +102,22 @@ def _worst(run: Report) -> Iterator[Text]:
     for bad in run["worst"][:SHOWN_ROWS]:
         status = f", {bad['status']}" if bad["status"] not in (None, "ok") else ""
         head = Text(f"{bad['id']}: {bad['errors']} errors{status}\n", style="bold")
-        gold, said = ({tuple(span) for span in bad[side]} for side in ("gold", "predicted"))
-        yield head + _line("gold", bad["text"], gold, said) + Text("\n") + _line("predicted", bad["text"], said, gold)
+        yield head + _line(bad, "gold", "predicted") + Text("\n") + _line(bad, "predicted", "gold")
 
 
-def _line(name: str, text: str, spans: set[Any], others: set[Any]) -> Text:
-    """A text with its spans marked; green where the other side has the same, red where not."""
-    line, done = Text(f"{name:>9}  ", style="dim"), 0
-    for start, end, type_ in sorted(spans, key=lambda span: (span[0], -span[1])):
-        if start < done:  # nested: the outer one is shown; report.md marks all
-            continue
-        line.append(_flat(text[done:start]), style="not dim")
-        colour = "green" if (start, end, type_) in others else "red"
-        line.append(f"[{_flat(text[start:end])}|{type_}]", style=f"not dim bold {colour}")
-        done = end
-    return line.append(_flat(text[done:]), style="not dim")
+def _line(bad: Report, side: str, other: str) -> Text:
+    """The text with a side's spans; green where the other side has the same, red where not."""
+    spans, others = ({(start, end, type_) for start, end, type_ in bad[name]} for name in (side, other))
+    line = Text(f"{side:>9}  ", style="dim")
+    for piece, span in marking.pieces(bad["text"], spans):
+        line.append(_flat(piece), style=_style(span in others) if span else "not dim")
+    for i, (named, right) in enumerate(marking.head(marking.unmarked(bad, side), SHOWN_SPANS)):
+        line.append(", " if i else "; also ", style="dim").append(_flat(named), style=_style(right))
+    return line
+
+
+def _style(right: bool) -> str:
+    return f"not dim bold {'green' if right else 'red'}"
 
 
 def _flat(text: str) -> str:

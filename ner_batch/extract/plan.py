@@ -109,7 +109,8 @@ def _check_columns(config: ExtractConfig, listing: Listing) -> None:
             for name in names:
                 if name not in columns:
                     raise ValueError(f"{field}: no column {name!r} in {shard.uri} (it has {', '.join(columns)})")
-        out = [config.input.rename.get(n, n) for n in output.keep or columns if n not in output.drop_input_columns]
+        kept = columns if output.keep is None else output.keep
+        out = [config.input.rename.get(n, n) for n in kept if n not in output.drop_input_columns]
         for name in out:
             if name in PREDICTIONS.names:
                 raise ValueError(

@@ -219,7 +219,8 @@ def read_report(metadata: Mapping[str, str], name: str) -> UnitReport:
 
 def assemble(table: pa.Table, predictions: Sequence[Prediction], destination: Destination) -> pa.Table:
     """The input's columns, as configured, and the predictions' columns, row by row."""
-    names = [n for n in destination.keep or table.column_names if n not in destination.drop]
+    wanted = table.column_names if destination.keep is None else destination.keep
+    names = [n for n in wanted if n not in destination.drop]
     kept = table.select(names).rename_columns([destination.rename.get(n, n) for n in names])
     return with_predictions(kept, predictions, destination.tagged)
 

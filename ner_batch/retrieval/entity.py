@@ -52,6 +52,7 @@ NEIGHBOURS = 8  # mentions per n-gram: as many rounds of votes
 WORDS = 3  # longest n-gram; six find 29.7 % of Resume's surfaces instead of 29.0 for twice the work, one 24.1
 _BATCH = 64  # texts encoded and searched together
 _SPARE = 8  # mentions beyond those needed, so that ties at the end are broken by number too
+_OWN = 64  # mentions of a text's own that a search finds and throws away; more are left out of it
 _MENTIONS = "mentions.npy"
 
 Hit = tuple[int, int]
@@ -122,10 +123,15 @@ class Mentions:
     """The mentions of an index."""
 
     table: NDArray[np.int32]
-    """(example, type) of each, shape (mentions, 2)."""
+    """(example, type) of each, shape (mentions, 2), by example."""
     nearest: Nearest
     per_example: NDArray[np.int64]
     """How many an example has, up to the last that has any."""
+
+    def counted(self, examples: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many each of some examples has; -1 is no example."""
+        known = (examples >= 0) & (examples < len(self.per_example))
+        return np.where(known, self.per_example[np.where(known, examples, 0)], 0)
 
 
 def read_mentions(folder: Path, shape: tuple[int, int], lists: Lists | None) -> Mentions:
@@ -205,11 +211,30 @@ class Found:
 
 
 def _hits(mentions: Mentions, queries: NDArray[np.float32], owners: NDArray[np.int64]) -> list[Found]:
+    """Each query's nearest mentions, none of its owner's own.
+
+    A few of those are searched for and thrown away, all texts at once. Of a text with many the mentions lie in a row,
+    and the search leaves them out: its depth would have to grow with them.
+    """
+    own = mentions.counted(owners)
+    found: list[Found] = [Found(_NEVER, [])] * len(queries)
+    for owner in (-1, *np.unique(owners[own > _OWN]).tolist()):
+        rows = np.flatnonzero((owners == owner) if owner >= 0 else own <= _OWN)
+        first = int(np.searchsorted(mentions.table[:, 0], owner))
+        without = (first, first + int(own[rows[0]])) if owner >= 0 else (0, 0)
+        thrown = 0 if owner >= 0 else int(own[rows].max(initial=0))
+        depth = min(NEIGHBOURS + _SPARE + thrown, len(mentions.table) - (without[1] - without[0]))
+        if len(rows) and depth:
+            scores, numbers = mentions.nearest(queries[rows], depth, without)
+            for row, hits in zip(rows.tolist(), _ranked(mentions, scores, numbers, owners[rows]), strict=True):
+                found[row] = hits
+    return found
+
+
+def _ranked(
+    mentions: Mentions, scores: NDArray[np.float32], numbers: NDArray[np.int64], owners: NDArray[np.int64]
+) -> list[Found]:
     """Similarities are rounded to five decimals: another batch differs in the seventh, and must not rank otherwise."""
-    known = owners[(owners >= 0) & (owners < len(mentions.per_example))]
-    most_own = int(mentions.per_example[known].max(initial=0))
-    depth = min(NEIGHBOURS + _SPARE + most_own, len(mentions.table))
-    scores, numbers = mentions.nearest(queries, depth)
     rounded = np.rint(scores * 1e5).astype(np.int64)
     rounded[mentions.table[numbers, 0] == owners[:, None]] = _NEVER
     order = np.lexsort((numbers, -rounded), axis=1)[:, :NEIGHBOURS]

@@ -8,9 +8,9 @@ until a search finds 95 % of what the exact scan finds. What it finds is measure
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,17 @@ _RECALL, _PROBES = 0.95, 8
 _SAMPLE, _DEPTH = 256, 10
 _POINTS = 64  # vectors per list that the centroids are learnt from; faiss's own 256 takes four times as long
 
-Nearest = Callable[[NDArray[np.float32], int], tuple[NDArray[np.float32], NDArray[np.int64]]]
-"""(queries, depth) -> products and numbers of the nearest vectors, nearest first, both of shape (queries, depth)."""
+Numbered = tuple[NDArray[np.float32], NDArray[np.int64]]
+
+
+class Nearest(Protocol):
+    """A search for the nearest vectors."""
+
+    def __call__(self, queries: NDArray[np.float32], depth: int, without: tuple[int, int] = (0, 0), /) -> Numbered:
+        """Products and numbers, nearest first, both of shape (queries, depth).
+
+        Vectors in the half-open range ``without`` are left out; ``depth`` is at most the number of the others.
+        """
 
 
 class Lists(BaseModel):
@@ -119,12 +128,25 @@ def open_nearest(folder: Path, shape: tuple[int, int], lists: Lists | None) -> N
 
 def _scan(path: Path, shape: tuple[int, int]) -> Nearest:
     faiss, vectors = _faiss(), np.load(path, mmap_mode="r")
+    metric = faiss.METRIC_INNER_PRODUCT
     if vectors.shape != shape or vectors.dtype != np.float32:
         raise ValueError(f"{path.name} is {vectors.dtype} of shape {vectors.shape}")
 
-    def nearest(queries: NDArray[np.float32], depth: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        scores, numbers = faiss.knn(queries, vectors, depth, metric=faiss.METRIC_INNER_PRODUCT)
-        return scores, numbers
+    def nearest(queries: NDArray[np.float32], depth: int, without: tuple[int, int] = (0, 0), /) -> Numbered:
+        first, end = without
+        parts = [(0, vectors[:first]), (end, vectors[end:])] if end > first else [(0, vectors)]
+        found = [
+            (shift, faiss.knn(queries, part, min(depth, len(part)), metric=metric))
+            for shift, part in parts
+            if len(part)
+        ]
+        if len(found) == 1:
+            shift, (scores, numbers) = found[0]
+            return scores, numbers + shift
+        scores = np.concatenate([part for _, (part, _) in found], axis=1)
+        numbers = np.concatenate([part + shift for shift, (_, part) in found], axis=1)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :depth]
+        return np.take_along_axis(scores, order, 1), np.take_along_axis(numbers, order, 1)
 
     return nearest
 
@@ -137,9 +159,10 @@ def _probe(path: Path, shape: tuple[int, int], lists: Lists) -> Nearest:
         raise ValueError(f"{path.name}: {first_line(error)[-200:]}") from None
     if (index.ntotal, index.d) != shape or index.nlist != lists.lists:
         raise ValueError(f"{path.name} is of shape {(index.ntotal, index.d)} in {index.nlist} lists")
-    few, all_of_them = (faiss.SearchParametersIVF(nprobe=n) for n in (lists.probes, index.nlist))
 
-    def nearest(queries: NDArray[np.float32], depth: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def nearest(queries: NDArray[np.float32], depth: int, without: tuple[int, int] = (0, 0), /) -> Numbered:
+        others = faiss.IDSelectorNot(faiss.IDSelectorRange(*without)) if without[1] > without[0] else None
+        few, all_of_them = (faiss.SearchParametersIVF(nprobe=n, sel=others) for n in (lists.probes, index.nlist))
         scores, numbers = index.search(queries, depth, params=few)
         short = numbers[:, -1] < 0  # the lists that were read hold fewer than asked for
         if short.any():

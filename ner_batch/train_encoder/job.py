@@ -110,7 +110,8 @@ def _planned(config: TrainEncoderConfig, encoder: SentenceTransformer, base: str
     steps = optimiser.steps or max(1, round(optimiser.epochs * (len(kept) // optimiser.batch)))
     mixed = config.base.compute == "bfloat16" or (config.base.compute is None and encoder.device.type == "cuda")
     data = found.digest()
-    course = Course(kept, steps, optimiser, config.run.seed, mixed, _digest(config, base, data, mixed=mixed))
+    told = [base, _structure(encoder), data]
+    course = Course(kept, steps, optimiser, config.run.seed, mixed, _digest(config, told, mixed=mixed))
     return Plan(config, encoder, base, data, course, held_out, _report(found, course, apart))
 
 
@@ -173,9 +174,22 @@ def _settings(config: TrainEncoderConfig) -> dict[str, Any]:
     return told
 
 
-def _digest(config: TrainEncoderConfig, base: str, data: str, *, mixed: bool) -> str:
-    told = json.dumps([_settings(config), base, data, mixed], sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+def _digest(config: TrainEncoderConfig, content: Sequence[Any], *, mixed: bool) -> str:
+    """Names all that the weights follow from; of encoder and text by their content, for both may move."""
+    told = _settings(config)
+    told["input"] = {"max_tokens": config.input.max_tokens}
+    del told["base"]["model"], told["base"]["revision"]
+    return hashlib.sha256(json.dumps([told, *content, mixed], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _structure(encoder: SentenceTransformer) -> list[Any]:
+    """What the base's fingerprint does not tell of an encoder: length, modules, weights behind the first one."""
+    weights = hashlib.sha256()
+    for module in list(encoder)[1:]:
+        for name, weight in module.state_dict().items():
+            weights.update(name.encode() + weight.cpu().numpy().tobytes())
+    modules = [[type(module).__name__, module.get_config_dict()] for module in encoder]
+    return [encoder.max_seq_length, json.loads(json.dumps(modules, default=str)), weights.hexdigest()]
 
 
 def _budget(encoder: SentenceTransformer, config: TrainEncoderConfig) -> int:

@@ -1,0 +1,80 @@
+"""Rows with errors as a person sees them: no missed and no spurious span is hidden."""
+
+import io
+import re
+
+import pytest
+from evaluations import TEXT, spans, tally
+from hypothesis import given
+from rich.console import Console
+
+from ner_batch.evaluate import errors, marking, tables
+from ner_batch.evaluate.errors import Bad, excerpt
+
+
+def shown(gold, predicted, text=TEXT, width=10_000):
+    """A row on the terminal: its lines, gold's and the predictions'."""
+    bad = excerpt(Bad("r", 1, "ok", 0, text, tuple(gold), tuple(predicted)))
+    run = {"worst": [{name: getattr(bad, name) for name in Bad.__dataclass_fields__}]}
+    console = Console(width=width, record=True, file=io.StringIO())
+    for part in tables._worst(run):
+        console.print(part)
+    return [line.strip().split("  ", 1)[1] for line in console.export_text().splitlines()[1:3]]
+
+
+@pytest.mark.parametrize(
+    ("found", "line"),
+    [
+        ([(0, 3, "PER"), (0, 3, "ORG")], "[[abc|PER]|ORG]"),
+        ([(0, 5, "ORG"), (1, 2, "LOC"), (3, 5, "PER")], "[a[b|LOC]c[de|PER]|ORG]"),
+        ([(0, 3, "PER"), (2, 5, "ORG")], "[abc|PER]defghijklmnopqrstuvwxyz; also [cde|ORG] at 2-5"),
+        ([(0, 3, "PER"), (3, 5, "ORG")], "[abc|PER][de|ORG]"),
+    ],
+)
+def test_spans_at_one_place(found, line):
+    """Marks nest; what crosses stands behind the text."""
+    gold, predicted = shown([], found)
+    assert gold == TEXT
+    assert predicted.startswith(line)
+
+
+@given(spans)
+def test_every_span_can_be_read(found):
+    """The marks of a text and the list behind it give back all spans, crossing ones and repeated ones too."""
+    _, line = shown([], found)
+    text, _, also = line.partition("; also ")
+    read, begun, at = [], [], 0
+    for piece in re.findall(r"\[|\|[A-Z]+\]|.", text):
+        if piece == "[":
+            begun.append(at)
+        elif piece[0] == "|":
+            read.append((begun.pop(), at, piece[1:-1]))
+        else:
+            at += 1
+    read += [(int(s), int(e), t) for t, s, e in re.findall(r"\|([A-Z]+)\] at (\d+)-(\d+)", also)]
+    assert sorted(read) == sorted(set(found))
+
+
+def test_errors_beyond_the_excerpt():
+    """Far behind the first error, and around all of it; what is right there is not told."""
+    text = "x" * 2000
+    gold, predicted = shown([(500, 503, "LOC"), (1500, 1510, "LOC")], [(100, 900, "ORG"), (1500, 1510, "LOC")], text)
+    assert gold == "x" * 300 + "; also [xxx|LOC] at 500-503"
+    assert predicted == "x" * 300 + f"; also [{'x' * 57}...|ORG] at 100-900"
+
+
+def test_a_long_list_is_counted():
+    """Errors first; the rest as a number."""
+    gold, _ = shown([(i * 10, i * 10 + 2, "LOC") for i in range(100)], [], "x" * 2000)
+    assert gold.count(" at ") == tables.SHOWN_SPANS
+    listed = [entry for entry, _ in marking.head([("right", True)] * 3 + [("wrong", False)] * 2, 3)]
+    assert listed == ["wrong", "wrong", "right", "2 more"]
+    assert gold.endswith(f", {100 - gold.split(';')[0].count('[') - tables.SHOWN_SPANS} more")
+
+
+def test_report_keeps_what_lies_beyond():
+    """A tally's worst row has it, for report.json."""
+    (bad,) = tally([([(0, 3, "PER")], [(0, 3, "ORG")])]).runs[0].worst
+    assert (bad.gold_beyond, bad.predicted_beyond) == ((), ())
+    far = errors.excerpt(Bad("r", 1, "ok", 0, "x" * 999, ((0, 1, "A"), (900, 901, "B")), ()))
+    assert far.gold_beyond == ((900, 901, "B", "x"),)
