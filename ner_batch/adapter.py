@@ -92,7 +92,8 @@ class Adapter:
     """A LoRA adapter. ``uri`` is where it lies; ``path`` is local: of an adapter in S3 it is the copy's.
 
     ``rank`` is r; ``digest`` (hex) changes with the weights and PEFT's config; ``manifest`` is None for an adapter that
-    was not trained here: nothing is known about its prompt, and the caller decides whether to go on.
+    was not trained here: nothing is known about its prompt, and the caller decides whether to go on. ``targets`` are
+    the names of the layers it changes, None where PEFT's config has a pattern for them.
     """
 
     path: Path
@@ -101,6 +102,7 @@ class Adapter:
     rank: int
     digest: str
     manifest: AdapterManifest | None
+    targets: tuple[str, ...] | None
 
 
 class Setting(TypedDict):
@@ -152,7 +154,7 @@ def _load(folder: Path, uri: str) -> Adapter:
         raise ValueError(f"{folder}: no {WEIGHTS[0]}: save the adapter with PEFT's save_pretrained")
     manifest = _read_manifest(folder / MANIFEST)
     name = manifest.name if manifest else folder.resolve().name
-    return Adapter(folder, uri, name, rank, _digest(folder / CONFIG, weights), manifest)
+    return Adapter(folder, uri, name, rank, _digest(folder / CONFIG, weights), manifest, _targets(folder))
 
 
 def _servable_rank(folder: Path) -> int:
@@ -176,6 +178,14 @@ def _servable_rank(folder: Path) -> int:
     if not isinstance(rank, int) or not 1 <= rank <= 512:
         raise ValueError(f"{folder / CONFIG}: r is {rank!r}: expected the LoRA rank, 1 to 512 (vLLM serves no more)")
     return rank
+
+
+def _targets(folder: Path) -> tuple[str, ...] | None:
+    """The last parts of the names in PEFT's config, sorted."""
+    named = _read_json(folder / CONFIG, "write it with PEFT's save_pretrained").get("target_modules")
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        return None
+    return tuple(sorted({name.rpartition(".")[2] for name in named}))
 
 
 def _read_manifest(path: Path) -> AdapterManifest | None:

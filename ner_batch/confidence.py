@@ -3,8 +3,9 @@
 The score is the probability of the tokens that name the mention, multiplied: the words, the marks around them and, as
 far as the format says it there, the type. It is P(this mention is named here | the answer so far), the model's own; an
 adapter brings a calibration of it where its dev set was large enough. A token that reaches over two mentions counts for
-both. Under a grammar vLLM's log-probabilities are those after the mask, so scores of such answers overstate;
-``decoding: free`` has none of them.
+both. Under a grammar vLLM's log-probabilities are those after the mask, where a token that nothing else is allowed
+beside has probability 1; an answer decoded so is read once more without the grammar (:func:`reread`), so that a score
+means the same whatever the decoding, and the calibration holds for all of them.
 """
 
 from __future__ import annotations
@@ -31,6 +32,20 @@ def scored(
     spans = list(pairwise(accumulate(map(len, pieces), initial=0)))
     free = list(said)
     return tuple(replace(entity, score=_score(_take(free, entity), spans, chosen)) for entity in entities)
+
+
+def reread(completion: Completion, again: Completion) -> Completion:
+    """The completion with the log-probabilities its tokens have where ``again`` read them as the end of a prompt.
+
+    Without any where it was not read: its mentions then have no score, for a masked one would overstate.
+    """
+    size = len(completion.token_ids)
+    read = again.prompt_logprobs[-size:] if size else ()
+    known = [found for found in read if found is not None]
+    if len(known) != size:
+        return replace(completion, logprobs=())
+    pairs = zip(completion.token_ids, known, strict=True)
+    return replace(completion, logprobs=tuple({token: found} for token, found in pairs))
 
 
 def logit(probability: float) -> float:

@@ -168,7 +168,8 @@ class TaskConfig(Config):
     """0 is greedy; sampling makes runs differ."""
     retrieval: RetrievalConfig = RetrievalConfig()
     score: bool = False
-    """Fill `score` with the probability the model gave the entity when it named it (confidence.py says how)."""
+    """Fill `score` with the probability the model gave the entity when it named it (confidence.py says how). An answer
+    under a grammar is read once more for it: one prefill, past the prefix cache, counted in the row's tokens."""
     votes: VotesConfig | None = None
     """Answer several times and vote; `votes: {}` takes the defaults."""
     verify: VerifyConfig | None = None

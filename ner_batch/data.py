@@ -94,7 +94,8 @@ class Completion:
     """What the engine returned for one prompt.
 
     ``finish_reason`` is vLLM's ("stop", "length"), or "error" with the cause in ``error``. ``logprobs`` has, where they
-    were asked for, one mapping from token ids to log-probabilities per token of the answer.
+    were asked for, one mapping from token ids to log-probabilities per token of the answer; ``prompt_logprobs``
+    likewise that of each of the prompt's own tokens, None for the first, which follows nothing.
     """
 
     text: str
@@ -104,6 +105,7 @@ class Completion:
     error: str | None = None
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[Mapping[int, float], ...] = ()
+    prompt_logprobs: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

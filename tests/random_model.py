@@ -36,8 +36,8 @@ def chatml_tokenizer() -> PreTrainedTokenizerFast:
     return byte_level(special, ["<think>", "</think>", "<tool_call>"], CHATML, eos_token="<|im_end|>")
 
 
-def save_random_model(path: Path) -> None:
-    """A Qwen3 of two layers that has learned nothing, with the ChatML tokenizer."""
+def save_random_model(path: Path, tied: bool = True) -> None:
+    """A Qwen3 of two layers that has learned nothing, with the ChatML tokenizer; ``tied``: embeddings are the output layer."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -52,7 +52,7 @@ def save_random_model(path: Path) -> None:
         num_key_value_heads=2,
         head_dim=32,
         max_position_embeddings=16384,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
         initializer_range=0.2,
         eos_token_id=tokenizer.eos_token_id,
     )

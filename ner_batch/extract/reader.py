@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ner_batch import confidence, formats, retrieval, storage
+from ner_batch import formats, retrieval, storage
 from ner_batch.chat import ChatTokenizer
 from ner_batch.config import VerifyConfig, VotesConfig
-from ner_batch.data import Completion, Entity, Example, Parsed, Status, worst
+from ner_batch.data import Example, Parsed, Status, worst
 from ner_batch.engine import Engine, Request
 from ner_batch.extract.reading import Reading
 from ner_batch.extract.recipe import TaskRecipe
+from ner_batch.extract.scorer import Answer, Named, Scorer
 from ner_batch.extract.verifier import Verifier
 from ner_batch.extract.votes import vote
 from ner_batch.prompt import PromptBuilder
@@ -22,6 +23,9 @@ from ner_batch.windows import Window
 
 Ask = tuple[Window, tuple[str, ...], Sequence[Example]]
 """One prompt to come: a window, the labels asked for, the demonstrations shown."""
+
+Asked = tuple[Ask, Answer | None]
+"""What came of it; None where the prompt does not fit the model."""
 
 
 class Reader:
@@ -40,6 +44,7 @@ class Reader:
         self.groups = self.format.groups(recipe.task)
         self.builder = PromptBuilder(self.format, recipe.task, chat, max_model_len)
         self.index = _open_index(recipe)
+        self.scorer = Scorer(engine, chat, recipe.calibration) if recipe.scored else None
         self.verifier = self._verifier(recipe.verify, Questions(recipe.task, chat, max_model_len))
 
     def _verifier(self, config: VerifyConfig | None, questions: Questions) -> Verifier | None:
@@ -103,9 +108,25 @@ class Reader:
         requests = await asyncio.to_thread(lambda: [self._request(ask, constrained) for ask in asks])
         asked = [request for request in requests if request is not None]
         completions = iter(await self.engine.generate(asked))
-        answers = [None if request is None else next(completions) for request in requests]
-        pairs = list(zip(asks, requests, answers, strict=True))
-        return await asyncio.to_thread(lambda: [self._reading(*pair) for pair in pairs])
+        answers = [None if request is None else Answer(request, next(completions)) for request in requests]
+        pairs: list[Asked] = list(zip(asks, answers, strict=True))
+        readings = await asyncio.to_thread(lambda: [self._reading(*pair) for pair in pairs])
+        return await self._scored(self.scorer, pairs, readings) if self.scorer else readings
+
+    async def _scored(self, scorer: Scorer, pairs: Sequence[Asked], readings: Sequence[Reading]) -> list[Reading]:
+        """The readings with scores, where something was found."""
+        named = await asyncio.to_thread(self._named, pairs, readings)
+        scored = dict(zip(named, await scorer.score(list(named.values())), strict=True))
+        return [scored.get(i, reading) for i, reading in enumerate(readings)]
+
+    def _named(self, pairs: Sequence[Asked], readings: Sequence[Reading]) -> dict[int, Named]:
+        """Which answers name entities, and where."""
+        task = self.recipe.task
+        return {
+            i: Named(answer, self.format.said(answer.completion.text, window.text, labels, task), readings[i])
+            for i, ((window, labels, _), answer) in enumerate(pairs)
+            if answer and readings[i].parsed.entities
+        }
 
     def _request(self, ask: Ask, constrained: bool) -> Request | None:
         """The request for one prompt; None where the prompt does not fit the model."""
@@ -116,34 +137,24 @@ class Reader:
         grammar = None
         if constrained and len(window.text) <= formats.MAX_GRAMMAR_CHARS:
             grammar = self.format.grammar(window.text, labels, self.recipe.task)
-        logprobs = () if self.recipe.score else None
+        logprobs = () if self.scorer and not grammar else None  # under a grammar they are of no use, see confidence
         temperature = self.recipe.votes.temperature if self.recipe.votes else self.recipe.temperature
         return Request(prompt.token_ids, prompt.max_tokens, self.adapter, grammar, temperature, logprobs)
 
-    def _reading(self, ask: Ask, request: Request | None, completion: Completion | None) -> Reading:
+    def _reading(self, ask: Ask, answer: Answer | None) -> Reading:
         window, labels, _ = ask
-        if request is None or completion is None:
+        if answer is None:
             return Reading(_nothing(Status.TOO_LONG), "the prompt does not fit engine.max_model_len", 0, 0)
+        completion = answer.completion
         spent = (completion.prompt_tokens, completion.completion_tokens)
         if completion.finish_reason == "error":
             return Reading(_nothing(Status.FAILED), completion.error, *spent)
         cut_off = completion.finish_reason == "length"
-        answer = self.format.complete(completion.text) if cut_off else completion.text
-        parsed = self.format.parse(answer, window.text, labels, self.recipe.task)
+        text = self.format.complete(completion.text) if cut_off else completion.text
+        parsed = self.format.parse(text, window.text, labels, self.recipe.task)
         if cut_off:
             parsed = replace(parsed, status=Status.TRUNCATED, faithful=False)
-        if self.recipe.score:
-            parsed = replace(parsed, entities=self._scored(ask, request, parsed, completion))
         return Reading(parsed, _explanation(parsed.status), *spent)
-
-    def _scored(self, ask: Ask, request: Request, parsed: Parsed, completion: Completion) -> tuple[Entity, ...]:
-        """The entities with scores; calibrated where the answer was free, as those were that the calibration is of."""
-        window, labels, _ = ask
-        said = self.format.said(completion.text, window.text, labels, self.recipe.task)
-        pieces = self.builder.chat.pieces(request.token_ids, completion.token_ids)
-        scored = confidence.scored(parsed.entities, said, completion, pieces)
-        known = None if request.grammar else self.recipe.calibration
-        return confidence.calibrated(scored, known.slope, known.offset) if known else scored
 
 
 def _open_index(recipe: TaskRecipe) -> retrieval.Index | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from ner_batch import adapter as adapters
 from ner_batch import formats, retrieval, verify
@@ -51,6 +51,16 @@ class TaskRecipe:
     calibration: Calibration | None = None
     votes: VotesConfig | None = None
     verify: VerifyConfig | None = None
+
+    @property
+    def scored(self) -> bool:
+        """Whether `score` is the probability of the naming; with verification it is P(yes)."""
+        return self.score and self.verify is None
+
+    @property
+    def reread(self) -> bool:
+        """Whether answers under a grammar are read again for their scores."""
+        return self.scored and self.decoding != "free"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +130,7 @@ def make_recipe(config: RecipeConfig) -> tuple[Recipe, dict[str, str]]:
         problems.under(where).check(partial(_check_fit, recipe, base.chat, parts.builder))
         problems.under(where).check(partial(_check_questions_fit, recipe, base.chat, parts.recipe))
         problems.under(where).check(partial(_check_adapter, recipe, base, parts))
+        problems.under(where).check(partial(_check_rereading, recipe, parts.adapter))
     problems.check(lambda: _check_names(recipe))
     problems.stop_if_any()
     return recipe, _fingerprint(recipe, base, found)
@@ -204,12 +215,38 @@ def _check_verify(config: TaskConfig, task: Task | None, base: _Base | None) -> 
 
 def _engine(config: EngineConfig, tasks: Sequence[_Parts]) -> EngineConfig:
     """The engine with room for every adapter: the smallest of vLLM's ranks that holds theirs, and a slot for each."""
-    served = {parts.adapter.path: parts.adapter for parts in tasks if parts.adapter}.values()
+    served = list({parts.adapter.path: parts.adapter for parts in tasks if parts.adapter}.values())
+    if any(parts.recipe.reread for parts in tasks):
+        config = config.model_copy(update={"extra": rereading(config, served) | config.extra})
     if not served:
         return config
     largest = max(served, key=lambda adapter: adapter.rank)
     room = {"max_lora_rank": adapters.served_rank(largest.rank), "max_loras": max(config.max_loras, len(served))}
     return config.model_copy(update=room)
+
+
+def rereading(config: EngineConfig, served: Sequence[Adapter]) -> dict[str, Any]:
+    """Settings of vLLM under which answers can be read again.
+
+    It makes the logits of all tokens of a prompt that one step computes, which its profile of the memory does not know
+    of: 4,096 tokens over 152,000 words take some 4 GB, and an engine without them dies (vllm#5907). 512 at a time take
+    0.5 GB. Adapters must leave the output layer alone, and vLLM be told (see ``engine``).
+    """
+    pieces = {"long_prefill_token_threshold": min(512, config.max_model_len)}
+    layers = sorted({name for adapter in served for name in adapter.targets or ()})
+    return pieces | ({"lora_target_modules": layers} if layers else {})
+
+
+def _check_rereading(recipe: Recipe, adapter: Adapter | None) -> None:
+    """No adapter of an engine that reads answers again may change the output layer."""
+    if adapter is None or not any(task.reread for task in recipe.tasks):
+        return
+    if adapter.targets is None or "lm_head" in adapter.targets:
+        why = "changes lm_head" if adapter.targets else "names its layers by a pattern"
+        raise ValueError(
+            f"score: {adapter.uri} {why}, so vLLM could not read answers under a grammar again: "
+            "set decoding: free or score: false"
+        )
 
 
 def _check_names(recipe: Recipe) -> None:
