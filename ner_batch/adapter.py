@@ -16,7 +16,7 @@ from typing import Any, TypedDict, Unpack
 from pyarrow import fs
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ner_batch import storage
+from ner_batch import copies, storage
 from ner_batch.config import explain
 from ner_batch.task import Task
 
@@ -138,7 +138,7 @@ def load(path: str | Path) -> Adapter:
         return _load(Path(path).expanduser(), uri)
     if storage.file_type(uri) is not fs.FileType.Directory:
         raise ValueError(f"{uri}: no such adapter directory")
-    folder = storage.fetched(uri)
+    folder = copies.fetched(uri)
     try:
         return _load(Path(folder), uri)
     except ValueError as error:

@@ -11,11 +11,8 @@ middle of the work (disk full, connection lost) stay OSError, so that a caller c
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
-import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -79,7 +76,7 @@ def file_type(uri: str) -> fs.FileType:
     Raises:
         ValueError: the place cannot be asked.
     """
-    with _explained(uri):
+    with explained(uri):
         filesystem, path = open_uri(uri)
         return filesystem.get_file_info(path).type
 
@@ -95,7 +92,7 @@ def list_files(folder: str) -> list[File]:
     Raises:
         ValueError: the folder cannot be listed.
     """
-    with _explained(folder):
+    with explained(folder):
         filesystem, root = open_uri(folder)
         found = filesystem.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
     prefix = root.rstrip("/") + "/"
@@ -124,7 +121,7 @@ def read_json(uri: str) -> Any:
     Raises:
         ValueError: no such file, or not JSON.
     """
-    with _explained(uri):
+    with explained(uri):
         data = read_bytes(uri)
     try:
         return json.loads(data)
@@ -167,7 +164,7 @@ def read_table(uri: str) -> pa.Table:
     Raises:
         ValueError: it is not there, or not Parquet.
     """
-    with _explained(uri):
+    with explained(uri):
         filesystem, path = open_uri(uri)
         return pq.read_table(path, filesystem=filesystem)
 
@@ -178,29 +175,10 @@ def read_metadata(uri: str) -> dict[str, str]:
     Raises:
         ValueError: it is not there, or not Parquet.
     """
-    with _explained(uri):
+    with explained(uri):
         filesystem, path = open_uri(uri)
         found = pq.read_metadata(path, filesystem=filesystem).metadata or {}
     return {key.decode(): value.decode() for key, value in found.items()}
-
-
-@lru_cache(maxsize=64)
-def fetched(folder: str) -> str:
-    """A folder's local path: its own, or that of a copy that lasts as long as this process.
-
-    Raises:
-        ValueError: the copy cannot be made.
-    """
-    filesystem, path = open_uri(folder)
-    if isinstance(filesystem, fs.LocalFileSystem):
-        return path
-    scratch = tempfile.mkdtemp(prefix="ner_batch-")
-    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
-    copy = Path(scratch) / Path(path).name
-    copy.mkdir()
-    with _explained(folder):
-        fs.copy_files(path, str(copy), source_filesystem=filesystem, destination_filesystem=fs.LocalFileSystem())
-    return str(copy)
 
 
 def remove(uri: str) -> None:
@@ -228,7 +206,7 @@ def check_writable(folder: str) -> None:
         ValueError: the folder cannot be written to.
     """
     probe = join(folder, f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-    with _explained(folder):
+    with explained(folder):
         write_bytes(probe, b"")
         remove(probe)
 
@@ -273,7 +251,7 @@ def _s3(bucket: str, endpoint: str | None, region: str | None) -> fs.S3FileSyste
     small file one PUT. ``background_writes`` must stay on: without it a failed part is forgotten, and the stream's
     destructor completes the upload with the parts it has, a torn object in plain view.
     """
-    with _explained(f"s3://{bucket}"):
+    with explained(f"s3://{bucket}"):
         if region is None and endpoint is None:
             region = fs.resolve_s3_region(bucket)
         hasty = _client(endpoint, region, timeout=4, attempts=2)
@@ -305,7 +283,7 @@ def _may_exist(client: fs.S3FileSystem, bucket: str) -> bool:
 
 
 @contextmanager
-def _explained(uri: str) -> Iterator[None]:
+def explained(uri: str) -> Iterator[None]:
     """Turn an OSError into a ValueError of one line that names the place and the remedy."""
     try:
         yield

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ner_batch import formats, retrieval, storage
+from ner_batch import copies, formats, retrieval
 from ner_batch.chat import ChatTokenizer
 from ner_batch.config import VerifyConfig, VotesConfig
 from ner_batch.data import Example, Parsed, Status, worst
@@ -39,7 +39,7 @@ class Reader:
     def __init__(self, recipe: TaskRecipe, engine: Engine, chat: ChatTokenizer, max_model_len: int) -> None:
         self.recipe = recipe
         self.engine = engine
-        self.adapter = recipe.adapter and storage.fetched(recipe.adapter)
+        self.adapter = recipe.adapter and copies.fetched(recipe.adapter)
         self.format = formats.load(recipe.format)
         self.groups = self.format.groups(recipe.task)
         self.builder = PromptBuilder(self.format, recipe.task, chat, max_model_len)

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from ner_batch import adapter as adapters
-from ner_batch import storage
+from ner_batch import copies
 from ner_batch.chat import ChatTokenizer
 from ner_batch.train import segments
 from ner_batch.train.settings import BaseModelConfig, LoraSettings
@@ -67,7 +67,7 @@ def load(base: BaseModelConfig, lora: LoraSettings, device: torch.device, seed: 
         model = model.to(device)
     peft = get_peft_model(model, lora_config(lora))
     if lora.init:
-        set_weights(peft, load_file(Path(storage.fetched(lora.init)) / adapters.WEIGHTS[0]))
+        set_weights(peft, load_file(Path(copies.fetched(lora.init)) / adapters.WEIGHTS[0]))
     peft.get_base_model().set_attn_implementation(segments.NAME)
     return peft
 

@@ -1,0 +1,98 @@
+"""Copies of folders in S3: one per content and machine, however many processes want it and however they end."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from s3_server import BUCKET, point_at, s3_server
+
+from ner_batch import copies
+
+SCRIPT = """
+import os, sys
+from ner_batch.copies import fetched
+print(fetched(sys.argv[1]), flush=True)
+os._exit(7)
+"""
+
+
+@pytest.fixture
+def bucket(monkeypatch, tmp_path):
+    """A client of a server that holds an adapter of two files; temporary files go to a folder of their own."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    copies.fetched.cache_clear()
+    with s3_server() as (endpoint, client):
+        point_at(monkeypatch, endpoint)
+        for name, body in (("a.bin", b"x" * 3_000_000), ("deep/b.json", b"{}")):
+            client.put_object(Bucket=BUCKET, Key=f"adapters/news/{name}", Body=body)
+        yield client
+    copies.fetched.cache_clear()
+
+
+URI = f"s3://{BUCKET}/adapters/news"
+
+
+def started(uri=URI):
+    """A process that fetches the folder and ends without cleaning up."""
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, uri], stdout=subprocess.PIPE, text=True)
+
+
+def made(tmp_path):
+    """Names of the copies and of what lies beside them."""
+    return sorted(path.name for home in (tmp_path / "tmp").iterdir() for path in home.iterdir())
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def test_processes_that_leave_share_one_copy(bucket, tmp_path):
+    """Four at once and one later, each ended by os._exit: one copy, whole, nothing else; this process takes it too."""
+    running = [started() for _ in range(4)]
+    told = {process.communicate(timeout=120)[0].strip() for process in running}
+    assert [process.returncode for process in running] == [7] * 4
+    told |= {started().communicate(timeout=120)[0].strip(), copies.fetched(URI), copies.fetched(f"{URI}/")}
+    assert len(told) == 1
+    (folder,) = told
+    assert Path(folder).name == "news"
+    assert contents(folder) == {"a.bin": b"x" * 3_000_000, "deep/b.json": b"{}"}
+    assert len(made(tmp_path)) == 1
+
+
+def test_another_content_is_another_copy(bucket, tmp_path):
+    """What is in use stays as it is."""
+    old = copies.fetched(URI)
+    bucket.put_object(Bucket=BUCKET, Key="adapters/news/a.bin", Body=b"new")
+    copies.fetched.cache_clear()
+    assert contents(copies.fetched(URI))["a.bin"] == b"new"
+    assert len(contents(old)["a.bin"]) == 3_000_000
+    assert len(made(tmp_path)) == 2
+
+
+def test_a_copy_with_files_removed_is_made_again(bucket, tmp_path):
+    """The system tidies up temporary files one by one; what killed processes left half-made goes after a day."""
+    place = Path(copies.fetched(URI))
+    whole = contents(place)
+    (place / "a.bin").unlink()
+    for name, age in (("old", 2 * 86_400), ("young", 60)):
+        (place.parents[1] / f".ner_batch-tmp-{name}").mkdir()
+        os.utime(place.parents[1] / f".ner_batch-tmp-{name}", (time.time() - age,) * 2)
+    copies.fetched.cache_clear()
+    assert copies.fetched(URI) == str(place)
+    assert contents(place) == whole
+    assert made(tmp_path) == [".ner_batch-tmp-young", place.parent.name]
+
+
+def test_a_folder_that_others_may_write_to_is_not_trusted(bucket, tmp_path):
+    """Somebody else's weights would be served."""
+    first = Path(copies.fetched(URI))
+    first.parents[1].chmod(0o777)
+    copies.fetched.cache_clear()
+    second = Path(copies.fetched(URI))
+    assert second.parents[1] != first.parents[1]
+    assert contents(second) == contents(first)
