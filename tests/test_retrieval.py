@@ -348,6 +348,14 @@ def test_an_existing_index_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "file", "i", "thesis"]
 
 
+def test_the_order_of_entities_does_not_matter(tmp_path: Path) -> None:
+    """An index of examples whose entities are in no order opens: two types of one span, a later one first."""
+    entities = (Entity(5, 9, "B", "Bern"), Entity(0, 4, "X", "Anna"), Entity(0, 4, "A", "Anna"))
+    retrieval.build([Example("1", "Anna Bern", entities)], "lexical", tmp_path / "index")
+    (example,) = retrieval.open_index(tmp_path / "index").examples
+    assert example.entities == tuple(sorted(entities))
+
+
 def test_a_failed_build_leaves_the_old_index(tmp_path: Path) -> None:
     """Bad gold or a bad encoder: the old index still opens, and no half of a new one lies about."""
     before = retrieval.build(EXAMPLES, "lexical", tmp_path / "i").fingerprint

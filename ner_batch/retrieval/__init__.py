@@ -20,7 +20,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -193,12 +193,15 @@ def _open_search(folder: Path, manifest: IndexManifest, examples: Sequence[Examp
 
 
 def _distinct(examples: Iterable[Example]) -> list[Example]:
-    """The first example of each text that is not blank; outer white space makes no difference."""
+    """The first example of each text that is not blank; outer white space makes no difference.
+
+    Its entities are in order, as they will be when the index is read again: the fingerprint is of their order too.
+    """
     first: dict[str, Example] = {}
     for example in examples:
         first.setdefault(example.text.strip(), example)
     first.pop("", None)
-    return list(first.values())
+    return [replace(example, entities=tuple(sorted(example.entities))) for example in first.values()]
 
 
 @contextmanager
