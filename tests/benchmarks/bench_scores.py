@@ -1,0 +1,84 @@
+"""What scores under a grammar cost, and what they are worth before and after its mask. Run by hand.
+
+`python tests/benchmarks/bench_scores.py`: the demo's adapter, constrained, over the demo's test split. The masked scores
+are made here from the log-probabilities of a second decoding, which is in their CPU time; nothing else uses them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ner_batch import adapter
+from ner_batch.config import EngineConfig
+from ner_batch.data import Example, Prediction, clean
+from ner_batch.demo import corpus
+from ner_batch.extract.extractor import Extractor
+from ner_batch.extract.reading import Reading
+from ner_batch.extract.recipe import Recipe, TaskRecipe, rereading
+from ner_batch.extract.scorer import Named, Scorer
+from ner_batch.task import load_task
+from ner_batch.train.worth import auroc
+
+FILES = Path(__file__).parents[2] / "ner_batch" / "demo" / "files"
+
+
+class Masked(Scorer):
+    """Scores out of the decoding under the grammar, decoded once more with log-probabilities."""
+
+    async def score(self, named: Sequence[Named]) -> list[Reading]:
+        """Of every answer."""
+        asked = [replace(one.answer.request, logprobs=()) for one in named]
+        said = await self.engine.generate(asked)
+        answers = [replace(one.answer, completion=c) for one, c in zip(named, said, strict=True)]
+        return [self._scored(replace(one, answer=a), None) for one, a in zip(named, answers, strict=True)]
+
+
+def made() -> Extractor:
+    """The shipped adapter under the grammar, with scores."""
+    path = str(FILES / "adapter")
+    engine = EngineConfig(
+        model=str(FILES / "base"), dtype="float32", max_model_len=1024, enforce_eager=True, cpu_kv_cache_gib=1
+    )
+    extra = rereading(engine, [adapter.load(path)])
+    engine = engine.model_copy(update={"extra": extra, "max_lora_rank": 32})
+    task = TaskRecipe(load_task(str(FILES / "task.yaml")), "json", path, decoding="constrained", score=True)
+    return Extractor(Recipe(engine, 128, (task,)))
+
+
+def judged(predictions: Sequence[Prediction], examples: Sequence[Example]) -> str:
+    """How well scores tell right entities from wrong ones."""
+    gold = [{(e.start, e.end, e.type) for e in x.entities} for x in examples]
+    found = [(e, (e.start, e.end, e.type) in g) for p, g in zip(predictions, gold, strict=True) for e in p.entities]
+    scores, truth = [e.score for e, _ in found], [right for _, right in found]
+    known = [score for score in scores if score is not None]
+    if not known:
+        return "no scores"
+    mean, share = sum(known) / len(known), sum(truth) / len(truth)
+    return f"{len(known)} scores, mean {mean:.3f} at precision {share:.3f}, AUROC {auroc(scores, truth):.3f}"
+
+
+def main() -> None:
+    """Without scores, read again, masked."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    examples = [x for x in corpus.gold()["test"] if len(x.text) < 300]
+    texts = [clean(x.text) for x in examples]
+    extractor = made()
+    reader = extractor.readers[0]
+    kinds = {"no scores": None, "read again": reader.scorer, "masked": Masked(extractor.engine, extractor.chat, None)}
+    asyncio.run(extractor.predict(texts[:8]))
+    for name, scorer in kinds.items():
+        reader.scorer = scorer
+        cpu = time.process_time()
+        found = asyncio.run(extractor.predict(texts))
+        cpu, tokens = time.process_time() - cpu, sum(p.prompt_tokens for p in found)
+        print(f"{name}: {cpu:.1f} CPU-s, {tokens:,} prompt tokens, {judged(found, examples)}", flush=True)
+    extractor.close()
+
+
+if __name__ == "__main__":
+    main()
