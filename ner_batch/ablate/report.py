@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -62,22 +62,27 @@ def _rich(results: Sequence[Result]) -> Table:
     return table
 
 
-def _curve_table(curves: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
-    """Head and rows: F1 by number of examples, the mean of the draws with the lowest and the highest."""
+Cell = Callable[[Sequence[float]], str]
+
+
+def _curve_table(curves: Sequence[Line], cell: Cell) -> tuple[list[str], list[list[str]]]:
+    """Head and rows: F1 by number of examples, the draws of a size as ``cell`` words them."""
     sizes = sorted({size for line in curves for size in line.points})
-    rows = [[line.name, *(_spread(line.points.get(size, ())) for size in sizes)] for line in curves]
+    rows = [[line.name, *(cell(line.points.get(size, ())) for size in sizes)] for line in curves]
     return ["F1 by annotated examples", *(f"{size:,}" for size in sizes)], rows
 
 
+def _mean(values: Sequence[float]) -> str:
+    return f"{sum(values) / len(values):.3f}" if values else ""
+
+
 def _spread(values: Sequence[float]) -> str:
-    if not values:
-        return ""
-    mean = f"{sum(values) / len(values):.3f}"
-    return f"{mean} ({min(values):.3f}-{max(values):.3f})" if len(values) > 1 else mean
+    """The mean with the lowest and the highest."""
+    return f"{_mean(values)} ({min(values):.3f}-{max(values):.3f})" if len(values) > 1 else _mean(values)
 
 
 def _rich_curves(curves: Sequence[Line]) -> Table:
-    head, rows = _curve_table(curves)
+    head, rows = _curve_table(curves, _mean)  # a line each on 80 columns
     table = Table(box=None, pad_edge=False)
     for number, name in enumerate(head):
         table.add_column(name, overflow="fold", justify="right" if number else "left")
@@ -94,7 +99,7 @@ def _markdown_curves(plan: Plan, curves: Sequence[Line]) -> Iterator[str]:
         "smaller draw is part of the larger one of its seed. Demonstrations come from the draw; an adapter has seen it "
         "alone.\n"
     )
-    yield from _rows(*_curve_table(curves))
+    yield from _rows(*_curve_table(curves, _spread))
     yield f"\n![F1 by annotated examples]({CURVE_PLOT})\n\n## Every cell\n"
 
 
