@@ -16,7 +16,7 @@ from ner_batch.chat import load_tokenizer
 from ner_batch.config import EngineConfig, RecipeConfig, WindowsConfig
 from ner_batch.data import Completion, Message, clean
 from ner_batch.demo import corpus
-from ner_batch.engine import Request
+from ner_batch.engine import Engine, Request
 from ner_batch.extract.extractor import Extractor
 from ner_batch.extract.recipe import Recipe, TaskRecipe, make_recipe, rereading
 from ner_batch.task import load_task
@@ -200,7 +200,7 @@ def test_an_answer_that_fills_the_model_has_no_scores(random_model):
 
 @pytest.mark.engine
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_adapters_and_base_are_read_again_side_by_side(tmp_path, random_adapter, start_engine, tied):
+def test_adapters_and_base_are_read_again_side_by_side(tmp_path, random_adapter, tied):
     """One batch, each with its own adapter, whether or not the output layer is one that vLLM could adapt."""
     model = str(tmp_path / "model")
     save_random_model(Path(model), tied=tied)
@@ -209,10 +209,13 @@ def test_adapters_and_base_are_read_again_side_by_side(tmp_path, random_adapter,
     chat = load_tokenizer(model)
     prompts = [chat.encode([Message(role="user", content=f"Anna met {i} friends. " * (i + 1))]) for i in range(4)]
     asked = [Request(p, 12, adapter=a, logprobs=()) for p in prompts for a in [None, *paths]]
-    engine = start_engine(model, extra=layers)
-    said = asyncio.run(engine.generate(asked))
-    again = [read_again(r, c) for r, c in zip(asked, said, strict=True)]
-    read = asyncio.run(engine.generate([*again, *asked]))[: len(again)]
+    engine = Engine(config(model, extra=layers, max_loras=2))
+    try:
+        said = asyncio.run(engine.generate(asked))
+        again = [read_again(r, c) for r, c in zip(asked, said, strict=True)]
+        read = asyncio.run(engine.generate([*again, *asked]))[: len(again)]
+    finally:
+        engine.close()
     for decoded, x in zip(said, read, strict=True):
         assert chosen(confidence.reread(decoded, x)) == pytest.approx(chosen(decoded), abs=1e-3)
 
