@@ -26,9 +26,8 @@ from ner_batch import storage
 _STALE = 24 * 3600.0  # seconds after which a copy that nobody finished is removed
 
 
-@lru_cache(maxsize=64)
 def fetched(folder: str) -> str:
-    """A folder's local path: its own, or that of a copy of what is there now.
+    """A folder's local path: its own, or that of a copy of what is there now, which a listing tells each time.
 
     Raises:
         ValueError: the copy cannot be made.
@@ -70,6 +69,11 @@ def _home() -> Path:
     about = home.lstat()
     if not home.is_symlink() and about.st_uid == os.getuid() and not about.st_mode & 0o077:
         return home
+    return _own_home()
+
+
+@lru_cache(maxsize=1)
+def _own_home() -> Path:
     own = Path(tempfile.mkdtemp(prefix="ner_batch-copies-"))
     atexit.register(shutil.rmtree, own, ignore_errors=True)
     return own

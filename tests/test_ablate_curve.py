@@ -11,7 +11,7 @@ from refusals import refused
 from rich.console import Console
 from typer.testing import CliRunner
 
-from ner_batch.ablate import job, plan
+from ner_batch.ablate import job, plan, training
 from ner_batch.ablate.cells import cells
 from ner_batch.ablate.curve import lines
 from ner_batch.ablate.draws import Draw, drawn, draws
@@ -143,13 +143,34 @@ def folder(tmp_path_factory, tiny_model):
         ("axes.format=[mrc]", ("axes.format", "json")),
         ("axes.retrieval=[random]", ("axes.retrieval", "lexical, none")),
         ("gold.examples=/no/gold.parquet", ("/no/gold.parquet",)),
+        ("axes={reader: [trained], retrieval: [none]}", ("windows.max_tokens=200", "engine.max_model_len")),
     ],
 )
 def test_bad_input(folder, override, words):
     """One line, exit code 2, before a training begins; nothing is written."""
-    done = CliRunner().invoke(app, ["ablate", str(folder / "curve.yaml"), override, f"output={folder}/refused"])
+    small = ["engine.max_model_len=300"] if "trained" in override else []
+    told = [override, f"output={folder}/refused", *small]
+    done = CliRunner().invoke(app, ["ablate", str(folder / "curve.yaml"), *told])
     refused((done.exit_code, list(dict.fromkeys(done.stderr.splitlines()))), *words)
     assert not list(Path(folder / "refused").rglob("*"))
+
+
+def test_an_adapter_is_named_by_what_decides_it(folder, tmp_path):
+    """Other places and what is asked of the result make no difference; the draw, the seed and the settings do."""
+    config = load(AblateConfig, folder / "curve.yaml")
+    examples = corpus.gold()["train"][:40]
+    train = training.settings(config)
+
+    def names(**changed):
+        return [Path(t.config.output).name for t in training.trainings(config, changed_by(changed), examples, tmp_path)]
+
+    def changed_by(changed):
+        return train.model_copy(update={k: getattr(train, k).model_copy(update=v) for k, v in changed.items()})
+
+    assert len(set(names())) == 2
+    assert names(serving={"least_agreement": 0.1}, run={"storage": "elsewhere", "name": "x"}) == names()
+    assert not set(names(run={"workers": 2})) & set(names())
+    assert not set(names(optimiser={"steps": 4})) & set(names())
 
 
 def test_a_training_that_cannot_be_run_is_refused_beforehand(folder):

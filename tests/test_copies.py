@@ -25,13 +25,11 @@ def bucket(monkeypatch, tmp_path):
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
-    copies.fetched.cache_clear()
     with s3_server() as (endpoint, client):
         point_at(monkeypatch, endpoint)
         for name, body in (("a.bin", b"x" * 3_000_000), ("deep/b.json", b"{}")):
             client.put_object(Bucket=BUCKET, Key=f"adapters/news/{name}", Body=body)
         yield client
-    copies.fetched.cache_clear()
 
 
 URI = f"s3://{BUCKET}/adapters/news"
@@ -68,7 +66,6 @@ def test_another_content_is_another_copy(bucket, tmp_path):
     """What is in use stays as it is."""
     old = copies.fetched(URI)
     bucket.put_object(Bucket=BUCKET, Key="adapters/news/a.bin", Body=b"new")
-    copies.fetched.cache_clear()
     assert contents(copies.fetched(URI))["a.bin"] == b"new"
     assert len(contents(old)["a.bin"]) == 3_000_000
     assert len(made(tmp_path)) == 2
@@ -82,7 +79,6 @@ def test_a_copy_with_files_removed_is_made_again(bucket, tmp_path):
     for name, age in (("old", 2 * 86_400), ("young", 60)):
         (place.parents[1] / f".ner_batch-tmp-{name}").mkdir()
         os.utime(place.parents[1] / f".ner_batch-tmp-{name}", (time.time() - age,) * 2)
-    copies.fetched.cache_clear()
     assert copies.fetched(URI) == str(place)
     assert contents(place) == whole
     assert made(tmp_path) == [".ner_batch-tmp-young", place.parent.name]
@@ -92,7 +88,6 @@ def test_a_folder_that_others_may_write_to_is_not_trusted(bucket, tmp_path):
     """Somebody else's weights would be served."""
     first = Path(copies.fetched(URI))
     first.parents[1].chmod(0o777)
-    copies.fetched.cache_clear()
     second = Path(copies.fetched(URI))
     assert second.parents[1] != first.parents[1]
     assert contents(second) == contents(first)

@@ -14,7 +14,7 @@ from ner_batch.task import Task
 from ner_batch.train import gold as golds
 from ner_batch.train.packing import IGNORED
 from ner_batch.train.samples import Mix, Source, swap, windowed
-from ner_batch.train.settings import DemonstrationsConfig
+from ner_batch.train.settings import DemonstrationsConfig, GoldConfig
 
 TASK = Task(name="t", labels={"PER": {"definition": "people"}, "ORG": {"definition": "firms"}})
 
@@ -66,6 +66,15 @@ def test_nobody_is_its_own_demonstration(chat):
         for asked, near in zip(source.examples, source.neighbours[0], strict=True):
             assert near
             assert asked.text not in {x.text for x in near}
+
+
+def test_what_is_held_out_leaves_an_entity():
+    """However few examples have any."""
+    examples = [ANNA, *(example(str(i), f"Nothing {i}.") for i in range(9))]
+    for seed in range(30):
+        train, dev = golds.held_out(examples, GoldConfig(train="t", dev_share=0.5), seed)
+        assert ANNA in train
+        assert len(train) == len(dev) == 5
 
 
 def test_numbers_of_demonstrations_follow_their_shares(chat):

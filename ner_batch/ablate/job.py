@@ -23,8 +23,9 @@ OK, ENGINE_LOST = 0, "the engine died; the same command goes on with the cells t
 
 def run(plan: Plan, console: Console) -> int:
     """Train and read what is not there yet, then report; the exit code."""
+    failed: list[str] = []
     if plan.trainings:
-        _train(plan, console)
+        failed = _train(plan, console)
         plan = with_recipes(plan, cells(plan.config))
     for cell, reason in plan.left_out:
         console.print(f"left out: {cell.name}: {reason}", highlight=False, soft_wrap=True, markup=False)
@@ -33,19 +34,30 @@ def run(plan: Plan, console: Console) -> int:
     if waiting:
         _read(plan, waiting, console)
     report.write(plan, console)
+    if failed:
+        raise JobError(f"{len(failed)} of {len(plan.trainings)} adapters are missing; the first: {failed[0]}")
     return OK
 
 
-def _train(plan: Plan, console: Console) -> None:
-    """The adapters of the curve, in one Ray session, which has ended before the engine starts."""
+def _train(plan: Plan, console: Console) -> list[str]:
+    """The adapters of the curve, in one Ray session, which has ended before the engine starts; what went wrong.
+
+    One that fails holds up no other: its cells are left out, and the job says so at its end.
+    """
     waiting = [training for training in plan.trainings if not training.done]
     console.print(f"{len(plan.trainings)} adapters, {len(waiting)} to train", highlight=False)
     if not waiting:
-        return
+        return []
+    failed = []
     with cluster.session(waiting[0].config.run.address):
         for number, one in enumerate(waiting, 1):
             console.print(f"adapter {number} of {len(waiting)}  {one.draw.name}", highlight=False)
-            training.run(one, console)
+            try:
+                training.run(one, console)
+            except JobError as error:
+                failed.append(f"{one.draw.name}: {error}")
+                console.print(failed[-1], highlight=False, soft_wrap=True, markup=False)
+    return failed
 
 
 def _read(plan: Plan, waiting: list[Work], console: Console) -> None:

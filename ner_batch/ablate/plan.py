@@ -46,6 +46,8 @@ class Plan:
     indexes: Mapping[Draw | None, Mapping[str, str]]
     examples: int
     """As many as demonstrations and draws come from."""
+    known: int
+    """Texts of ``test`` that stand among them."""
     trainings: tuple[Training, ...] = ()
     work: tuple[Work, ...] = field(default=(), repr=False)
     left_out: tuple[tuple[Cell, str], ...] = ()
@@ -73,7 +75,8 @@ def prepare(config: AblateConfig) -> Plan:
     folder = Path(config.output).expanduser().resolve()
     needed = training.trainings(config, train, examples, folder) if train else []
     indexes = _indexes(config, examples, folder)  # written, so only where all else is sound
-    plan = Plan(config, test, config.engine, indexes, len(examples), tuple(needed))
+    known = len({x.text.strip() for x in test} & {x.text.strip() for x in examples})
+    plan = Plan(config, test, config.engine, indexes, len(examples), known, tuple(needed))
     return with_recipes(plan, [cell for cell in cells(config) if cell.reader != TRAINED])
 
 
@@ -101,7 +104,7 @@ def with_recipes(plan: Plan, chosen: Sequence[Cell]) -> Plan:
 def _places(plan: Plan, cell: Cell) -> Places:
     trained = {one.draw: one.config.output for one in plan.trainings}
     adapter = trained[cell.draw] if cell.reader == TRAINED and cell.draw else plan.config.adapters.get(cell.reader)
-    return Places(adapter, plan.indexes[cell.draw])
+    return Places(adapter, plan.indexes.get(cell.draw, {}))
 
 
 def _test(config: AblateConfig) -> tuple[Example, ...]:
@@ -132,7 +135,8 @@ def _check_output(folder: str) -> None:
 def _indexes(config: AblateConfig, examples: tuple[Example, ...], folder: Path) -> dict[Draw | None, Mapping[str, str]]:
     """An index of every kind for every training set that a cell depends on."""
     sets = dict.fromkeys(cell.draw for cell in cells(config))
-    return {draw: _built(config, drawn(examples, draw) if draw else examples, folder) for draw in sets}
+    needed = [draw for draw in sets if draw or not config.curve]  # of a curve, a cell without a draw searches nothing
+    return {draw: _built(config, drawn(examples, draw) if draw else examples, folder) for draw in needed}
 
 
 def _built(config: AblateConfig, examples: tuple[Example, ...], folder: Path) -> dict[str, str]:

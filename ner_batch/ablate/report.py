@@ -95,12 +95,19 @@ def _markdown_curves(plan: Plan, curves: Sequence[Line]) -> Iterator[str]:
     assert plan.config.curve
     yield "## F1 by the number of annotated examples\n"
     yield (
-        f"The mean of {plan.config.curve.seeds} draws of each size, with the lowest and the highest F1 among them; a "
-        "smaller draw is part of the larger one of its seed. Demonstrations come from the draw; an adapter has seen it "
-        "alone.\n"
+        f"The mean of {plan.config.curve.seeds} draws of each size (of all examples: of as many trainings), with the "
+        "lowest and the highest F1 among them; a smaller draw is part of the larger one of its seed. Demonstrations "
+        f"come from the draw, and adapters have learnt from it alone{_but_dev(plan)}. {plan.known:,} of the texts that "
+        "are read stand among the examples too.\n"
     )
     yield from _rows(*_curve_table(curves, _spread))
     yield f"\n![F1 by annotated examples]({CURVE_PLOT})\n\n## Every cell\n"
+
+
+def _but_dev(plan: Plan) -> str:
+    """What else the adapters know."""
+    dev = any(training.config.gold.dev for training in plan.trainings)
+    return "; checkpoints were chosen by the dev set that the training config names" if dev else ""
 
 
 def markdown(plan: Plan, results: Sequence[Result], curves: Sequence[Line]) -> Iterator[str]:

@@ -48,8 +48,9 @@ class CurveConfig(Config):
     seeds: Count = 3
     """Draws of each size; the seed is the training's too."""
     train: Uri | None = None
-    """Config of `ner-batch train`, for the reader `trained`; its task, gold.train, output and run are set here.
-    Where it names no gold.dev, a share of the draw is held out, so that nothing is known but the draw."""
+    """Config of `ner-batch train`, for the reader `trained`; its task, gold.train, output, run.name, run.seed and
+    run.storage are replaced. Where it names no gold.dev, a share of the draw is held out: nothing is known but the
+    draw."""
 
 
 class AblateConfig(Config):

@@ -14,14 +14,17 @@ from rich.console import Console
 
 from ner_batch import adapter as adapters
 from ner_batch import config as configs
-from ner_batch import retrieval, storage
+from ner_batch import formats, retrieval, storage
 from ner_batch.ablate.draws import Draw, drawn, draws
 from ner_batch.ablate.settings import AblateConfig
-from ner_batch.config import Problems, dump
+from ner_batch.chat import load_tokenizer
+from ner_batch.config import Problems, RecipeConfig, VerifyConfig, dump
 from ner_batch.data import Example, JobError, examples_table
+from ner_batch.extract.recipe import make_recipe
+from ner_batch.prompt import PromptBuilder
 from ner_batch.task import load_task
 from ner_batch.train import gold as golds
-from ner_batch.train.settings import RunConfig, TrainConfig
+from ner_batch.train.settings import RunConfig, ServingConfig, TrainConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,8 @@ def trainings(config: AblateConfig, train: TrainConfig, examples: Sequence[Examp
     """Every draw's training; adapters, sets and checkpoints lie in ``folder``. Nothing is written."""
     assert config.curve
     dev = retrieval.read_examples(train.gold.dev) if train.gold.dev else ()
-    base = adapters.model_fingerprint(train.base.model, train.base.revision)
-    common = [dump(_without_places(train)), load_task(config.task).digest(), base, golds.digest(dev)]
+    init = adapters.load(train.lora.init).digest if train.lora.init else ""
+    common = [dump(_without_places(train)), _prompts(config, train), golds.digest(dev), init]
     made = []
     for draw in draws(config.curve):
         chosen = drawn(examples, draw)
@@ -53,11 +56,22 @@ def trainings(config: AblateConfig, train: TrainConfig, examples: Sequence[Examp
     return made
 
 
+def _prompts(config: AblateConfig, train: TrainConfig) -> list[str]:
+    """What the adapters will be asked: base, task, and the prompts made of them."""
+    base = adapters.model_fingerprint(train.base.model, train.base.revision)
+    task, chat = load_task(config.task), load_tokenizer(train.base.model, train.base.revision)
+    builder = PromptBuilder(formats.load(train.format), task, chat, train.base.max_model_len)
+    return [base, task.digest(), builder.fingerprint()]
+
+
 def _without_places(train: TrainConfig) -> TrainConfig:
-    """The config without what only says where something lies or how it is run: the rest decides the adapter."""
+    """The config without what only says where something lies, or what is asked of the result."""
     base = train.base.model_copy(update={"model": "base"})
     gold = train.gold.model_copy(update={"train": "draw", "dev": "dev" if train.gold.dev else None})
-    return train.model_copy(update={"base": base, "task": "task", "gold": gold, "output": "out", "run": RunConfig()})
+    run, serving = RunConfig(workers=train.run.workers), ServingConfig(prompts=train.serving.prompts)
+    return train.model_copy(
+        update={"base": base, "task": "task", "gold": gold, "output": "out", "run": run, "serving": serving}
+    )
 
 
 def _placed(train: TrainConfig, draw: Draw, task: str, folder: Path, name: str) -> TrainConfig:
@@ -79,19 +93,29 @@ def check(config: AblateConfig, train: TrainConfig) -> None:
     engine = problems.check(lambda: adapters.model_fingerprint(config.engine.model, config.engine.revision))
     base = problems.check(lambda: adapters.model_fingerprint(train.base.model, train.base.revision))
     if engine and base and engine != base:
-        problems.lines.append(f"{where}: base.model is {train.base.model}, but engine.model is {config.engine.model}")
+        told = f"base.model is {train.base.model} ({base}), but engine.model is {config.engine.model} ({engine})"
+        problems.lines.append(f"{where}: {told}")
     if train.format not in config.axes.format:
         problems.lines.append(f"axes.format: {where} trains {train.format}: add it, or `trained` has nothing to read")
     kinds = {"none", *train.demonstrations.kind} if 0 in train.demonstrations.k else set(train.demonstrations.kind)
     if not (kinds or {"none"}) & set(config.axes.retrieval):
         problems.lines.append(f"axes.retrieval: {where} trains with {', '.join(sorted(kinds))}: add one of them")
     problems.stop_if_any()
+    problems.check(lambda: _check_reading(config, train))
     examples = problems.check(lambda: golds.read(wanted, load_task(config.task)))
     problems.stop_if_any()
     assert examples
     with tempfile.TemporaryDirectory() as folder:
         every = trainings(config, train, examples, Path(folder))
         _check_one(min(every, key=lambda training: len(training.examples)), str(where))
+
+
+def _check_reading(config: AblateConfig, train: TrainConfig) -> None:
+    """The prompts that the adapters will be asked must fit the engine; the bare model stands in for them."""
+    bare = RecipeConfig(engine=config.engine, task=config.task, windows=config.windows, format=train.format)
+    for verification in dict.fromkeys(config.axes.verification):
+        verify = None if verification == "none" else VerifyConfig()
+        make_recipe(bare.model_copy(update={"verify": verify}))
 
 
 def _check_one(training: Training, where: str) -> None:
@@ -122,7 +146,7 @@ def run(training: Training, console: Console) -> None:
     try:
         plan = prepare(training.config)
     except ValueError as error:
-        raise JobError(f"{training.draw.name}: {str(error).splitlines()[0]}") from None
+        raise JobError("; ".join(str(error).splitlines())) from None
     job.run(plan, console)
     shutil.rmtree(Path(training.config.run.storage) / training.config.run.name, ignore_errors=True)
 

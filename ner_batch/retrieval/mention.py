@@ -92,7 +92,7 @@ class Pool:
         """Up to ``k`` claims per question under the type asked about, the nearest LAST; see :meth:`Index.nearest`.
 
         Half of them are true and half false; of an odd number the kind whose next claim is nearer has one more. Where
-        one kind runs short the other gets no more, for one-sided demonstrations would tell the answer. None is about
+        one kind runs short the other does too: one-sided demonstrations would tell the answer. None is about
         the text itself or its origin, outer white space aside. What else is asked makes no difference.
         """
         found: list[list[Claim]] = [[] for _ in asked]
@@ -153,9 +153,9 @@ def _best(scores: NDArray[np.float32], numbers: NDArray[np.int64], count: int) -
 
 
 def _halves(true: Sequence[Hit], false: Sequence[Hit], k: int) -> list[tuple[float, int, bool]]:
-    """``k // 2`` of both, and where k is odd the nearer of the next ones; the nearest last."""
+    """``k // 2`` of both, fewer where one kind has fewer, and where k is odd one more; the nearest last."""
     yes, no = [(*hit, True) for hit in true], [(*hit, False) for hit in false]
-    half = k // 2
+    half = min(k // 2, len(yes), len(no))
     more = sorted([*yes[half:], *no[half:]])[: k % 2]
     return sorted([*yes[:half], *no[:half], *more], reverse=True)
 

@@ -39,11 +39,14 @@ def read(uri: str, task: Task | None) -> tuple[Example, ...]:
 def held_out(
     examples: Sequence[Example], gold: GoldConfig, seed: int
 ) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Examples to train on and a random share to choose by; at least one of each."""
+    """Examples to train on and a random share to choose by; at least one of each, and an entity to train on."""
     order = random.Random(seed).sample(range(len(examples)), len(examples))  # noqa: S311 - repeatable, not secret
     count = min(max(1, round(gold.dev_share * len(examples))), len(examples) - 1)
     if count < 1:
         raise ValueError(f"{gold.train}: one example is too few: name gold.dev")
+    if not any(examples[i].entities for i in order[count:]):
+        named = next(place for place, i in enumerate(order) if examples[i].entities)
+        order[named], order[-1] = order[-1], order[named]
     chosen = set(order[:count])
     return tuple(x for i, x in enumerate(examples) if i not in chosen), tuple(examples[i] for i in order[:count])
 

@@ -254,8 +254,9 @@ def digest(plan: Plan) -> str:
     """A digest of all that decides the weights; where they go, failures and reporting may change."""
     told = dump(plan.config)
     told["run"] = {"seed": plan.config.run.seed}
-    for name in ("serving", "output"):
+    for name in ("serving", "output", "task"):  # of the task, gold and base the content follows, wherever it lies
         del told[name]
+    del told["gold"]["train"], told["gold"]["dev"], told["base"]["model"]
     data = [golds.digest(source.examples) for source in (plan.train, plan.dev)]
     layout = [plan.base_fingerprint, plan.task.digest(), data, asdict(plan.rows), plan.steps]
     return hashlib.sha256(json.dumps([told, layout], sort_keys=True).encode()).hexdigest()[:16]
