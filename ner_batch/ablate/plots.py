@@ -47,14 +47,15 @@ def curve_plot(lines: Sequence[Line]) -> bytes:
         (curve,) = plot.plot(sizes, means, "--" if line.flat else "o-", markersize=4, label=line.name)
         if line.flat:
             continue
-        lowest, highest = ([pick(values) for values in line.points.values()] for pick in (min, max))
-        plot.fill_between(sizes, lowest, highest, alpha=0.15, color=curve.get_color())
+        ends = ([pick(values) for values in line.points.values()] for pick in (min, max))
+        plot.fill_between(sizes, *ends, alpha=0.15, color=curve.get_color())
         for size, values in line.points.items():
             plot.plot([size] * len(values), values, ".", markersize=3, color=curve.get_color())
     sizes = sorted({size for line in lines for size in line.points})
     plot.set_xscale("log")
     plot.set_xticks(sizes, [f"{size:,}" for size in sizes])
     plot.minorticks_off()
-    plot.set(xlabel="annotated examples", ylabel="strict F1", ylim=(0, 1))
+    highest = max(value for line in lines for values in line.points.values() for value in values)
+    plot.set(xlabel="annotated examples", ylabel="strict F1", ylim=(0, min(1.0, 1.25 * highest + 0.01)))
     plot.legend(frameon=False, fontsize=8)
     return png(drawn)
