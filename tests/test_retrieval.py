@@ -260,7 +260,9 @@ def test_processes_do_not_matter(tmp_path: Path, kind: str) -> None:
     for name in ("a", "b"):
         arguments = [sys.executable, "-c", PROCESS, str(tmp_path / "gold.parquet"), kind, str(tmp_path / name)]
         environment = {**os.environ, "PYTHONHASHSEED": {"a": "1", "b": "2"}[name], "PYTHONPATH": str(ROOT)}
-        said.append(subprocess.run(arguments, env=environment, check=True, capture_output=True, timeout=120).stdout)
+        done = subprocess.run(arguments, env=environment, capture_output=True, timeout=120)
+        assert done.returncode == 0, done.stderr.decode()  # an abort was seen once in hundreds of runs
+        said.append(done.stdout)
     assert said[0] == said[1]
     assert len(said[0]) > 100
     digests = [{p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (tmp_path / n).iterdir()} for n in "ab"]
