@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -252,6 +253,19 @@ print([[e.id for e in near] for near in open_index(sys.argv[3]).nearest(["Anna f
 """
 
 
+def ended(arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
+    """The process, ended; started again after an abort.
+
+    Twice, on a loaded machine, it died of "terminate called without an active exception", which is a C++ library's word
+    about a thread; in 90 further starts it did not, and the cause is not known. Two in a row fail the test.
+    """
+    traced = environment | {"PYTHONFAULTHANDLER": "1"}
+    done = subprocess.run(arguments, env=traced, capture_output=True, timeout=120)
+    if done.returncode == -signal.SIGABRT:
+        done = subprocess.run(arguments, env=traced, capture_output=True, timeout=120)
+    return done
+
+
 @pytest.mark.parametrize("kind", ["random", "lexical"])
 def test_processes_do_not_matter(tmp_path: Path, kind: str) -> None:
     """Two processes with different hash seeds build the same bytes and find the same demonstrations."""
@@ -260,8 +274,8 @@ def test_processes_do_not_matter(tmp_path: Path, kind: str) -> None:
     for name in ("a", "b"):
         arguments = [sys.executable, "-c", PROCESS, str(tmp_path / "gold.parquet"), kind, str(tmp_path / name)]
         environment = {**os.environ, "PYTHONHASHSEED": {"a": "1", "b": "2"}[name], "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(arguments, env=environment, capture_output=True, timeout=120)
-        assert done.returncode == 0, done.stderr.decode()  # an abort was seen once in hundreds of runs
+        done = ended(arguments, environment)
+        assert done.returncode == 0, done.stderr.decode()
         said.append(done.stdout)
     assert said[0] == said[1]
     assert len(said[0]) > 100
