@@ -265,7 +265,10 @@ def test_killing_the_core_process_kills_the_engine(random_model: str, tmp_path: 
         [sys.executable, script, random_model], env=env, capture_output=True, text=True, timeout=300, check=False
     )
     lines = [line for line in done.stdout.splitlines() if line.startswith(("dead:", "3 tokens"))]
-    assert [line.split(":")[0] for line in lines] == ["3 tokens", "dead", "dead"], (done.returncode, done.stderr[-2000:])
+    assert [line.split(":")[0] for line in lines] == ["3 tokens", "dead", "dead"], (
+        done.returncode,
+        done.stderr[-2000:],
+    )
 
 
 def test_engine_dead_pickles() -> None:
