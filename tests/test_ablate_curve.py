@@ -139,6 +139,7 @@ def folder(tmp_path_factory, tiny_model):
     ("override", "words"),
     [
         ("curve.sizes=[8, 500]", ("curve.sizes", "500", "has 40")),
+        ("curve.sizes=[8, 40, all]", ("curve.sizes", "40 are all of gold.examples")),
         ("curve.train=/no/train.yaml", ("/no/train.yaml", "no such file")),
         ("axes.format=[mrc]", ("axes.format", "json")),
         ("axes.retrieval=[random]", ("axes.retrieval", "lexical, none")),
@@ -171,6 +172,16 @@ def test_an_adapter_is_named_by_what_decides_it(folder, tmp_path):
     assert names(serving={"least_agreement": 0.1}, run={"storage": "elsewhere", "name": "x"}) == names()
     assert not set(names(run={"workers": 2})) & set(names())
     assert not set(names(optimiser={"steps": 4})) & set(names())
+
+
+def test_a_dev_set_that_is_not_there_is_named_with_its_file(folder):
+    """It stands in the training's config, not in this one."""
+    wrong = yaml.safe_load((folder / "train.yaml").read_text())
+    wrong["gold"]["dev"] = "/no/dev.parquet"
+    (folder / "dev.yaml").write_text(yaml.safe_dump(wrong))
+    told = [f"curve.train={folder}/dev.yaml", f"output={folder}/refused"]
+    done = CliRunner().invoke(app, ["ablate", str(folder / "curve.yaml"), *told])
+    refused((done.exit_code, done.stderr.splitlines()), "dev.yaml: gold.dev", "/no/dev.parquet")
 
 
 def test_a_training_that_cannot_be_run_is_refused_beforehand(folder):

@@ -244,11 +244,11 @@ async def main(engine):
         try:
             await asyncio.wait_for(attempt, 60)
         except EngineDead as error:
-            print("dead:", error)
+            print("dead:", error, flush=True)
 
 if __name__ == "__main__":
     engine = Engine(EngineConfig(model=sys.argv[1], max_model_len=1024, cpu_kv_cache_gib=1, enforce_eager=True, in_process=False))
-    print(asyncio.run(engine.generate([Request([5, 6], 3)]))[0].completion_tokens, "tokens")
+    print(asyncio.run(engine.generate([Request([5, 6], 3)]))[0].completion_tokens, "tokens", flush=True)
     asyncio.run(main(engine))
     os._exit(0)
 """

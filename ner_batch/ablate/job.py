@@ -26,7 +26,7 @@ def run(plan: Plan, console: Console) -> int:
     failed: list[str] = []
     if plan.trainings:
         failed = _train(plan, console)
-        plan = with_recipes(plan, cells(plan.config))
+        plan = _complete(plan, failed)
     for cell, reason in plan.left_out:
         console.print(f"left out: {cell.name}: {reason}", highlight=False, soft_wrap=True, markup=False)
     waiting = [work for work in plan.work if not done(plan, work)]
@@ -37,6 +37,14 @@ def run(plan: Plan, console: Console) -> int:
     if failed:
         raise JobError(f"{len(failed)} of {len(plan.trainings)} adapters are missing; the first: {failed[0]}")
     return OK
+
+
+def _complete(plan: Plan, failed: list[str]) -> Plan:
+    """The plan with every cell whose adapter is there."""
+    try:
+        return with_recipes(plan, cells(plan.config))
+    except ValueError as error:
+        raise JobError(failed[0] if failed else str(error)) from None
 
 
 def _train(plan: Plan, console: Console) -> list[str]:

@@ -122,6 +122,9 @@ def _examples(config: AblateConfig) -> tuple[Example, ...]:
     examples = tuple(x for x in retrieval.read_examples(config.gold.examples) if x.text.strip())
     for draw in {cell.draw for cell in cells(config) if cell.draw}:
         drawn(examples, draw)
+    sizes = config.curve.sizes if config.curve else ()
+    if "all" in sizes and len(examples) in sizes:
+        raise ValueError(f"curve.sizes: {len(examples):,} are all of gold.examples: leave it out, `all` is there")
     return examples
 
 

@@ -62,13 +62,14 @@ def _rich(results: Sequence[Result]) -> Table:
     return table
 
 
-Cell = Callable[[Sequence[float]], str]
+Wording = Callable[[Sequence[float]], str]
+"""The draws of a size, in a table."""
 
 
-def _curve_table(curves: Sequence[Line], cell: Cell) -> tuple[list[str], list[list[str]]]:
-    """Head and rows: F1 by number of examples, the draws of a size as ``cell`` words them."""
+def _curve_table(curves: Sequence[Line], wording: Wording) -> tuple[list[str], list[list[str]]]:
+    """Head and rows: F1 by number of examples, the draws of a size as ``wording`` has them."""
     sizes = sorted({size for line in curves for size in line.points})
-    rows = [[line.name, *(cell(line.points.get(size, ())) for size in sizes)] for line in curves]
+    rows = [[line.name, *(wording(line.points.get(size, ())) for size in sizes)] for line in curves]
     return ["F1 by annotated examples", *(f"{size:,}" for size in sizes)], rows
 
 

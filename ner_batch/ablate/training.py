@@ -103,6 +103,9 @@ def check(config: AblateConfig, train: TrainConfig) -> None:
     problems.stop_if_any()
     problems.check(lambda: _check_reading(config, train))
     examples = problems.check(lambda: golds.read(wanted, load_task(config.task)))
+    dev = train.gold.dev
+    if dev:
+        problems.under(f"{where}: gold.dev: ").check(lambda: golds.read(dev, load_task(config.task)))
     problems.stop_if_any()
     assert examples
     with tempfile.TemporaryDirectory() as folder:

@@ -90,7 +90,8 @@ def _layout(config: ExtractConfig, limit: int | None) -> dict[str, str]:
     return {
         "input.text_column": config.input.text_column,
         "input.rename": str(dict(config.input.rename)),
-        "output.keep": str(config.output.keep),
+        # An empty list once meant all columns: a run begun so must not go on with none.
+        "output.keep": "no column" if config.output.keep == () else str(config.output.keep),
         "output.drop_input_columns": str(config.output.drop_input_columns),
         "job.unit_rows": str(config.job.unit_rows),
         "job.unit_bytes": str(config.job.unit_bytes),
