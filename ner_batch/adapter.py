@@ -16,8 +16,9 @@ from typing import Any, TypedDict, Unpack
 from pyarrow import fs
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ner_batch import copies, storage
 from ner_batch.config import explain
+from ner_batch.errors import UserError
+from ner_batch.io import copies, storage
 from ner_batch.task import Task
 
 MANIFEST = "ner_batch.json"
@@ -131,27 +132,27 @@ def load(path: str | Path) -> Adapter:
     """Read an adapter directory, local or ``s3://``, without loading its weights: as long as reading the files once.
 
     Raises:
-        ValueError: one line: no such adapter, broken files, or a kind of adapter that the engine cannot serve.
+        UserError: one line: no such adapter, broken files, or a kind of adapter that the engine cannot serve.
     """
     uri = str(path)
     if "://" not in uri:
         return _load(Path(path).expanduser(), uri)
     if storage.file_type(uri) is not fs.FileType.Directory:
-        raise ValueError(f"{uri}: no such adapter directory")
+        raise UserError(f"{uri}: no such adapter directory")
     folder = copies.fetched(uri)
     try:
         return _load(Path(folder), uri)
     except ValueError as error:
-        raise ValueError(str(error).replace(folder, uri)) from None
+        raise UserError(str(error).replace(folder, uri)) from None
 
 
 def _load(folder: Path, uri: str) -> Adapter:
     if not folder.is_dir():
-        raise ValueError(f"{folder}: no such adapter directory")
+        raise UserError(f"{folder}: no such adapter directory")
     rank = _servable_rank(folder)
     weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if weights is None:
-        raise ValueError(f"{folder}: no {WEIGHTS[0]}: save the adapter with PEFT's save_pretrained")
+        raise UserError(f"{folder}: no {WEIGHTS[0]}: save the adapter with PEFT's save_pretrained")
     manifest = _read_manifest(folder / MANIFEST)
     name = manifest.name if manifest else folder.resolve().name
     return Adapter(folder, uri, name, rank, _digest(folder / CONFIG, weights), manifest, _targets(folder))
@@ -165,18 +166,18 @@ def _servable_rank(folder: Path) -> int:
     """
     config = _read_json(folder / CONFIG, "write it with PEFT's save_pretrained")
     if config.get("peft_type") != "LORA":
-        raise ValueError(
+        raise UserError(
             f"{folder / CONFIG}: peft_type is {config.get('peft_type')!r}: only LORA adapters can be served"
         )
     refused = ("modules_to_save", "use_dora", "bias", "rank_pattern", "alpha_pattern")
     for name in refused:
         if config.get(name) not in (None, False, "none", [], {}):
-            raise ValueError(
+            raise UserError(
                 f"{folder / CONFIG}: {name} is {config[name]!r}: vLLM serves plain LoRA only; train without it"
             )
     rank = config.get("r")
     if not isinstance(rank, int) or not 1 <= rank <= 512:
-        raise ValueError(f"{folder / CONFIG}: r is {rank!r}: expected the LoRA rank, 1 to 512 (vLLM serves no more)")
+        raise UserError(f"{folder / CONFIG}: r is {rank!r}: expected the LoRA rank, 1 to 512 (vLLM serves no more)")
     return rank
 
 
@@ -195,19 +196,19 @@ def _read_manifest(path: Path) -> AdapterManifest | None:
     try:
         return AdapterManifest.model_validate(values)
     except ValidationError as error:
-        raise ValueError(f"{path}: {'; '.join(explain(AdapterManifest, error))}") from None
+        raise UserError(f"{path}: {'; '.join(explain(AdapterManifest, error))}") from None
 
 
 def _read_json(path: Path, remedy: str) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such file: {remedy}") from None
+        raise UserError(f"{path}: no such file: {remedy}") from None
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}): {remedy}") from None
+        raise UserError(f"{path}: cannot be read ({error}): {remedy}") from None
     if isinstance(values, dict):
         return values
-    raise ValueError(f"{path}: expected a JSON object: {remedy}")
+    raise UserError(f"{path}: expected a JSON object: {remedy}")
 
 
 def check(adapter: Adapter, **setting: Unpack[Setting]) -> None:
@@ -216,13 +217,13 @@ def check(adapter: Adapter, **setting: Unpack[Setting]) -> None:
     An adapter without a manifest passes: there is nothing to compare.
 
     Raises:
-        ValueError: every contradiction, one line each, naming both values.
+        UserError: every contradiction, one line each, naming both values.
     """
     if adapter.manifest is None:
         return
     problems = list(_contradictions(adapter.manifest, setting))
     if problems:
-        raise ValueError("\n".join(f"{adapter.uri}: {problem}" for problem in problems))
+        raise UserError("\n".join(f"{adapter.uri}: {problem}" for problem in problems))
 
 
 def _contradictions(trained: AdapterManifest, run: Setting) -> Iterator[str]:
@@ -265,19 +266,19 @@ def model_fingerprint(model: str, revision: str | None = None) -> str:
     A hub name: ``name@revision``; pin the revision, for ``main`` moves.
 
     Raises:
-        ValueError: a path that is no model folder.
+        UserError: a path that is no model folder.
     """
     folder = Path(model)
     if folder.is_dir():
         return _folder_fingerprint(folder)
     if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
-        raise ValueError(f"{model}: no such model folder")
+        raise UserError(f"{model}: no such model folder")
     return f"{model}@{revision or 'main'}"
 
 
 def _folder_fingerprint(folder: Path) -> str:
     if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder}: not a model folder: config.json is missing")
+        raise UserError(f"{folder}: not a model folder: config.json is missing")
     digest = hashlib.sha256()
     for name in _MODEL_FILES:
         if (folder / name).is_file():

@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 
 from ner_batch import config as configs
 from ner_batch.config import ExtractConfig, IndexConfig
-from ner_batch.data import JobError
+from ner_batch.errors import JobError, UserError
 
 CRASH, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -49,7 +49,7 @@ def checked(step: Callable[[], T]) -> T:
     """The step's value; what the user can mend goes to stderr, one line each, and ends the process with 2."""
     try:
         return step()
-    except ValueError as error:
+    except UserError as error:
         if os.environ.get("NER_BATCH_VERBOSE"):
             raise
         for line in str(error).splitlines():
@@ -110,10 +110,10 @@ def train_encoder(
     ] = False,
 ) -> None:
     """Train a sentence encoder from raw text (SimCSE). Start it again after any crash: it goes on from there."""
-    from ner_batch.train_encoder.settings import TrainEncoderConfig
+    from ner_batch.encoder.settings import TrainEncoderConfig
 
     config = checked(lambda: configs.load(TrainEncoderConfig, config_file, overrides or ()))
-    from ner_batch.train_encoder import job
+    from ner_batch.encoder import job
 
     plan = checked(lambda: job.prepare(config, console))
     for line in plan.report:
@@ -170,10 +170,10 @@ def evaluate(
 @app.command()
 def ablate(config_file: ConfigFile, overrides: Overrides = None) -> None:
     """Measure on your gold what pays: formats, retrieval, verification, adapters, decoding. Goes on cell by cell."""
-    from ner_batch.ablate.settings import AblateConfig
+    from ner_batch.experiments.settings import AblateConfig
 
     config = checked(lambda: configs.load(AblateConfig, config_file, overrides or ()))
-    from ner_batch.ablate import job, plan
+    from ner_batch.experiments import job, plan
 
     work = checked(lambda: plan.prepare(config))
     raise typer.Exit(checked(lambda: outcome(lambda: job.run(work, console))))

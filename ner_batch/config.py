@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ner_batch.errors import UserError
 
 FormatName = Literal["json", "inline", "mrc", "gpt-ner"]
 Decoding = Literal["auto", "free", "constrained"]
@@ -179,7 +181,7 @@ class TaskConfig(Config):
     def _votes_decide(self) -> Self:
         if self.votes and (self.score or "temperature" in self.model_fields_set):
             other = "score" if self.score else "temperature"
-            raise ValueError(
+            raise UserError(
                 f"votes: {other} has no meaning beside it: the share of votes is the score, "
                 "and votes.temperature the temperature"
             )
@@ -198,7 +200,7 @@ class RecipeConfig(TaskConfig):
     def _one_place(self) -> Self:
         above = sorted(self.model_fields_set & set(TaskConfig.model_fields)) if self.tasks else []
         if above:
-            raise ValueError(f"tasks: beside it stands {', '.join(above)}: write it into each of the tasks")
+            raise UserError(f"tasks: beside it stands {', '.join(above)}: write it into each of the tasks")
         return self
 
     @property
@@ -231,39 +233,13 @@ class IndexConfig(Config):
 
 
 C = TypeVar("C", bound=Config)
-T = TypeVar("T")
-
-
-class Problems:
-    """Collects the problems of several checks, so that the person meets all of them at once."""
-
-    def __init__(self, lines: list[str] | None = None, place: str = "") -> None:
-        self.lines = [] if lines is None else lines
-        self.place = place
-
-    def under(self, place: str) -> Problems:
-        """The same collection; what is noted through this one begins with ``place``."""
-        return Problems(self.lines, place)
-
-    def check(self, step: Callable[[], T]) -> T | None:
-        """The step's value, or None with its problem noted."""
-        try:
-            return step()
-        except ValueError as error:
-            self.lines += [self.place + line for line in str(error).splitlines()]
-            return None
-
-    def stop_if_any(self) -> None:
-        """Raise ValueError with every problem, one line each."""
-        if self.lines:
-            raise ValueError("\n".join(dict.fromkeys(self.lines)))
 
 
 def load(kind: type[C], path: str | Path, overrides: Sequence[str] = ()) -> C:
     """A config from a YAML file and ``a.b=c`` overrides (values are YAML).
 
     Raises:
-        ValueError: every problem found, one line each, naming file and field.
+        UserError: every problem found, one line each, naming file and field.
     """
     values = _read_yaml(path)
     problems = [problem for override in overrides if (problem := _apply(values, override))]
@@ -272,12 +248,12 @@ def load(kind: type[C], path: str | Path, overrides: Sequence[str] = ()) -> C:
     except ValidationError as error:
         problems += [_explain(kind, detail) for detail in error.errors()]
     if problems:
-        raise ValueError("\n".join(f"{path}: {problem}" for problem in problems))
+        raise UserError("\n".join(f"{path}: {problem}" for problem in problems))
     return config
 
 
 def read_task_file(path: str) -> dict[str, Any]:
-    """The YAML mapping in a task file. Raises ValueError in one line."""
+    """The YAML mapping in a task file. Raises UserError in one line."""
     return _read_yaml(path)
 
 
@@ -285,13 +261,13 @@ def _read_yaml(path: str | Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
+        raise UserError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read: {error}") from None
+        raise UserError(f"{path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
-        raise ValueError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
+        raise UserError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
     return values
 
 
@@ -313,11 +289,6 @@ def _apply(values: dict[str, Any], override: str) -> str | None:
         values = values[part]
     values[leaf] = value
     return None
-
-
-def first_line(error: Exception) -> str:
-    """What an exception says, in one line."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def explain(kind: type[BaseModel], error: ValidationError) -> list[str]:

@@ -12,11 +12,9 @@ from typing import Any, TypedDict
 
 import pyarrow as pa
 
+from ner_batch.errors import UserError
+
 OFFSET_UNIT = "codepoint"
-
-
-class JobError(RuntimeError):
-    """A job cannot go on; the message is one line for a person. What is finished stays finished."""
 
 
 class Message(TypedDict):
@@ -258,7 +256,7 @@ def example_from_row(row: Mapping[str, Any], name: str = "example") -> Example:
     """An Example from a row of :data:`EXAMPLES` (``id`` may be missing).
 
     Raises:
-        ValueError: a span that is out of range or does not match its text; ``name`` says which row.
+        UserError: a span that is out of range or does not match its text; ``name`` says which row.
     """
     text = row["text"]
     entities = []
@@ -266,7 +264,7 @@ def example_from_row(row: Mapping[str, Any], name: str = "example") -> Example:
         start, end, type_ = given["start"], given["end"], given["type"]
         surface = text[start:end] if 0 <= start < end <= len(text) else None
         if surface is None or surface != given.get("text", surface):
-            raise ValueError(
+            raise UserError(
                 f"{name}: entity [{start}, {end}) {type_} reads {surface!r} in the text, not {given.get('text')!r}: "
                 "offsets are code points, half-open"
             )

@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ner_batch.config import explain, read_task_file
+from ner_batch.errors import UserError
 
 Language = Literal["en", "zh"]
 
@@ -55,7 +56,7 @@ class Task(BaseModel):
         """Label names stand inside answers, so they may not contain the marks and quotes answers are made of."""
         for name in labels:
             if not name.strip() or name != name.strip() or any(c in '"\\|[]{}<>@#,:\n' for c in name):
-                raise ValueError(f"label {name!r}: use letters, digits, spaces, '_', '-' or '.'")
+                raise UserError(f"label {name!r}: use letters, digits, spaces, '_', '-' or '.'")
         return labels
 
     @property
@@ -83,9 +84,9 @@ class Task(BaseModel):
 
 
 def load_task(path: str) -> Task:
-    """A task file. Raises ValueError with every problem, one line each."""
+    """A task file. Raises UserError with every problem, one line each."""
     values = read_task_file(path)
     try:
         return Task.model_validate(values)
     except ValidationError as error:
-        raise ValueError("\n".join(f"{path}: {line}" for line in explain(Task, error))) from None
+        raise UserError("\n".join(f"{path}: {line}" for line in explain(Task, error))) from None

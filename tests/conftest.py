@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from ner_batch.engine import Engine
+    from ner_batch.engine.engine import Engine
 
 ROOT = Path(__file__).parent.parent
 
@@ -71,7 +71,7 @@ def random_adapter(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, i
 def start_engine() -> Iterator[Callable[..., Engine]]:
     """Starts engines, ``start_engine(model, **config)``, and closes them at the end of the session."""
     from ner_batch.config import EngineConfig
-    from ner_batch.engine import Engine
+    from ner_batch.engine.engine import Engine
 
     engines: list[Engine] = []
 

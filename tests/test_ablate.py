@@ -12,14 +12,14 @@ from refusals import refused
 from rich.console import Console
 from typer.testing import CliRunner
 
-from ner_batch.ablate import job, plan
-from ner_batch.ablate.cells import Places, cells, kinds, recipe_config
-from ner_batch.ablate.settings import AblateConfig
 from ner_batch.cli import app
 from ner_batch.config import load
 from ner_batch.data import examples_table
 from ner_batch.demo import corpus
 from ner_batch.demo.recipe import ADAPTER, TASK
+from ner_batch.experiments import job, plan
+from ner_batch.experiments.cells import Places, cells, kinds, recipe_config
+from ner_batch.experiments.settings import AblateConfig
 
 BASE = {"engine": {"model": "m"}, "task": "t", "gold": {"test": "g", "examples": "e"}, "output": "o"}
 

@@ -11,17 +11,17 @@ from refusals import refused
 from rich.console import Console
 from typer.testing import CliRunner
 
-from ner_batch.ablate import job, plan, training
-from ner_batch.ablate.cells import cells
-from ner_batch.ablate.curve import lines
-from ner_batch.ablate.draws import Draw, drawn, draws
-from ner_batch.ablate.results import Result
-from ner_batch.ablate.settings import AblateConfig, CurveConfig
 from ner_batch.cli import app
 from ner_batch.config import load
 from ner_batch.data import Entity, Example, examples_table
 from ner_batch.demo import corpus
 from ner_batch.demo.recipe import TASK
+from ner_batch.experiments import job, plan, training
+from ner_batch.experiments.cells import cells
+from ner_batch.experiments.curve import lines
+from ner_batch.experiments.draws import Draw, drawn, draws
+from ner_batch.experiments.results import Result
+from ner_batch.experiments.settings import AblateConfig, CurveConfig
 
 PLAIN = [Example(str(i), f"Nothing in {i}.", ()) for i in range(50)]
 NAMED = [Example(f"n{i}", f"Anna{i} came.", (Entity(0, 5, "PER", f"Anna{i}"),)) for i in range(2)]

@@ -7,7 +7,7 @@ import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ner_batch.boundaries import is_boundary, word_chunks
+from ner_batch.text.boundaries import is_boundary, word_chunks
 
 PIECES = [
     *"aZ9_ .-'\n\r\tß",

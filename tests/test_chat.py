@@ -13,8 +13,8 @@ from random_model import byte_level, chatml_tokenizer
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from ner_batch.chat import ChatTokenizer, load_tokenizer
 from ner_batch.data import Message
+from ner_batch.prompts.chat import ChatTokenizer, load_tokenizer
 
 LLAMA = """{{ bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\\n\\n' }}
 {{- 'Date: ' + strftime_now('%d %b %Y') + '\\n' if m.role == 'system' }}{{ m.content | trim + '<|eot_id|>' }}{% endfor %}

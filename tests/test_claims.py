@@ -5,8 +5,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ner_batch import claims
 from ner_batch.data import Entity, Example
+from ner_batch.verification import examples as claims
 
 NAMES = ("PER", "ORG")
 ANNA = Example("1", "Anna joined Acme Ltd.", (Entity(0, 4, "PER", "Anna"), Entity(12, 20, "ORG", "Acme Ltd")))

@@ -13,8 +13,8 @@ from refusals import refused
 from typer.testing import CliRunner
 
 from ner_batch.adapter import AdapterManifest, model_fingerprint, save_manifest
-from ner_batch.chat import load_tokenizer
 from ner_batch.cli import app
+from ner_batch.prompts.chat import load_tokenizer
 from ner_batch.task import Task
 
 TASK = {"name": "t", "labels": {"PER": "a person", "ORG": "a company"}}
@@ -165,9 +165,9 @@ def adapter(random_model, random_adapter, tmp_path):
     path = Path(random_adapter(random_model, 7))
 
     def make(**changes):
-        from ner_batch import formats
-        from ner_batch.chat import load_tokenizer
-        from ner_batch.prompt import PromptBuilder
+        from ner_batch.prompts import formats
+        from ner_batch.prompts.builder import PromptBuilder
+        from ner_batch.prompts.chat import load_tokenizer
 
         task = Task.model_validate(TASK)
         builder = PromptBuilder(formats.load("json"), task, load_tokenizer(random_model), 4096)

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from strategies import TYPES, annotated
 from test_formats import each_format, hard
 
-from ner_batch import confidence
-from ner_batch.chat import load_tokenizer
 from ner_batch.config import EngineConfig
 from ner_batch.data import Completion, Entity, Said, clean
-from ner_batch.formats import NAMES, Format, load
+from ner_batch.extract import confidence
+from ner_batch.prompts.chat import load_tokenizer
+from ner_batch.prompts.formats import NAMES, Format, load
 from ner_batch.task import Task
 
 FILES = Path(__file__).parent.parent / "ner_batch" / "demo" / "files"
@@ -108,7 +108,7 @@ def test_scores_of_a_trained_model(tiny_model):
     from transformers import AutoModelForCausalLM
 
     from ner_batch.demo import corpus
-    from ner_batch.engine import Request
+    from ner_batch.engine.engine import Request
     from ner_batch.extract.extractor import Extractor
     from ner_batch.extract.recipe import Recipe, TaskRecipe
     from ner_batch.task import load_task

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from s3_server import BUCKET, point_at, s3_server
 
-from ner_batch import copies
+from ner_batch.io import copies
 
 SCRIPT = """
 import os, sys
-from ner_batch.copies import fetched
+from ner_batch.io.copies import fetched
 print(fetched(sys.argv[1]), flush=True)
 os._exit(7)
 """

@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from ner_batch import formats
-from ner_batch.chat import ChatTokenizer
 from ner_batch.config import load
 from ner_batch.demo import augment, build, curriculum, induction, recipe, tiny, tokenizer
+from ner_batch.prompts import formats
+from ner_batch.prompts.chat import ChatTokenizer
 from ner_batch.train.settings import TrainConfig
 
 WORDS = tokenizer.build()

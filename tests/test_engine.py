@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from ner_batch import formats
-from ner_batch.chat import load_tokenizer
 from ner_batch.config import EngineConfig
 from ner_batch.data import Completion, Message, Status
-from ner_batch.engine import Engine, EngineDead, Request
-from ner_batch.prompt import PromptBuilder
+from ner_batch.engine.engine import Engine, EngineDead, Request
+from ner_batch.prompts import formats
+from ner_batch.prompts.builder import PromptBuilder
+from ner_batch.prompts.chat import load_tokenizer
 from ner_batch.task import Task
 
 pytestmark = pytest.mark.engine
@@ -233,7 +233,7 @@ def test_a_closed_engine_is_dead(random_model: str) -> None:
 KILLED = """
 import asyncio, os, psutil, sys
 from ner_batch.config import EngineConfig
-from ner_batch.engine import Engine, EngineDead, Request
+from ner_batch.engine.engine import Engine, EngineDead, Request
 
 async def main(engine):
     waiting = asyncio.ensure_future(engine.generate([Request([5] * 20, 900)] * 8))

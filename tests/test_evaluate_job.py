@@ -14,10 +14,10 @@ from evaluations import TEXT, corpus, entities, gold_table, run_table, write
 from s3_server import BUCKET, point_at, s3_server
 from typer.testing import CliRunner
 
-from ner_batch import storage
 from ner_batch.cli import app
 from ner_batch.data import Prediction, Status, predictions_table
-from ner_batch.metrics import score
+from ner_batch.evaluate.metrics import score
+from ner_batch.io import storage
 
 DATA = Path(os.environ.get("NER_BATCH_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ner_batch.evaluate.bootstrap import figures
+from ner_batch.evaluate.metrics import score
 from ner_batch.evaluate.report import scores_of
-from ner_batch.metrics import score
 
 SCHEMES = ("strict", "exact", "partial", "type")
 
@@ -30,7 +30,7 @@ def known(found):
 @settings(max_examples=100, deadline=None)
 @given(rows)
 def test_strict_counts_are_the_metrics(pairs):
-    """The vectorised counts are those of ner_batch.metrics, type by type."""
+    """The vectorised counts are those of ner_batch.evaluate.metrics, type by type."""
     found = tally(pairs)
     expected = score([entities(g) for g, _ in pairs], [entities(p) for _, p in pairs])
     assert scores_of(found.units.total()[0], found.units.layout) == expected

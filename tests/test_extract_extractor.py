@@ -9,7 +9,7 @@ from ner_batch.config import EngineConfig
 from ner_batch.data import Status
 from ner_batch.extract.extractor import Extractor
 from ner_batch.extract.recipe import Recipe, TaskRecipe
-from ner_batch.formats import NAMES
+from ner_batch.prompts.formats import NAMES
 from ner_batch.task import Task
 
 pytestmark = pytest.mark.engine

@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 from random_model import save_random_model
 
-from ner_batch import adapter, confidence
+from ner_batch import adapter
 from ner_batch.adapter import Calibration
-from ner_batch.chat import load_tokenizer
 from ner_batch.config import EngineConfig, RecipeConfig, WindowsConfig
 from ner_batch.data import Completion, Message, clean
 from ner_batch.demo import corpus
-from ner_batch.engine import Engine, Request
+from ner_batch.engine.engine import Engine, Request
+from ner_batch.extract import confidence
 from ner_batch.extract.extractor import Extractor
 from ner_batch.extract.recipe import Recipe, TaskRecipe, make_recipe, rereading
+from ner_batch.prompts.chat import load_tokenizer
 from ner_batch.task import load_task
 
 FILES = Path(__file__).parent.parent / "ner_batch" / "demo" / "files"

@@ -10,13 +10,13 @@ import yaml
 from test_extract_job import check_spans, config, extract, sentences, table  # noqa: F401  (fixtures among them)
 
 from ner_batch import adapter as adapters
-from ner_batch.chat import load_tokenizer
 from ner_batch.config import EngineConfig
 from ner_batch.data import PREDICTIONS, predictions_schema
 from ner_batch.extract.extractor import Extractor
 from ner_batch.extract.recipe import Recipe, TaskRecipe
-from ner_batch.formats import load
-from ner_batch.prompt import PromptBuilder
+from ner_batch.prompts.builder import PromptBuilder
+from ner_batch.prompts.chat import load_tokenizer
+from ner_batch.prompts.formats import load
 from ner_batch.task import Task, load_task
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]

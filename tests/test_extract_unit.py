@@ -14,7 +14,7 @@ from ner_batch.data import PREDICTIONS, Prediction, Status
 from ner_batch.extract import plan
 from ner_batch.extract.progress import ProgressLine, Tally, duration
 from ner_batch.extract.unit import Destination, Gate, assemble, read_report
-from ner_batch.shards import list_shards
+from ner_batch.io.shards import list_shards
 
 
 def test_a_suspect_is_alone_and_nobody_starves():

@@ -7,20 +7,22 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from ner_batch import claims, formats, retrieval
-from ner_batch.chat import load_tokenizer
+from ner_batch import retrieval
 from ner_batch.config import RecipeConfig, VerifyConfig
 from ner_batch.data import Entity, Example
 from ner_batch.extract.reader import Reader
 from ner_batch.extract.recipe import TaskRecipe, make_recipe
-from ner_batch.extract.verifier import Verifier
-from ner_batch.prompt import PromptBuilder
-from ner_batch.retrieval import mention
-from ner_batch.retrieval.mention import Asked, Pool
+from ner_batch.prompts import formats
+from ner_batch.prompts.builder import PromptBuilder
+from ner_batch.prompts.chat import load_tokenizer
 from ner_batch.task import Task
+from ner_batch.text.windows import Window
 from ner_batch.train.samples import Mix, Source
-from ner_batch.verify import Questions
-from ner_batch.windows import Window
+from ner_batch.verification import examples as claims
+from ner_batch.verification import pool as mention
+from ner_batch.verification.pool import Asked, Pool
+from ner_batch.verification.question import Questions
+from ner_batch.verification.verifier import Verifier
 
 pytestmark = pytest.mark.engine
 TASK = Task(name="t", labels={"PER": {"definition": "people"}, "ORG": {"definition": "firms"}})

@@ -7,7 +7,7 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 
-from ner_batch.figures import canvas, png
+from ner_batch.jobs.plots import canvas, png
 
 
 def save_font(path, family, characters):

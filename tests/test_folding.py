@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ner_batch.folding import fold
+from ner_batch.text.folding import fold
 
 PIECES = [
     *"aIßİŉﬁ…½㈱ﾊﾟＡ，'’«–·・ \n\u3000\xa0中カーㅋ한",

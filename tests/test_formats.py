@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from strategies import TYPES, annotated, annotated_plainly, answers, texts
 
 from ner_batch.data import Entity, Example, Parsed, Status, Ungrounded
-from ner_batch.formats import NAMES, Format, load
+from ner_batch.prompts.formats import NAMES, Format, load
 from ner_batch.task import Task
 
 hard = settings(max_examples=200, deadline=None)

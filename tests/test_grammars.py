@@ -12,7 +12,7 @@ from strategies import PIECES, TYPES, annotated_plainly
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from ner_batch.data import Entity, Status
-from ner_batch.formats import MAX_GRAMMAR_CHARS, NAMES, Format, load
+from ner_batch.prompts.formats import MAX_GRAMMAR_CHARS, NAMES, Format, load
 from ner_batch.task import Task
 
 each_format = pytest.mark.parametrize("form", [load(name) for name in NAMES], ids=NAMES)

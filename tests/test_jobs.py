@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from ner_batch.ablate.settings import AblateConfig
 from ner_batch.config import ExtractConfig, IndexConfig, load
+from ner_batch.encoder.settings import TrainEncoderConfig
 from ner_batch.evaluate.settings import EvaluateConfig
+from ner_batch.experiments.settings import AblateConfig
 from ner_batch.task import load_task
 from ner_batch.train.settings import TrainConfig
-from ner_batch.train_encoder.settings import TrainEncoderConfig
 
 ROOT = Path(__file__).parent.parent
 JOBS = ("ablate", "evaluate", "extract", "index", "train", "train_encoder")

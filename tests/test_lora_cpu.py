@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from ner_batch import lora_cpu
+from ner_batch.engine import lora_cpu
 
 ops = pytest.importorskip("vllm.lora.ops.torch_ops.lora_ops")
 THEIRS = {name: copy.copy(getattr(ops, name)) for name in lora_cpu._NAMES}  # before anything is installed

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ner_batch.data import Entity
-from ner_batch.metrics import Counts, Scores, score
+from ner_batch.evaluate.metrics import Counts, Scores, score
 
 TYPES = ("LOC", "ORG", "PER")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from ner_batch.data import Entity, Example, Status, clean
-from ner_batch.formats import NAMES, Format, load
-from ner_batch.metrics import score
+from ner_batch.evaluate.metrics import score
+from ner_batch.prompts.formats import NAMES, Format, load
 from ner_batch.retrieval import read_examples
 from ner_batch.task import Task
 

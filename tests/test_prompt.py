@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from random_model import byte_level, chatml_tokenizer
 
-from ner_batch import formats
-from ner_batch.chat import ChatTokenizer
 from ner_batch.data import Entity, Example
-from ner_batch.prompt import PromptBuilder
+from ner_batch.prompts import formats
+from ner_batch.prompts.builder import PromptBuilder
+from ner_batch.prompts.chat import ChatTokenizer
 from ner_batch.task import Task
 
 TASK = Task.model_validate({"name": "places", "labels": {"LOC": "a place", "PER": "a person"}})

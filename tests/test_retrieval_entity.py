@@ -19,10 +19,10 @@ from typer.testing import CliRunner
 from ner_batch import retrieval
 from ner_batch.cli import app
 from ner_batch.data import Entity, Example, examples_table
+from ner_batch.io.storage import write_table
 from ner_batch.retrieval import Settings, vectors
 from ner_batch.retrieval.encoder import Encoder
 from ner_batch.retrieval.entity import elect, n_grams
-from ner_batch.storage import write_table
 from ner_batch.train import gold as golds
 from ner_batch.train.settings import DemonstrationsConfig
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ner_batch.claims import Claim
 from ner_batch.data import Entity, Example
-from ner_batch.retrieval.mention import COINCIDENCES, Asked, Pool
+from ner_batch.verification.examples import Claim
+from ner_batch.verification.pool import COINCIDENCES, Asked, Pool
 
 
 def example(text, **found):

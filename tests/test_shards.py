@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from s3_server import BUCKET, point_at, s3_server
 
-from ner_batch import shards
-from ner_batch.rows import read_unit, texts_of
-from ner_batch.shards import Shard, Unit, list_shards, plan_units
+from ner_batch.io import shards
+from ner_batch.io.rows import read_unit, texts_of
+from ner_batch.io.shards import Shard, Unit, list_shards, plan_units
 
 SCHEMA = pa.schema(
     [

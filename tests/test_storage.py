@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 from s3_server import BUCKET, point_at, s3_server
 
-from ner_batch import storage
+from ner_batch.io import storage
 
 S3 = f"s3://{BUCKET}"
 
@@ -140,7 +140,7 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 
 WRITER = """
 import sys, pyarrow as pa, pyarrow.parquet as pq
-from ner_batch import storage
+from ner_batch.io import storage
 whole = []
 for rows in (1, 200_000, 500_000):
     sink = pa.BufferOutputStream()
@@ -184,7 +184,7 @@ def test_kill_9_never_leaves_a_torn_file(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_no_temporary(tmp_path: Path) -> None:
     """A write that fails half way (here: a file size limit) raises OSError and cleans up; the old file stays."""
     script = (
-        "import resource, signal, sys\nfrom ner_batch import storage\n"
+        "import resource, signal, sys\nfrom ner_batch.io import storage\n"
         "storage.write_bytes(sys.argv[1], b'old')\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try: storage.write_bytes(sys.argv[1], b'x' * 5000)\nexcept OSError: sys.exit(7)\n"
@@ -226,7 +226,7 @@ def test_s3_a_failed_part_leaves_nothing_visible(
 
 S3_WRITER = """
 import sys
-from ner_batch import storage
+from ner_batch.io import storage
 storage.write_bytes(sys.argv[1] + "/whole", b"1" * 100)
 print("started", flush=True)
 while True:

@@ -19,15 +19,16 @@ from s3_server import BUCKET, point_at, s3_server
 from transformers import AutoTokenizer, BertConfig, BertModel
 from typer.testing import CliRunner
 
-from ner_batch import retrieval, storage
+from ner_batch import retrieval
 from ner_batch.cli import app
 from ner_batch.data import Example, examples_table
 from ner_batch.demo import corpus, patterns
-from ner_batch.shards import list_shards
-from ner_batch.train_encoder import corpus as drawing
-from ner_batch.train_encoder import job, loop, model
-from ner_batch.train_encoder.corpus import Sample
-from ner_batch.train_encoder.settings import BaseEncoderConfig, TextConfig
+from ner_batch.encoder import corpus as drawing
+from ner_batch.encoder import job, loop, model
+from ner_batch.encoder.corpus import Sample
+from ner_batch.encoder.settings import BaseEncoderConfig, TextConfig
+from ner_batch.io import storage
+from ner_batch.io.shards import list_shards
 
 STEP = loop.Trainer._step
 WORDS = [

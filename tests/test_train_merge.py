@@ -9,11 +9,11 @@ from s3_server import BUCKET, point_at, s3_server
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
-from ner_batch import formats
 from ner_batch.adapter import AdapterManifest, model_fingerprint, save_manifest
-from ner_batch.chat import ChatTokenizer
 from ner_batch.cli import app
-from ner_batch.prompt import PromptBuilder
+from ner_batch.prompts import formats
+from ner_batch.prompts.builder import PromptBuilder
+from ner_batch.prompts.chat import ChatTokenizer
 from ner_batch.task import Task
 
 TASK = Task(name="t", labels={"PER": {}})

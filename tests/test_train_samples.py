@@ -5,16 +5,18 @@ from dataclasses import replace
 import pytest
 from transformers import AutoTokenizer
 
-from ner_batch import claims, formats, verify
-from ner_batch.chat import ChatTokenizer
 from ner_batch.data import Entity, Example
-from ner_batch.prompt import PromptBuilder
-from ner_batch.retrieval.mention import Asked, Pool
+from ner_batch.prompts import formats
+from ner_batch.prompts.builder import PromptBuilder
+from ner_batch.prompts.chat import ChatTokenizer
 from ner_batch.task import Task
 from ner_batch.train import gold as golds
 from ner_batch.train.packing import IGNORED
 from ner_batch.train.samples import Mix, Source, swap, windowed
 from ner_batch.train.settings import DemonstrationsConfig, GoldConfig
+from ner_batch.verification import examples as claims
+from ner_batch.verification import question as verify
+from ner_batch.verification.pool import Asked, Pool
 
 TASK = Task(name="t", labels={"PER": {"definition": "people"}, "ORG": {"definition": "firms"}})
 

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from ner_batch import verify
-from ner_batch.chat import ChatTokenizer
-from ner_batch.claims import Claim
 from ner_batch.data import Entity, Example, nearest
+from ner_batch.prompts.chat import ChatTokenizer
 from ner_batch.task import Task
+from ner_batch.verification import question as verify
+from ner_batch.verification.examples import Claim
 
 TASK = Task(name="t", labels={"PER": {"definition": "people"}, "ORG": {"definition": "firms"}})
 ANNA = Example("1", "Anna joined Acme Ltd.", (Entity(0, 4, "PER", "Anna"), Entity(12, 20, "ORG", "Acme Ltd")))
@@ -22,7 +22,7 @@ RAIN = Example("3", "It rained.", ())
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_prompts_share_their_beginning_with_extraction(random_model, language):
     """The system messages differ in the rule alone, and the question comes after the text."""
-    from ner_batch.formats import json_
+    from ner_batch.prompts import json_
 
     task = TASK.model_copy(update={"language": language})
     asked = verify.messages(ANNA.text, ANNA.entities[0], task, [Claim(BOB.text, BOB.entities[0], True)])

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from ner_batch.windows import Window, sentences, split
+from ner_batch.text.windows import Window, sentences, split
 
 DATA = Path(os.environ.get("NER_BATCH_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

@@ -20,13 +20,14 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from ner_batch import adapter as adapters
-from ner_batch import formats, retrieval
-from ner_batch.chat import load_tokenizer
+from ner_batch import retrieval
 from ner_batch.data import Example
 from ner_batch.demo import corpus, recipe, tiny
 from ner_batch.demo.recipe import FILES, TASK
-from ner_batch.metrics import Counts, Scores
-from ner_batch.prompt import PromptBuilder
+from ner_batch.evaluate.metrics import Counts, Scores
+from ner_batch.prompts import formats
+from ner_batch.prompts.builder import PromptBuilder
+from ner_batch.prompts.chat import load_tokenizer
 from ner_batch.task import Task
 from ner_batch.train import evaluation, job, plan
 

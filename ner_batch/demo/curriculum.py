@@ -13,12 +13,12 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from ner_batch.chat import ChatTokenizer
 from ner_batch.data import Entity, Example
 from ner_batch.demo import augment, corpus, patterns, words
 from ner_batch.demo.prompting import Prompting
 from ner_batch.demo.tokenizer import common_characters
-from ner_batch.formats import Format
+from ner_batch.prompts.chat import ChatTokenizer
+from ner_batch.prompts.formats import Format
 from ner_batch.task import Label, Language, Task
 from ner_batch.train.packing import Pack, Sample, pack
 from ner_batch.train.samples import swap

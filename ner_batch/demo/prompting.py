@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ner_batch.chat import ChatTokenizer
 from ner_batch.data import Example
-from ner_batch.formats import Format
+from ner_batch.prompts.chat import ChatTokenizer
+from ner_batch.prompts.formats import Format
 from ner_batch.task import Task
 from ner_batch.train.packing import Sample
 

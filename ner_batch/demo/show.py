@@ -23,8 +23,8 @@ from ner_batch.config import ExtractConfig
 from ner_batch.data import Prediction, example_from_row, predictions_of
 from ner_batch.demo import corpus, recipe
 from ner_batch.demo.recipe import ADAPTER, BASE
+from ner_batch.evaluate.metrics import Scores, score
 from ner_batch.extract import job, plan
-from ner_batch.metrics import Scores, score
 from ner_batch.train import job as train_job
 from ner_batch.train import plan as training
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, Qwen3ForCausalLM
 
-from ner_batch import formats
-from ner_batch.chat import ChatTokenizer
 from ner_batch.demo import curriculum, induction, learn, tokenizer
+from ner_batch.prompts import formats
+from ner_batch.prompts.chat import ChatTokenizer
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ def _figures(name: str, hits: np.ndarray, counts: np.ndarray) -> Figures:
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """``part / whole``, 0 where there is nothing, as in :mod:`ner_batch.metrics`."""
+    """``part / whole``, 0 where there is nothing, as in :mod:`ner_batch.evaluate.metrics`."""
     quotient: np.ndarray = np.divide(
         part, whole, out=np.zeros(np.broadcast(part, whole).shape), where=np.asarray(whole) > 0
     )

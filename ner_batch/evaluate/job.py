@@ -12,14 +12,14 @@ import ray
 from rich.console import Console
 from rich.progress import Progress
 
-from ner_batch import cluster
-from ner_batch.data import JobError
+from ner_batch.errors import JobError, UserError
 from ner_batch.evaluate import output, report, tables, work
 from ner_batch.evaluate.faults import Faults
 from ner_batch.evaluate.plan import Plan
 from ner_batch.evaluate.source import Source
 from ner_batch.evaluate.tally import Tally
 from ner_batch.evaluate.work import Options
+from ner_batch.jobs import cluster
 
 OK = 0
 IN_FLIGHT = 64
@@ -30,7 +30,7 @@ def run(plan: Plan, console: Console) -> int:
     """Score, print and write the report; the exit code.
 
     Raises:
-        ValueError: rows that cannot be scored; one line for each kind of fault. Nothing is written.
+        UserError: rows that cannot be scored; one line for each kind of fault. Nothing is written.
         JobError: a worker keeps failing, or rows were lost on the way.
     """
     for path in plan.unfinished:
@@ -53,7 +53,7 @@ def score(plan: Plan, console: Console) -> Tally:
     """Count all rows, in this process or on Ray.
 
     Raises:
-        ValueError: see :func:`run`.
+        UserError: see :func:`run`.
         JobError: see :func:`run`.
     """
     options = Options(plan.runs, plan.config.worst, plan.grouped, plan.rules)
@@ -67,7 +67,7 @@ def score(plan: Plan, console: Console) -> Tally:
     if tally.rows + tally.gold_skipped != plan.sources[0].rows:
         raise JobError(f"{tally.rows:,} of {plan.sources[0].rows:,} rows were scored; this is a bug, please report it")
     if not tally.rows:
-        raise ValueError("no row has both gold and a prediction: nothing to score")
+        raise UserError("no row has both gold and a prediction: nothing to score")
     return tally
 
 
@@ -101,7 +101,7 @@ def _got(reference: Any) -> Any:
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None)
         if isinstance(cause, ValueError):
-            raise ValueError(str(cause)) from None
+            raise UserError(str(cause)) from None
         lines = [line.strip() for line in str(cause or error).splitlines() if line.strip()]
         raise JobError(f"a worker failed: {lines[-1] if lines else error!r}") from error
 
@@ -179,7 +179,7 @@ def _plus(one: Tally | None, two: Tally | None) -> Tally | None:
 
 def _stop(faults: Faults) -> None:
     if faults:
-        raise ValueError("\n".join(faults.lines()))
+        raise UserError("\n".join(faults.lines()))
 
 
 def _shown(outcomes: Iterator[tuple[int, Any]], total: int, console: Console) -> Iterator[tuple[int, Any]]:

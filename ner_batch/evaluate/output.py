@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ner_batch import storage
 from ner_batch.evaluate import plots, tables
 from ner_batch.evaluate.marking import head, marked, unmarked
 from ner_batch.evaluate.report import Report
+from ner_batch.io import storage
 
 JSON, MARKDOWN = "report.json", "report.md"
 SHOWN_ROWS = 20

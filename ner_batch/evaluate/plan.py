@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ner_batch import storage
-from ner_batch.cluster import check_lasting
-from ner_batch.config import Problems
+from ner_batch.errors import Problems, UserError
 from ner_batch.evaluate.joining import Rules
 from ner_batch.evaluate.settings import EvaluateConfig
 from ner_batch.evaluate.source import Source
 from ner_batch.evaluate.units import MOST_ROWS
-from ner_batch.shards import Shard, list_shards, plan_units
+from ner_batch.io import storage
+from ner_batch.io.shards import Shard, list_shards, plan_units
+from ner_batch.jobs.cluster import check_lasting
 
 PART_ROWS, PART_BYTES = 100_000, 128_000_000
 """Rows, and bytes of text, that are joined at once."""
@@ -73,7 +73,7 @@ def prepare(config: EvaluateConfig) -> Plan:
     """Check everything and lay out the evaluation.
 
     Raises:
-        ValueError: every problem found, one line each.
+        UserError: every problem found, one line each.
     """
     problems = Problems()
     problems.check(lambda: check_lasting("output", config.output))
@@ -113,7 +113,7 @@ def _source(config: EvaluateConfig, name: str, path: str, columns: dict[str, str
     if not sum(shard.rows for shard in listing.shards):
         problems.append(f"{name}: {path} has no rows")
     if problems:
-        raise ValueError("\n".join(problems))
+        raise UserError("\n".join(problems))
     units = plan_units(listing.shards, config.job.unit_rows, config.job.unit_bytes)
     return Source(name, units, columns, config.predictions.task, config.predictions.rejected == "keep")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ner_batch.evaluate.report import Report
-from ner_batch.figures import canvas, png
+from ner_batch.jobs.plots import canvas, png
 
 F1, CONFUSION, CALIBRATION = "f1.png", "confusion.png", "calibration.png"
 PLOTS = (F1, CONFUSION, CALIBRATION)

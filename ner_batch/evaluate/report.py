@@ -11,11 +11,11 @@ import numpy as np
 from ner_batch.config import dump
 from ner_batch.evaluate import bootstrap, calibration
 from ner_batch.evaluate.bootstrap import Figures
+from ner_batch.evaluate.metrics import Counts, Scores
 from ner_batch.evaluate.plan import Plan
 from ner_batch.evaluate.settings import EvaluateConfig
 from ner_batch.evaluate.tally import RunTally, Tally
 from ner_batch.evaluate.units import CORRECT, EXACT, GOLD, GROUPS, PARTIAL, PREDICTED, TYPE, Layout
-from ner_batch.metrics import Counts, Scores
 
 SCHEMA_VERSION = 1
 Report = dict[str, Any]

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from ner_batch.config import Config, Count, Uri
+from ner_batch.errors import UserError
 
 
 class PredictionsConfig(Config):
@@ -84,7 +85,7 @@ class EvaluateConfig(Config):
     @model_validator(mode="after")
     def _gold_and_predictions_are_two(self) -> Self:
         if self.gold.path is None and self.gold.column == self.predictions.column:
-            raise ValueError(
+            raise UserError(
                 f"gold.column: {self.gold.column!r} is the column of the predictions: "
                 "name gold's column, or give gold.path"
             )
@@ -93,13 +94,13 @@ class EvaluateConfig(Config):
     @model_validator(mode="after")
     def _rows_can_be_joined(self) -> Self:
         if self.predictions.id_column is None and (self.gold.path or self.against):
-            raise ValueError("predictions.id_column: needed to join predictions with gold.path and against")
+            raise UserError("predictions.id_column: needed to join predictions with gold.path and against")
         return self
 
     @model_validator(mode="after")
     def _there_is_text(self) -> Self:
         if self.predictions.text_column is None and (self.gold.path is None or self.gold.text_column is None):
-            raise ValueError(
+            raise UserError(
                 "predictions.text_column: spans are checked against texts: name a text column here or in gold"
             )
         return self

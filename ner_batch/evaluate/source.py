@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ner_batch.data import is_spans
+from ner_batch.errors import UserError
 from ner_batch.evaluate.faults import Faults, fault
-from ner_batch.rows import read_unit, texts_of
-from ner_batch.shards import Unit
+from ner_batch.io.rows import read_unit, texts_of
+from ner_batch.io.shards import Unit
 
 STATUS = "status"
 SPAN = pa.struct([("start", pa.int32()), ("end", pa.int32()), ("type", pa.string()), ("score", pa.float32())])
@@ -51,7 +52,7 @@ def read(source: Source, unit: Unit) -> tuple[pa.Table, Faults]:
     Where there are faults, the table is not to be used. Without an id column a row is named by shard and number.
 
     Raises:
-        ValueError: the file is corrupt, is not the file that was listed, or has columns of other types.
+        UserError: the file is corrupt, is not the file that was listed, or has columns of other types.
     """
     wanted = list(dict.fromkeys(source.columns.values()))
     if STATUS in unit.shard.columns and "entities" in source.columns:
@@ -81,7 +82,7 @@ def _check_types(source: Source, unit: Unit, schema: pa.Schema) -> None:
     for ours in source.columns.keys() & wanted.keys():
         column, (fits, expected) = source.columns[ours], wanted[ours]
         if not fits(schema.field(column).type):
-            raise ValueError(f"{unit.shard.uri}: column {column!r} is {schema.field(column).type}, not {expected}")
+            raise UserError(f"{unit.shard.uri}: column {column!r} is {schema.field(column).type}, not {expected}")
 
 
 def _is_id(kind: pa.DataType) -> bool:
@@ -109,14 +110,14 @@ def _of_task(given: pa.Array, task: str | None, uri: str) -> pa.Array:
     """The spans of one task, where they name their task.
 
     Raises:
-        ValueError: they are of several tasks and none is asked for: pooled scores would mean nothing.
+        UserError: they are of several tasks and none is asked for: pooled scores would mean nothing.
     """
     if _field(given, "task") is None:
         return given
     tasks = pc.struct_field(given.flatten(), "task")
     there = sorted(name for name in pc.unique(tasks).to_pylist() if name is not None)
     if task is None and len(there) > 1:
-        raise ValueError(f"{uri}: entities of several tasks ({', '.join(there)}): name one in predictions.task")
+        raise UserError(f"{uri}: entities of several tasks ({', '.join(there)}): name one in predictions.task")
     if task is None:
         return given
     return _only(given, pc.fill_null(pc.equal(tasks, task), False))
@@ -178,7 +179,7 @@ def _cast(name: str, values: pa.Array, kind: pa.DataType) -> pa.Array:
     try:
         return values.cast(kind)
     except pa.ArrowInvalid as error:
-        raise ValueError(f"spans: field {name!r} is {values.type}, not {kind}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"spans: field {name!r} is {values.type}, not {kind}: {str(error).splitlines()[0]}") from None
 
 
 def _wrong(

@@ -16,7 +16,7 @@ from ner_batch.evaluate.faults import Faults, fault
 from ner_batch.evaluate.joining import Rules, join
 from ner_batch.evaluate.source import Source, read
 from ner_batch.evaluate.tally import Tally, measure
-from ner_batch.shards import Unit
+from ner_batch.io.shards import Unit
 
 UNIQUE = "ids must be unique"
 

@@ -11,12 +11,12 @@ import pyarrow as pa
 import ray.data
 
 from ner_batch.config import JobConfig, RecipeConfig
-from ner_batch.engine import EngineDead
+from ner_batch.engine.engine import EngineDead
 from ner_batch.extract.extractor import Extractor
 from ner_batch.extract.job import gpus_per_replica
 from ner_batch.extract.recipe import Recipe, make_recipe
 from ner_batch.extract.unit import invalid, leave, with_predictions
-from ner_batch.rows import texts_of
+from ner_batch.io.rows import texts_of
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -58,7 +58,7 @@ def extract(
         job: ``replicas``, ``num_gpus``, ``num_cpus`` and ``units_in_flight`` (batches side by side in one replica).
 
     Raises:
-        ValueError: every problem of the config, one line each, before anything starts.
+        UserError: every problem of the config, one line each, before anything starts.
     """
     job = job or JobConfig()
     recipe, _ = make_recipe(config)

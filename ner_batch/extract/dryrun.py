@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ner_batch import cluster
 from ner_batch.data import Prediction
 from ner_batch.extract import job
 from ner_batch.extract.extractor import Extractor
@@ -22,8 +21,9 @@ from ner_batch.extract.output import versions
 from ner_batch.extract.plan import Plan
 from ner_batch.extract.progress import duration
 from ner_batch.extract.recipe import Recipe
-from ner_batch.rows import read_unit, texts_of
-from ner_batch.shards import Unit
+from ner_batch.io.rows import read_unit, texts_of
+from ner_batch.io.shards import Unit
+from ner_batch.jobs import cluster
 
 SAMPLE_ROWS = 256
 SAMPLE_PLACES = 16

@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from ner_batch import windows
-from ner_batch.chat import load_tokenizer
 from ner_batch.data import Entity, Prediction, Status, Ungrounded, clean, distinct, worst
-from ner_batch.engine import Engine
+from ner_batch.engine.engine import Engine
 from ner_batch.extract.reader import Reader
 from ner_batch.extract.reading import Reading
 from ner_batch.extract.recipe import Recipe
-from ner_batch.windows import Window
+from ner_batch.prompts.chat import load_tokenizer
+from ner_batch.text import windows
+from ner_batch.text.windows import Window
 
 # Windows prompted and parsed together: large enough for one retrieval search, small enough that the engine gets its
 # first prompts after some 50 ms.

@@ -17,9 +17,9 @@ import ray.data
 from rich.console import Console
 from rich.markup import escape
 
-from ner_batch import cluster
 from ner_batch.config import EngineConfig, JobConfig
-from ner_batch.data import JobError, Status
+from ner_batch.data import Status
+from ner_batch.errors import JobError
 from ner_batch.extract import ledger as ledgers
 from ner_batch.extract import output
 from ner_batch.extract.extractor import Extractor
@@ -27,7 +27,8 @@ from ner_batch.extract.output import Totals
 from ner_batch.extract.plan import Plan
 from ner_batch.extract.progress import ProgressLine, Tally
 from ner_batch.extract.unit import Predictor, UnitExtractor, UnitReport
-from ner_batch.shards import Unit
+from ner_batch.io.shards import Unit
+from ner_batch.jobs import cluster
 
 OK, FAILED, TOO_MANY_FAILED = 0, 1, 3
 
@@ -56,7 +57,7 @@ def resume(plan: Plan, *, retry: bool = False) -> Work:
     """Look what earlier runs have left in the output. ``retry`` does rows of status ``failed`` again.
 
     Raises:
-        ValueError: the output belongs to another run; one line per difference.
+        UserError: the output belongs to another run; one line per difference.
     """
     done = output.open_output(plan)
     before = output.reports(plan, [unit for unit in plan.units if unit.name in done])

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from ner_batch import storage
 from ner_batch.config import dump
 from ner_batch.data import Status
+from ner_batch.errors import UserError
 from ner_batch.extract.plan import Plan
 from ner_batch.extract.unit import UnitReport, read_report
-from ner_batch.shards import Unit
+from ner_batch.io import storage
+from ner_batch.io.shards import Unit
 
 MANIFEST = "_manifest.json"
 SUCCESS = "_SUCCESS"
@@ -51,13 +52,13 @@ def open_output(plan: Plan) -> frozenset[str]:
     """Names of the units that earlier runs have finished.
 
     Raises:
-        ValueError: the folder belongs to another run, or the input is no longer what it was; one line per difference.
+        UserError: the folder belongs to another run, or the input is no longer what it was; one line per difference.
     """
     folder = plan.config.output.path
     files = {f.name for f in storage.list_files(folder) if f.name.endswith(".parquet") and "/" not in f.name}
     if not storage.exists(_path(plan, MANIFEST)):
         if files:
-            raise ValueError(
+            raise UserError(
                 f"output.path: {folder} holds {len(files)} Parquet files and no {MANIFEST}: choose an empty folder"
             )
         return frozenset()
@@ -68,7 +69,7 @@ def open_output(plan: Plan) -> frozenset[str]:
 def _refuse_another_run(plan: Plan, manifest: Mapping[str, Any]) -> None:
     folder = plan.config.output.path
     if manifest.get("schema_version") != SCHEMA_VERSION:
-        raise ValueError(f"{_path(plan, MANIFEST)}: not a manifest this version reads: choose an empty output.path")
+        raise UserError(f"{_path(plan, MANIFEST)}: not a manifest this version reads: choose an empty output.path")
     before, now = manifest["fingerprint"], plan.fingerprint
     problems = [
         f"output.path: {folder} belongs to another run: {key} was {before.get(key)}, is {now.get(key)}"
@@ -83,7 +84,7 @@ def _refuse_another_run(plan: Plan, manifest: Mapping[str, Any]) -> None:
         elif inputs.get(entry["name"], entry["digest"]) != entry["digest"]:
             problems.append(f"input.path: {entry['name']} has changed since the earlier run of {folder}")
     if problems:
-        raise ValueError("\n".join([*problems, "choose another output.path, or set things back to resume"]))
+        raise UserError("\n".join([*problems, "choose another output.path, or set things back to resume"]))
 
 
 def reports(plan: Plan, units: Iterable[Unit]) -> list[UnitReport]:

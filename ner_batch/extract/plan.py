@@ -9,13 +9,14 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from ner_batch import storage
-from ner_batch.cluster import check_lasting
-from ner_batch.config import ExtractConfig, Problems
+from ner_batch.config import ExtractConfig
 from ner_batch.data import PREDICTIONS
+from ner_batch.errors import Problems, UserError
 from ner_batch.extract.recipe import Recipe, local, make_recipe
 from ner_batch.extract.unit import Destination
-from ner_batch.shards import Listing, Unit, list_shards, plan_units
+from ner_batch.io import storage
+from ner_batch.io.shards import Listing, Unit, list_shards, plan_units
+from ner_batch.jobs.cluster import check_lasting
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def prepare(config: ExtractConfig, limit: int | None = None) -> Plan:
     """Check everything and lay out the run.
 
     Raises:
-        ValueError: every problem found, one line each.
+        UserError: every problem found, one line each.
     """
     problems = Problems()
     problems.check(lambda: check_lasting("output.path", config.output.path))
@@ -109,24 +110,22 @@ def _check_columns(config: ExtractConfig, listing: Listing) -> None:
         for field, names in named.items():
             for name in names:
                 if name not in columns:
-                    raise ValueError(f"{field}: no column {name!r} in {shard.uri} (it has {', '.join(columns)})")
+                    raise UserError(f"{field}: no column {name!r} in {shard.uri} (it has {', '.join(columns)})")
         kept = columns if output.keep is None else output.keep
         out = [config.input.rename.get(n, n) for n in kept if n not in output.drop_input_columns]
         for name in out:
             if name in PREDICTIONS.names:
-                raise ValueError(
+                raise UserError(
                     f"{shard.uri}: its column {name!r} would meet the one this job adds: "
                     f"set input.rename.{name}=gold_{name} or output.drop_input_columns=[{name}]"
                 )
             if out.count(name) > 1:
-                raise ValueError(
-                    f"{shard.uri}: two columns would be called {name!r} in the output: change input.rename"
-                )
+                raise UserError(f"{shard.uri}: two columns would be called {name!r} in the output: change input.rename")
 
 
 def _check_output(config: ExtractConfig) -> None:
     """The output may not lie where the input is read, nor in a place that a submitted job loses."""
     source, target = config.input.path.rstrip("/"), config.output.path.rstrip("/")
     if target == source or target.startswith(source + "/"):
-        raise ValueError(f"output.path: {target} lies inside input.path {source}: a later run would read it; move it")
+        raise UserError(f"output.path: {target} lies inside input.path {source}: a later run would read it; move it")
     storage.check_writable(target)

@@ -6,20 +6,22 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ner_batch import copies, formats, retrieval
-from ner_batch.chat import ChatTokenizer
+from ner_batch import retrieval
 from ner_batch.config import VerifyConfig, VotesConfig
 from ner_batch.data import Example, Parsed, Status, worst
-from ner_batch.engine import Engine, Request
+from ner_batch.engine.engine import Engine, Request
 from ner_batch.extract.reading import Reading
 from ner_batch.extract.recipe import TaskRecipe
 from ner_batch.extract.scorer import Answer, Named, Scorer
-from ner_batch.extract.verifier import Verifier
 from ner_batch.extract.votes import vote
-from ner_batch.prompt import PromptBuilder
-from ner_batch.retrieval.mention import Pool
-from ner_batch.verify import Questions
-from ner_batch.windows import Window
+from ner_batch.io import copies
+from ner_batch.prompts import formats
+from ner_batch.prompts.builder import PromptBuilder
+from ner_batch.prompts.chat import ChatTokenizer
+from ner_batch.text.windows import Window
+from ner_batch.verification.pool import Pool
+from ner_batch.verification.question import Questions
+from ner_batch.verification.verifier import Verifier
 
 Ask = tuple[Window, tuple[str, ...], Sequence[Example]]
 """One prompt to come: a window, the labels asked for, the demonstrations shown."""

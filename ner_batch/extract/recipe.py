@@ -11,15 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from ner_batch import adapter as adapters
-from ner_batch import formats, retrieval, verify
+from ner_batch import retrieval
 from ner_batch.adapter import Adapter, AdapterManifest, Calibration
-from ner_batch.chat import ChatTokenizer, load_tokenizer
-from ner_batch.cluster import on_every_node
 from ner_batch.config import (
     Decoding,
     EngineConfig,
     FormatName,
-    Problems,
     RecipeConfig,
     RetrievalConfig,
     TaskConfig,
@@ -27,9 +24,14 @@ from ner_batch.config import (
     VotesConfig,
 )
 from ner_batch.data import Entity
-from ner_batch.prompt import PromptBuilder
-from ner_batch.retrieval import mention
+from ner_batch.errors import Problems, UserError
+from ner_batch.jobs.cluster import on_every_node
+from ner_batch.prompts import formats
+from ner_batch.prompts.builder import PromptBuilder
+from ner_batch.prompts.chat import ChatTokenizer, load_tokenizer
 from ner_batch.task import Task, load_task
+from ner_batch.verification import pool as mention
+from ner_batch.verification import question as verify
 
 R = TypeVar("R", bound=RecipeConfig)
 S = TypeVar("S", bound=TaskConfig)
@@ -116,7 +118,7 @@ def make_recipe(config: RecipeConfig) -> tuple[Recipe, dict[str, str]]:
     """The recipe, and what of it belongs to the fingerprint.
 
     Raises:
-        ValueError: every problem found, one line each.
+        UserError: every problem found, one line each.
     """
     config = local(config)
     problems = Problems()
@@ -179,9 +181,9 @@ def _task(config: TaskConfig, adapter: Adapter | None) -> Task:
     if config.task:
         return load_task(config.task)
     if adapter is None:
-        raise ValueError("task: missing: name a task file, or an adapter that carries one")
+        raise UserError("task: missing: name a task file, or an adapter that carries one")
     if adapter.manifest is None:
-        raise ValueError(f"{adapter.uri}: carries no ner_batch.json, so `task` must name a task file")
+        raise UserError(f"{adapter.uri}: carries no ner_batch.json, so `task` must name a task file")
     return adapter.manifest.task
 
 
@@ -210,7 +212,7 @@ def _check_verify(config: TaskConfig, task: Task | None, base: _Base | None) -> 
     if task and base:
         verify.Questions(task, base.chat, 0).tokens()
     if config.verify.k and not config.retrieval.index:
-        raise ValueError(f"verify.k={config.verify.k}: demonstrations come from an index: name retrieval.index, or k=0")
+        raise UserError(f"verify.k={config.verify.k}: demonstrations come from an index: name retrieval.index, or k=0")
 
 
 def _engine(config: EngineConfig, tasks: Sequence[_Parts]) -> EngineConfig:
@@ -243,7 +245,7 @@ def _check_rereading(recipe: Recipe, adapter: Adapter | None) -> None:
         return
     if adapter.targets is None or "lm_head" in adapter.targets:
         why = "changes lm_head" if adapter.targets else "names its layers by a pattern"
-        raise ValueError(
+        raise UserError(
             f"score: {adapter.uri} {why}, so vLLM could not read answers under a grammar again: "
             "set decoding: free or score: false"
         )
@@ -254,7 +256,7 @@ def _check_names(recipe: Recipe) -> None:
     names = [task.task.name for task in recipe.tasks]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"tasks: two are called {twice[0]!r}: entities could not be told apart; rename one task")
+        raise UserError(f"tasks: two are called {twice[0]!r}: entities could not be told apart; rename one task")
 
 
 def _check_fit(recipe: Recipe, chat: ChatTokenizer, builder: PromptBuilder) -> None:
@@ -264,7 +266,7 @@ def _check_fit(recipe: Recipe, chat: ChatTokenizer, builder: PromptBuilder) -> N
         room = builder.format.max_answer_tokens(recipe.window_tokens, len(labels))
         need = fixed + recipe.window_tokens + room
         if need > recipe.engine.max_model_len:
-            raise ValueError(
+            raise UserError(
                 f"windows.max_tokens={recipe.window_tokens}: with {fixed} tokens of instructions and {room} of answer "
                 f"that is {need}, over engine.max_model_len={recipe.engine.max_model_len}: lower one or raise the other"
             )
@@ -277,7 +279,7 @@ def _check_questions_fit(recipe: Recipe, chat: ChatTokenizer, task: TaskRecipe) 
     empty = verify.messages("", Entity(0, 0, task.task.names[0], ""), task.task)
     fixed = len(chat.encode(empty)) + verify.ANSWER_TOKENS
     if fixed + 2 * recipe.window_tokens > recipe.engine.max_model_len:
-        raise ValueError(
+        raise UserError(
             f"verify: {fixed} tokens of instructions, a window and a mention of {recipe.window_tokens} tokens each are "
             f"over engine.max_model_len={recipe.engine.max_model_len}: lower windows.max_tokens or raise that"
         )

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ner_batch import confidence
 from ner_batch.adapter import Calibration
-from ner_batch.chat import ChatTokenizer
 from ner_batch.data import Completion, Said
-from ner_batch.engine import Engine, Request
+from ner_batch.engine.engine import Engine, Request
+from ner_batch.extract import confidence
 from ner_batch.extract.reading import Reading
+from ner_batch.prompts.chat import ChatTokenizer
 
 
 @dataclass(frozen=True, slots=True)

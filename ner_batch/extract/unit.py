@@ -16,12 +16,13 @@ from typing import Any, NoReturn, Protocol
 import psutil
 import pyarrow as pa
 
-from ner_batch import storage
 from ner_batch.data import OFFSET_UNIT, Prediction, Status, predictions_of, predictions_table
-from ner_batch.engine import EngineDead
+from ner_batch.engine.engine import EngineDead
+from ner_batch.errors import UserError
 from ner_batch.extract.ledger import Range
-from ner_batch.rows import read_unit, texts_of
-from ner_batch.shards import Unit
+from ner_batch.io import storage
+from ner_batch.io.rows import read_unit, texts_of
+from ner_batch.io.shards import Unit
 
 # The exit status of a replica whose engine died, so that the cause can be told from other crashes in Ray's logs.
 ENGINE_DEAD_STATUS = 70
@@ -209,12 +210,12 @@ def _report(unit: Unit, predictions: Sequence[Prediction]) -> UnitReport:
 
 
 def read_report(metadata: Mapping[str, str], name: str) -> UnitReport:
-    """The report in an output file's metadata. Raises ValueError where the file is not one of ours."""
+    """The report in an output file's metadata. Raises UserError where the file is not one of ours."""
     try:
         about = json.loads(metadata[METADATA_KEY])
         return UnitReport(about["name"], about["rows"], about["tokens"], about["statuses"])
     except (KeyError, ValueError):
-        raise ValueError(f"{name}: not written by ner_batch; choose another output.path") from None
+        raise UserError(f"{name}: not written by ner_batch; choose another output.path") from None
 
 
 def assemble(table: pa.Table, predictions: Sequence[Prediction], destination: Destination) -> pa.Table:

@@ -26,12 +26,12 @@ from typing import Any
 
 from pyarrow import fs
 
-from ner_batch import storage
-from ner_batch.config import first_line
 from ner_batch.data import Example, clean, examples_table
+from ner_batch.errors import UserError, first_line
+from ner_batch.io import storage
+from ner_batch.io.examples import read_examples
 from ner_batch.retrieval import entity, searches, vectors
 from ner_batch.retrieval.encoder import Encoder
-from ner_batch.retrieval.gold import read_examples
 from ner_batch.retrieval.manifest import (
     KINDS,
     MANIFEST,
@@ -102,16 +102,16 @@ def build(
     The same arguments give the same bytes. ``examples`` is a Parquet file, a folder of them, or Examples.
 
     Raises:
-        ValueError: one line: unknown kind, bad examples, an encoder that cannot be loaded, or an ``out`` that is taken.
+        UserError: one line: unknown kind, bad examples, an encoder that cannot be loaded, or an ``out`` that is taken.
     """
     check_kind(kind, encoder)
     name = str(examples) if isinstance(examples, str | Path) else "examples"
     with _replacing(out) as folder:
         kept = _distinct(read_examples(name) if isinstance(examples, str | Path) else examples)
         if not kept:
-            raise ValueError(f"{name}: no example with text")
+            raise UserError(f"{name}: no example with text")
         if kind == "entity" and not any(example.entities for example in kept):
-            raise ValueError(f"{name}: no example has an entity, so kind entity finds nothing: choose another kind")
+            raise UserError(f"{name}: no example has an entity, so kind entity finds nothing: choose another kind")
         storage.write_table(str(folder / EXAMPLES_FILE), examples_table(kept), {})
         made = _write_vectors(folder, kind, kept, (encoder, settings.flat_up_to))
         draft = IndexManifest(kind=kind, examples=len(kept), seed=settings.seed, fingerprint="", **made)
@@ -149,11 +149,11 @@ def open_index(path: str | Path, encoder: str | None = None, device: str | None 
     machine share them.
 
     Raises:
-        ValueError: one line: no such index, a broken one, or one built with another encoder.
+        UserError: one line: no such index, a broken one, or one built with another encoder.
     """
     uri = str(path)
     if not storage.exists(storage.join(uri, MANIFEST)):
-        raise ValueError(f"{uri}: no such index: build one with `ner-batch index`")
+        raise UserError(f"{uri}: no such index: build one with `ner-batch index`")
     filesystem, inner = storage.open_uri(uri)
     if isinstance(filesystem, fs.LocalFileSystem):
         return _open(Path(inner), uri, (encoder, device))
@@ -169,14 +169,14 @@ def _open(folder: Path, uri: str, encoder: tuple[str | None, str | None]) -> Ind
         examples = _indexed_examples(folder, manifest)
         search = _open_search(folder, manifest, examples, model)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{uri}: broken index ({first_line(error)}): build it again with `ner-batch index`") from None
+        raise UserError(f"{uri}: broken index ({first_line(error)}): build it again with `ner-batch index`") from None
     return Index(manifest.kind, manifest.fingerprint, manifest.encoder, examples, search)
 
 
 def _indexed_examples(folder: Path, manifest: IndexManifest) -> tuple[Example, ...]:
     examples = tuple(read_examples(str(folder / EXAMPLES_FILE)))
     if fingerprint(examples, manifest) != manifest.fingerprint:
-        raise ValueError("the examples or the manifest were changed after it was built")
+        raise UserError("the examples or the manifest were changed after it was built")
     return examples
 
 
@@ -208,10 +208,10 @@ def _distinct(examples: Iterable[Example]) -> list[Example]:
 def _replacing(out: str | Path) -> Iterator[Path]:
     """An empty folder that takes the place of ``out`` if the block ends well, and leaves no trace if it does not."""
     if str(out).startswith("s3://"):
-        raise ValueError(f"{out}: an index is built on a local disk; copy the folder there afterwards")
+        raise UserError(f"{out}: an index is built on a local disk; copy the folder there afterwards")
     target = Path(storage.open_uri(str(out))[1])
     if target.exists() and not (target / MANIFEST).is_file() and (target.is_file() or any(target.iterdir())):
-        raise ValueError(f"{out}: exists and is not an index: name another place")
+        raise UserError(f"{out}: exists and is not an index: name another place")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temporary:
         new = Path(temporary) / "new"

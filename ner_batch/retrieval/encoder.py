@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ner_batch.config import first_line
+from ner_batch.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -61,7 +61,7 @@ class Encoder:
         surroundings.
 
         Raises:
-            ValueError: one line: the model cannot be loaded, has no token states, or its tokenizer no offsets.
+            UserError: one line: the model cannot be loaded, has no token states, or its tokenizer no offsets.
         """
         if not texts:
             return []
@@ -88,7 +88,7 @@ def _load(name: str, revision: str | None, device: str | None) -> SentenceTransf
     try:
         return SentenceTransformer(name, revision=revision, device=device)
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"encoder {name}: cannot be loaded ({first_line(error)})") from None
+        raise UserError(f"encoder {name}: cannot be loaded ({first_line(error)})") from None
 
 
 def _tokenizer(model: SentenceTransformer, name: str) -> Any:
@@ -97,9 +97,9 @@ def _tokenizer(model: SentenceTransformer, name: str) -> Any:
     In bfloat16 a text's states differ by some 1e-2 from batch to batch, and so would its demonstrations.
     """
     if getattr(model[0], "auto_model", None) is None:
-        raise ValueError(f"encoder {name}: has no token states (it begins with a {type(model[0]).__name__})")
+        raise UserError(f"encoder {name}: has no token states (it begins with a {type(model[0]).__name__})")
     if not getattr(model.tokenizer, "is_fast", False):
-        raise ValueError(f"encoder {name}: its tokenizer tells no character offsets; a fast one is needed")
+        raise UserError(f"encoder {name}: its tokenizer tells no character offsets; a fast one is needed")
     model[0].auto_model.float().eval().requires_grad_(requires_grad=False)
     return model.tokenizer
 

@@ -7,7 +7,7 @@ on the side of the text:
    L2-normalised. A token that reaches over the mention's edge belongs to it. A mention without any token (white space,
    say) has none.
 2. A text's n-grams are its runs of one to three words with a letter or digit at both ends; their vectors are made
-   the same way. Words end where a mention may end (:mod:`ner_batch.boundaries`): in scripts without spaces every
+   the same way. Words end where a mention may end (:mod:`ner_batch.text.boundaries`): in scripts without spaces every
    character, or token of several, is one, so longer mentions there are found by their parts.
 3. Each n-gram finds its eight nearest mentions by cosine, those in the text itself left out. Of n-grams that overlap
    the one nearest to its mention stays: what remains reads the text as one line of spans.
@@ -41,12 +41,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ner_batch import boundaries
 from ner_batch.data import Example
+from ner_batch.errors import UserError
 from ner_batch.retrieval import vectors
 from ner_batch.retrieval.encoder import Encoder, TokenStates
 from ner_batch.retrieval.searches import Search, random_search
 from ner_batch.retrieval.vectors import Lists, Nearest
+from ner_batch.text import boundaries
 
 NEIGHBOURS = 8  # mentions per n-gram: as many rounds of votes
 WORDS = 3  # longest n-gram; six find 29.7 % of Resume's surfaces instead of 29.0 for twice the work, one 24.1
@@ -68,14 +69,14 @@ def write_entity(
     """Write the vectors of all mentions, and whose they are: (dimension, mentions, how they are listed).
 
     Raises:
-        ValueError: one line: no example has an entity, or the encoder has no token states.
+        UserError: one line: no example has an entity, or the encoder has no token states.
     """
     if not any(example.entities for example in examples):
-        raise ValueError("no example has an entity, kind entity has nothing to search: choose another kind")
+        raise UserError("no example has an entity, kind entity has nothing to search: choose another kind")
     table: list[tuple[int, int]] = []
     dimension, lists = vectors.write(folder, _mention_vectors(examples, encoder, table), flat_up_to)
     if not table:
-        raise ValueError("no mention has a token of the encoder: choose another encoder or kind")
+        raise UserError("no mention has a token of the encoder: choose another encoder or kind")
     np.save(folder / _MENTIONS, np.asarray(table, np.int32))
     return dimension, len(table), lists
 
@@ -135,10 +136,10 @@ class Mentions:
 
 
 def read_mentions(folder: Path, shape: tuple[int, int], lists: Lists | None) -> Mentions:
-    """Open what :func:`write_entity` wrote; ``shape`` is (mentions, dimension). Raises ValueError where it is torn."""
+    """Open what :func:`write_entity` wrote; ``shape`` is (mentions, dimension). Raises UserError where it is torn."""
     table = np.load(folder / _MENTIONS)
     if table.shape != (shape[0], 2) or table.dtype != np.int32:
-        raise ValueError(f"{_MENTIONS} is {table.dtype} of shape {table.shape}")
+        raise UserError(f"{_MENTIONS} is {table.dtype} of shape {table.shape}")
     return Mentions(table, vectors.open_nearest(folder, shape, lists), np.bincount(table[:, 0]))
 
 

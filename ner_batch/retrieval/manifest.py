@@ -10,9 +10,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ner_batch import storage
-from ner_batch.config import explain, first_line
+from ner_batch.config import explain
 from ner_batch.data import Example
+from ner_batch.errors import UserError, first_line
+from ner_batch.io import storage
 from ner_batch.retrieval.encoder import Encoder
 from ner_batch.retrieval.vectors import Lists
 
@@ -50,7 +51,7 @@ _LATER = ("mentions", "lists")  # fields that came later: left out of the digest
 
 
 def read_manifest(path: Path, uri: str) -> IndexManifest:
-    """The manifest of an index. Raises ValueError in one line that names the index."""
+    """The manifest of an index. Raises UserError in one line that names the index."""
     try:
         manifest = IndexManifest.model_validate(storage.read_json(str(path)))
         check_kind(manifest.kind, manifest.encoder)
@@ -60,18 +61,18 @@ def read_manifest(path: Path, uri: str) -> IndexManifest:
         reason = first_line(error)
     else:
         return manifest
-    raise ValueError(f"{uri}: {MANIFEST} is broken ({reason}): build it again with `ner-batch index`")
+    raise UserError(f"{uri}: {MANIFEST} is broken ({reason}): build it again with `ner-batch index`")
 
 
 def check_kind(kind: str, encoder: str | None) -> None:
-    """Raise ValueError in one line for a kind that does not exist, or does not go with its encoder."""
+    """Raise a UserError in one line for a kind that does not exist, or does not go with its encoder."""
     if kind not in KINDS:
-        raise ValueError(f"kind: no {kind!r}; there are {', '.join(KINDS)}")
+        raise UserError(f"kind: no {kind!r}; there are {', '.join(KINDS)}")
     if kind in ENCODED and not encoder:
         model = {"sentence": "sentence-transformers", "entity": "sentence-transformers or Hugging Face"}[kind]
-        raise ValueError(f"encoder: missing; kind {kind} needs a {model} model, local folder or hub name")
+        raise UserError(f"encoder: missing; kind {kind} needs a {model} model, local folder or hub name")
     if kind not in ENCODED and encoder:
-        raise ValueError(f"encoder: kind {kind} has none; remove it or choose kind sentence or entity")
+        raise UserError(f"encoder: kind {kind} has none; remove it or choose kind sentence or entity")
 
 
 def fingerprint(examples: Iterable[Example], manifest: IndexManifest) -> str:
@@ -91,15 +92,15 @@ def checked_encoder(manifest: IndexManifest, uri: str, asked: str | None, device
     name = asked or manifest.encoder or ""
     if manifest.kind not in ENCODED:
         if asked:
-            raise ValueError(f"{uri}: built as {manifest.kind}, without an encoder, config asks for {asked}: remove it")
+            raise UserError(f"{uri}: built as {manifest.kind}, without an encoder, config asks for {asked}: remove it")
         return Encoder(name)
     local = local_encoder(name)
     revision = content_digest(local) if local else manifest.revision
     if revision != manifest.revision or (not local and name != manifest.encoder):
         built, now = f"{manifest.encoder} ({manifest.revision})", f"{name} ({revision})" if local else name
-        raise ValueError(f"{uri}: built with encoder {built}, config asks for {now}: build it again")
+        raise UserError(f"{uri}: built with encoder {built}, config asks for {now}: build it again")
     if not local and _is_digest(revision):
-        raise ValueError(f"{uri}: its encoder {name} is not here: say where it lies with retrieval.encoder")
+        raise UserError(f"{uri}: its encoder {name} is not here: say where it lies with retrieval.encoder")
     return Encoder(local or name, None if local else revision, device)
 
 

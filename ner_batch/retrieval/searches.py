@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ner_batch.errors import UserError
 from ner_batch.retrieval import vectors
 from ner_batch.retrieval.encoder import Encoder
 from ner_batch.retrieval.vectors import Lists, Nearest
@@ -123,7 +124,7 @@ def lexical_search(folder: Path, examples: int) -> Search:
 
     weights, postings = np.load(folder / _IDF), load_npz(folder / _SPARSE)
     if postings.shape != (_FEATURES, examples) or weights.shape != (_FEATURES,):
-        raise ValueError(f"{_SPARSE} is of shape {postings.shape}, {_IDF} of {weights.shape}")
+        raise UserError(f"{_SPARSE} is of shape {postings.shape}, {_IDF} of {weights.shape}")
     numbers = np.arange(examples)[None, :]
 
     def search(texts: Sequence[str], count: int) -> list[list[int]]:

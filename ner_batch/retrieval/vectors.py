@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from ner_batch.config import first_line
+from ner_batch.errors import UserError, first_line
 
 FLAT_UP_TO = 200_000
 """Vectors that are scanned one and all."""
@@ -121,7 +121,7 @@ def open_nearest(folder: Path, shape: tuple[int, int], lists: Lists | None) -> N
     """A search over vectors that :func:`write` wrote, of shape (rows, dimension).
 
     Raises:
-        ValueError: the file is of another shape, or torn.
+        UserError: the file is of another shape, or torn.
     """
     return _scan(folder / _DENSE, shape) if lists is None else _probe(folder / _LISTS, shape, lists)
 
@@ -130,7 +130,7 @@ def _scan(path: Path, shape: tuple[int, int]) -> Nearest:
     faiss, vectors = _faiss(), np.load(path, mmap_mode="r")
     metric = faiss.METRIC_INNER_PRODUCT
     if vectors.shape != shape or vectors.dtype != np.float32:
-        raise ValueError(f"{path.name} is {vectors.dtype} of shape {vectors.shape}")
+        raise UserError(f"{path.name} is {vectors.dtype} of shape {vectors.shape}")
 
     def nearest(queries: NDArray[np.float32], depth: int, without: tuple[int, int] = (0, 0), /) -> Numbered:
         first, end = without
@@ -156,9 +156,9 @@ def _probe(path: Path, shape: tuple[int, int], lists: Lists) -> Nearest:
     try:
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
     except RuntimeError as error:
-        raise ValueError(f"{path.name}: {first_line(error)[-200:]}") from None
+        raise UserError(f"{path.name}: {first_line(error)[-200:]}") from None
     if (index.ntotal, index.d) != shape or index.nlist != lists.lists:
-        raise ValueError(f"{path.name} is of shape {(index.ntotal, index.d)} in {index.nlist} lists")
+        raise UserError(f"{path.name} is of shape {(index.ntotal, index.d)} in {index.nlist} lists")
 
     def nearest(queries: NDArray[np.float32], depth: int, without: tuple[int, int] = (0, 0), /) -> Numbered:
         others = faiss.IDSelectorNot(faiss.IDSelectorRange(*without)) if without[1] > without[0] else None

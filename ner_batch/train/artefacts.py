@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ner_batch import adapter as adapters
 from ner_batch.adapter import AdapterManifest
-from ner_batch.figures import canvas, png
+from ner_batch.jobs.plots import canvas, png
 from ner_batch.train import gold
 from ner_batch.train.loop import State
 from ner_batch.train.model import lora_config

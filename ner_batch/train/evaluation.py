@@ -9,8 +9,8 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from ner_batch.data import Entity, Example, clean
-from ner_batch.metrics import Scores, score
-from ner_batch.prompt import Prompt, PromptBuilder
+from ner_batch.evaluate.metrics import Scores, score
+from ner_batch.prompts.builder import Prompt, PromptBuilder
 from ner_batch.train import model as models
 from ner_batch.train import segments
 

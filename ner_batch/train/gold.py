@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ner_batch import retrieval
 from ner_batch.data import Example
+from ner_batch.errors import UserError
 from ner_batch.retrieval.manifest import ENCODED
 from ner_batch.task import Task
 from ner_batch.train.samples import Neighbours, Source
@@ -23,16 +24,16 @@ def read(uri: str, task: Task | None) -> tuple[Example, ...]:
     """Examples with text, whose types the task knows."""
     examples = tuple(x for x in retrieval.read_examples(uri) if x.text.strip())
     if not examples:
-        raise ValueError(f"{uri}: no example with text")
+        raise UserError(f"{uri}: no example with text")
     wrong = [(x.id, e.type) for x in examples for e in x.entities if task and e.type not in task.labels]
     if wrong and task:
         shown = "; ".join(f"{name} has {kind!r}" for name, kind in dict.fromkeys(wrong[:SHOWN_ROWS]))
-        raise ValueError(
+        raise UserError(
             f"{uri}: {len(wrong):,} entities of types the task does not know ({', '.join(task.names)}): {shown}: "
             "add them to the task file, or take them out of the gold"
         )
     if not any(example.entities for example in examples):
-        raise ValueError(f"{uri}: no example has an entity: there is nothing to learn")
+        raise UserError(f"{uri}: no example has an entity: there is nothing to learn")
     return examples
 
 
@@ -43,7 +44,7 @@ def held_out(
     order = random.Random(seed).sample(range(len(examples)), len(examples))  # noqa: S311 - repeatable, not secret
     count = min(max(1, round(gold.dev_share * len(examples))), len(examples) - 1)
     if count < 1:
-        raise ValueError(f"{gold.train}: one example is too few: name gold.dev")
+        raise UserError(f"{gold.train}: one example is too few: name gold.dev")
     if not any(examples[i].entities for i in order[count:]):
         named = next(place for place, i in enumerate(order) if examples[i].entities)
         order[named], order[-1] = order[-1], order[named]

@@ -16,8 +16,9 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from rich.console import Console
 from safetensors.torch import load_file
 
-from ner_batch import cluster, storage
-from ner_batch.data import JobError
+from ner_batch.errors import JobError
+from ner_batch.io import storage
+from ner_batch.jobs import cluster
 from ner_batch.train import artefacts, board, loop, serving
 from ner_batch.train.plan import Plan, claim
 from ner_batch.train.worth import Worth

@@ -23,7 +23,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, distributed
 
-from ner_batch.metrics import Counts
+from ner_batch.errors import UserError
+from ner_batch.evaluate.metrics import Counts
 from ner_batch.train import evaluation, segments
 from ner_batch.train import model as models
 from ner_batch.train.packing import Pack
@@ -101,7 +102,7 @@ class Worker:
         while self.state.step < self.plan.steps and not self.state.over:
             packs = self.plan.packs(self.builder, self.state.epoch)
             if not packs:
-                raise ValueError(f"no sample of epoch {self.state.epoch} fits base.max_model_len: raise it")
+                raise UserError(f"no sample of epoch {self.state.epoch} fits base.max_model_len: raise it")
             steps = [packs[i : i + size] for i in range(0, len(packs), size)]
             for rows in steps[self.state.place :]:
                 self.state.place += 1
@@ -147,7 +148,7 @@ class Worker:
         flat = self._summed(torch.cat([grad.flatten() for grad in zeros])) / max(1, learnt)
         norm = float(flat.norm())
         if not math.isfinite(norm):
-            raise ValueError(f"the gradient of step {self.state.step + 1} is not finite: lower optimiser.learning_rate")
+            raise UserError(f"the gradient of step {self.state.step + 1} is not finite: lower optimiser.learning_rate")
         flat *= min(1.0, self.plan.config.optimiser.clip / (norm + 1e-6))
         for weight, grad in zip(self.weights, flat.split([w.numel() for w in self.weights]), strict=True):
             weight.grad = grad.view_as(weight)

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ner_batch import adapter as adapters
 from ner_batch.adapter import Adapter
+from ner_batch.errors import UserError
 
 
 def merge(path: str | Path, folder: str | Path, base: str | None = None) -> None:
@@ -19,19 +20,19 @@ def merge(path: str | Path, folder: str | Path, base: str | None = None) -> None
     The weights keep the base's numbers; the merge itself is done in float32, so bfloat16 is rounded once.
 
     Raises:
-        ValueError: one line: no such adapter, another base than it was trained on, or a folder that is taken.
+        UserError: one line: no such adapter, another base than it was trained on, or a folder that is taken.
     """
     if "://" in str(folder):
-        raise ValueError(f"{folder}: the merged model is written to a local folder")
+        raise UserError(f"{folder}: the merged model is written to a local folder")
     out = Path(folder)
     if out.exists() and (out.is_file() or any(out.iterdir())):
-        raise ValueError(f"{out}: exists: name another folder, or remove it")
+        raise UserError(f"{out}: exists: name another folder, or remove it")
     adapter = adapters.load(path)
     name, revision = _base(adapter, base)
     try:
         model = AutoModelForCausalLM.from_pretrained(name, revision=revision)
     except OSError as error:
-        raise ValueError(f"base model {name}: {str(error).splitlines()[0]}: say where it lies with --base") from None
+        raise UserError(f"base model {name}: {str(error).splitlines()[0]}: say where it lies with --base") from None
     numbers = model.dtype
     merged = PeftModel.from_pretrained(model.float(), str(adapter.path)).merge_and_unload()
     merged.to(numbers).save_pretrained(str(out))
@@ -43,8 +44,8 @@ def _base(adapter: Adapter, wanted: str | None) -> tuple[str, str | None]:
     trained = adapter.manifest
     name = wanted or (trained.base_model if trained else None)
     if name is None:
-        raise ValueError(f"{adapter.uri}: carries no ner_batch.json: name its base model with --base")
+        raise UserError(f"{adapter.uri}: carries no ner_batch.json: name its base model with --base")
     revision = trained.base_revision if trained and not Path(name).is_dir() else None
     if trained and adapters.model_fingerprint(name, revision) != trained.base_fingerprint:
-        raise ValueError(f"{adapter.uri}: was trained on {trained.base_model}, {name} is another model")
+        raise UserError(f"{adapter.uri}: was trained on {trained.base_model}, {name} is another model")
     return name, revision

@@ -13,8 +13,9 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from ner_batch import adapter as adapters
-from ner_batch import copies
-from ner_batch.chat import ChatTokenizer
+from ner_batch.errors import UserError
+from ner_batch.io import copies
+from ner_batch.prompts.chat import ChatTokenizer
 from ner_batch.train import segments
 from ner_batch.train.settings import BaseModelConfig, LoraSettings
 
@@ -25,35 +26,35 @@ def check_base(base: BaseModelConfig, lora: LoraSettings) -> None:
     """Whether the base can be adapted as configured; looks at its config alone.
 
     Raises:
-        ValueError: one line: no such model, target names that match nothing, 4-bit without CUDA or bitsandbytes.
+        UserError: one line: no such model, target names that match nothing, 4-bit without CUDA or bitsandbytes.
     """
     try:
         config = AutoConfig.from_pretrained(base.model, revision=base.revision)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError) as error:
-        raise ValueError(f"base.model: {base.model}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"base.model: {base.model}: {str(error).splitlines()[0]}") from None
     if getattr(config, "attn_logit_softcapping", None):
-        raise ValueError(f"base.model: {base.model}: caps attention logits, which packed rows do not; choose another")
+        raise UserError(f"base.model: {base.model}: caps attention logits, which packed rows do not; choose another")
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     if window and window < base.max_model_len:
-        raise ValueError(f"base.max_model_len={base.max_model_len}: {base.model} looks back {window} tokens; lower it")
+        raise UserError(f"base.max_model_len={base.max_model_len}: {base.model} looks back {window} tokens; lower it")
     linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     missing = [target for target in lora.targets if target not in linear]
     if missing:
         there = ", ".join(sorted(linear - {"lm_head"}))
-        raise ValueError(f"lora.targets: no {', '.join(missing)} in {base.model}; there are {there}")
+        raise UserError(f"lora.targets: no {', '.join(missing)} in {base.model}; there are {there}")
     if base.quantization:
         _check_4bit()
 
 
 def _check_4bit() -> None:
     if not torch.cuda.is_available():
-        raise ValueError("base.quantization: 4bit needs a CUDA GPU; leave it out on a CPU")
+        raise UserError("base.quantization: 4bit needs a CUDA GPU; leave it out on a CPU")
     try:
         import bitsandbytes  # noqa: F401
     except ImportError:
-        raise ValueError("base.quantization: 4bit needs bitsandbytes: pip install bitsandbytes") from None
+        raise UserError("base.quantization: 4bit needs bitsandbytes: pip install bitsandbytes") from None
 
 
 def load(base: BaseModelConfig, lora: LoraSettings, device: torch.device, seed: int) -> PeftModel:

@@ -14,17 +14,20 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from ner_batch import adapter as adapters
-from ner_batch import formats, storage, verify
-from ner_batch.chat import ChatTokenizer, load_tokenizer
-from ner_batch.cluster import check_lasting, on_every_node
-from ner_batch.config import Problems, dump
-from ner_batch.prompt import PromptBuilder
+from ner_batch.config import dump
+from ner_batch.errors import Problems, UserError
+from ner_batch.io import storage
+from ner_batch.jobs.cluster import check_lasting, on_every_node
+from ner_batch.prompts import formats
+from ner_batch.prompts.builder import PromptBuilder
+from ner_batch.prompts.chat import ChatTokenizer, load_tokenizer
 from ner_batch.task import Task, load_task
 from ner_batch.train import gold as golds
 from ner_batch.train import packing
 from ner_batch.train.packing import Pack
 from ner_batch.train.samples import Mix, Source, windowed
 from ner_batch.train.settings import TrainConfig
+from ner_batch.verification import question as verify
 
 LEAST_STEPS = 20  # optimiser steps an epoch has under `auto`, however few samples there are
 RECORD = "ner_batch_run.json"
@@ -93,7 +96,7 @@ def prepare(config: TrainConfig) -> Plan:
     """Check everything and plan the run.
 
     Raises:
-        ValueError: every problem found, one line each.
+        UserError: every problem found, one line each.
     """
     problems = Problems()
     problems.check(lambda: check_lasting("output", config.output))
@@ -136,7 +139,7 @@ def _planned(config: TrainConfig, task: Task, base: str, gold: _Gold, builder: P
     """The plan, with the first epoch made to see how many rows and steps there are."""
     samples, left_out = gold.train.epoch(builder, mix(config), f"{config.run.seed}-0")
     if not samples:
-        raise ValueError(
+        raise UserError(
             f"gold.train: no sample fits base.max_model_len={config.base.max_model_len} tokens: nothing to learn from"
         )
     rows = _rows(config, samples)
@@ -207,26 +210,24 @@ def _check_init(config: TrainConfig, base: str | None) -> None:
         return
     adapter = adapters.load(lora.init)
     if adapter.manifest and base and adapter.manifest.base_fingerprint != base:
-        raise ValueError(
-            f"lora.init: {lora.init} was trained on {adapter.manifest.base_model}, not {config.base.model}"
-        )
+        raise UserError(f"lora.init: {lora.init} was trained on {adapter.manifest.base_model}, not {config.base.model}")
     told = json.loads((adapter.path / adapters.CONFIG).read_text(encoding="utf-8"))
     theirs = {"r": told["r"], "alpha": told["lora_alpha"], "targets": sorted(told["target_modules"])}
     ours = {"r": lora.r, "alpha": lora.alpha, "targets": sorted(lora.targets)}
     for name, value in theirs.items():
         if ours[name] != value:
-            raise ValueError(f"lora.{name}: {ours[name]}, but {lora.init} has {value}: write the same")
+            raise UserError(f"lora.{name}: {ours[name]}, but {lora.init} has {value}: write the same")
 
 
 def _check_reporter(kind: str) -> None:
     if kind in {"wandb", "mlflow"} and importlib.util.find_spec(kind) is None:
-        raise ValueError(f"run.report_to: {kind} needs a package that is not here: pip install {kind}")
+        raise UserError(f"run.report_to: {kind} needs a package that is not here: pip install {kind}")
 
 
 def _check_places(config: TrainConfig) -> None:
     """The output takes an adapter, the storage checkpoints; both are written to, to see that they can be."""
     if storage.exists(storage.join(config.output, adapters.MANIFEST)):
-        raise ValueError(f"output: {config.output} holds an adapter already: name another folder, or remove it")
+        raise UserError(f"output: {config.output} holds an adapter already: name another folder, or remove it")
     storage.check_writable(config.output)
     storage.check_writable(storage.join(config.run.storage, config.run.name))
 
@@ -236,7 +237,7 @@ def _check_run(plan: Plan) -> None:
     record = _record(plan)
     if storage.exists(record) and storage.read_json(record)["digest"] != digest(plan):
         folder = storage.join(plan.config.run.storage, plan.config.run.name)
-        raise ValueError(
+        raise UserError(
             f"run.name: {folder} belongs to a run with another config, gold or base: choose another name, or remove it"
         )
 

@@ -9,13 +9,15 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 
-from ner_batch import claims, verify, windows
-from ner_batch.chat import ChatTokenizer
-from ner_batch.claims import Claim
 from ner_batch.data import Entity, Example, clean, nearest
-from ner_batch.prompt import PromptBuilder
-from ner_batch.retrieval.mention import Asked, Pool
+from ner_batch.prompts.builder import PromptBuilder
+from ner_batch.prompts.chat import ChatTokenizer
+from ner_batch.text import windows
 from ner_batch.train.packing import Sample
+from ner_batch.verification import examples as claims
+from ner_batch.verification import question as verify
+from ner_batch.verification.examples import Claim
+from ner_batch.verification.pool import Asked, Pool
 
 Neighbours = tuple[tuple[Example, ...], ...]  # of each example, nearest last
 

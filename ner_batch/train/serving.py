@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from ner_batch.adapter import served_rank
 from ner_batch.config import EngineConfig
-from ner_batch.engine import Engine, Request
+from ner_batch.engine.engine import Engine, Request
 from ner_batch.train import evaluation, worth
 from ner_batch.train.model import numbers
 from ner_batch.train.plan import Plan

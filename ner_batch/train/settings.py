@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from ner_batch.config import Config, Count, FormatName, IndexKind, Share, Uri, WindowsConfig
+from ner_batch.errors import UserError
 from ner_batch.retrieval.manifest import ENCODED
 
 Packing = Literal["auto", "none", "random", "greedy", "shared"]
@@ -68,7 +69,7 @@ class DemonstrationsConfig(Config):
     @model_validator(mode="after")
     def _an_encoder_has_a_use(self) -> Self:
         if self.encoder and self.kind and set(self.kind).isdisjoint(ENCODED):
-            raise ValueError(f"encoder: kind {', '.join(self.kind)} has none; remove it or add sentence or entity")
+            raise UserError(f"encoder: kind {', '.join(self.kind)} has none; remove it or add sentence or entity")
         return self
 
 
@@ -208,13 +209,13 @@ class TrainConfig(Config):
     @model_validator(mode="after")
     def _shared_needs_the_mask(self) -> Self:
         if self.packing.kind == "shared" and not self.packing.masked:
-            raise ValueError("packing.masked: false is for random and greedy; with a shared prefix it has no meaning")
+            raise UserError("packing.masked: false is for random and greedy; with a shared prefix it has no meaning")
         return self
 
     @model_validator(mode="after")
     def _packs_hold_samples(self) -> Self:
         if self.packing.kind not in {"none", "random"} and self.packing.tokens < self.base.max_model_len:
-            raise ValueError(
+            raise UserError(
                 f"packing.tokens={self.packing.tokens} is less than base.max_model_len={self.base.max_model_len}: "
                 "a pack must hold the longest sample"
             )

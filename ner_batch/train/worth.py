@@ -12,12 +12,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from ner_batch import claims, confidence, verify
 from ner_batch.adapter import Calibration, Verification
 from ner_batch.data import Completion, Entity, clean
-from ner_batch.engine import Engine, Request
+from ner_batch.engine.engine import Engine, Request
+from ner_batch.extract import confidence
 from ner_batch.train import evaluation
 from ner_batch.train.plan import Plan
+from ner_batch.verification import examples as claims
+from ner_batch.verification import question as verify
 
 LEAST = 20  # right and wrong entities each, below which nothing is fitted
 CLAIMS = 4  # verification questions per dev example: two gold entities and two near misses, where there are as many

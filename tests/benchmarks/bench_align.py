@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
 
-from ner_batch import boundaries
-from ner_batch.align import ground
-from ner_batch.folding import fold
+from ner_batch.text import boundaries
+from ner_batch.text.align import ground
+from ner_batch.text.folding import fold
 
 LENGTH = 10_000
 LATIN = ("Alice Cooper", "General Motors", "Columbus", "New York", "O'Neil", "Ohio State", "Düsseldorf")

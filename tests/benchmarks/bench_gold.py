@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow.dataset as pads
 
 from ner_batch.data import Entity
-from ner_batch.metrics import Counts, score
+from ner_batch.evaluate.metrics import Counts, score
 
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("NER_BATCH_DATA", HERE.parents[2] / "shared" / "data"))

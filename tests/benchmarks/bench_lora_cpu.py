@@ -18,11 +18,12 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     """CPU-seconds and answers of one engine in this process."""
     import pyarrow.parquet as pq
 
-    from ner_batch import adapter, formats, lora_cpu
-    from ner_batch.chat import load_tokenizer
+    from ner_batch import adapter
     from ner_batch.config import EngineConfig
-    from ner_batch.engine import Engine, Request
-    from ner_batch.prompt import PromptBuilder
+    from ner_batch.engine.engine import Engine, Request, lora_cpu
+    from ner_batch.prompts import formats
+    from ner_batch.prompts.builder import PromptBuilder
+    from ner_batch.prompts.chat import load_tokenizer
 
     if options.theirs:
         lora_cpu.install = lambda: False

@@ -21,11 +21,12 @@ from pathlib import Path
 
 from sklearn.metrics import roc_auc_score
 
-from ner_batch import claims, retrieval
-from ner_batch.claims import Claim
+from ner_batch import retrieval
 from ner_batch.data import Entity, Example
-from ner_batch.retrieval import mention
-from ner_batch.retrieval.mention import Asked, Pool
+from ner_batch.verification import examples as claims
+from ner_batch.verification import pool as mention
+from ner_batch.verification.examples import Claim
+from ner_batch.verification.pool import Asked, Pool
 
 DATA = Path(os.environ.get("NER_BATCH_DATA", Path(__file__).parents[3] / "shared" / "data"))
 SETS = ("resume", "weibo", "gum_named")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
-from ner_batch.windows import split
+from ner_batch.text.windows import split
 
 
 class TimedCount:

@@ -1,0 +1,122 @@
+"""Distinct sentences out of a corpus of any size, in bounded memory.
+
+Of all sentences those with the smallest hashes are kept (a bottom-k sample, Cohen and Kaplan, 2007). Equal sentences
+have equal hashes, so a sentence is drawn once however often it occurs: a copy in a batch would be a negative of
+itself. Which ones are drawn depends on the seed and on the set of sentences, not on their order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ner_batch.data import clean
+from ner_batch.encoder.settings import TextConfig
+from ner_batch.io.rows import read_unit, texts_of
+from ner_batch.io.shards import Listing, Unit, plan_units
+from ner_batch.text import windows
+from ner_batch.text.windows import Count
+
+Tell = Callable[[int, int], None]
+"""(units read, units in all)."""
+
+_UNIT_ROWS, _UNIT_BYTES = 20_000, 8_000_000
+
+
+class Sample:
+    """Up to ``size`` distinct sentences, uniform over all that were added; holds twice as many at most."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.seen = 0
+        self._size, self._key = size, str(seed).encode()
+        self._kept: dict[int, str] = {}
+        self._limit = 1 << 64  # hashes from here on are of no use any more
+
+    def add(self, sentence: str) -> None:
+        """One more sentence. White space makes no difference, and one without letter or digit is passed over."""
+        words = " ".join(sentence.split())
+        if not any(character.isalnum() for character in words):
+            return
+        self.seen += 1
+        digest = hashlib.blake2b(words.encode(), digest_size=8, key=self._key).digest()
+        number = int.from_bytes(digest, "big")
+        if number < self._limit:
+            self._kept.setdefault(number, words)
+            if len(self._kept) >= 2 * self._size:
+                self._prune()
+
+    def sentences(self) -> list[str]:
+        """The sample, in an order that is random too."""
+        self._prune()
+        return [self._kept[number] for number in sorted(self._kept)]
+
+    def _prune(self) -> None:
+        for number in sorted(self._kept)[self._size :]:
+            self._limit = min(self._limit, number)
+            del self._kept[number]
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """Sentences drawn from ``seen`` ones, in random order, and what could not be read, one line each."""
+
+    sentences: tuple[str, ...]
+    seen: int
+    unreadable: tuple[str, ...]
+
+    def digest(self) -> str:
+        """A digest of the sentences."""
+        total = hashlib.sha256()
+        for sentence in self.sentences:
+            total.update(sentence.encode() + b"\0")
+        return total.hexdigest()[:16]
+
+
+def draw(listing: Listing, config: TextConfig, seed: int, tell: Tell) -> Corpus:
+    """Read the corpus, or a random part of one that is too large, and draw the sentences.
+
+    Files and rows that are corrupt are passed over and told, as in extraction.
+
+    Raises:
+        OSError: a file cannot be reached at the moment.
+    """
+    sample = Sample(config.sentences, seed)
+    unreadable = [f"{corrupt.name}: {corrupt.reason}" for corrupt in listing.corrupt]
+    units = _units(listing, config.bytes, seed)
+    for number, unit in enumerate(units):
+        tell(number, len(units))
+        try:
+            texts = _texts(unit, config.text_column)
+        except ValueError as error:
+            unreadable.append(str(error))
+            continue
+        for sentence in _sentences(texts):
+            sample.add(sentence)
+    return Corpus(tuple(sample.sentences()), sample.seen, tuple(unreadable))
+
+
+def fitted(sentences: Sequence[str], max_tokens: int, count: Count) -> list[str]:
+    """The sentences, those over ``max_tokens`` cut; distinct, and no more than there were."""
+    pieces = (window.text.strip() for window in windows.split(sentences, max_tokens, count))
+    return list(dict.fromkeys(pieces))[: len(sentences)]
+
+
+def _units(listing: Listing, most: int, seed: int) -> list[Unit]:
+    """About ``most`` bytes of text as units in order; which ones, is drawn."""
+    units = [unit for unit in plan_units(listing.shards, _UNIT_ROWS, _UNIT_BYTES) if unit.rows]
+    total = sum(shard.text_bytes for shard in listing.shards)
+    count = len(units) if total <= most else max(1, len(units) * most // total)
+    chosen = random.Random(seed).sample(range(len(units)), count)  # noqa: S311 - a draw to repeat, not a secret
+    return [units[number] for number in sorted(chosen)]
+
+
+def _texts(unit: Unit, column: str) -> list[str | None]:
+    return texts_of(read_unit(unit, [column]), column)[0]
+
+
+def _sentences(texts: Sequence[str | None]) -> Iterator[str]:
+    for text in texts:
+        if text:
+            yield from windows.sentences(clean(text))

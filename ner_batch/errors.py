@@ -1,0 +1,54 @@
+"""A user's faults, told apart from ours, and collected so that a person meets all of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class UserError(ValueError):
+    """Something the user can mend: one line each for every problem, naming file, field or row and the remedy.
+
+    The command line prints it without a traceback and exits 2. Any other exception is a bug of ours.
+    """
+
+
+class JobError(RuntimeError):
+    """A job cannot go on; the message is one line for a person. What is finished stays finished. Exit code 1."""
+
+
+class Problems:
+    """Collects the :class:`UserError` of several checks. Any other exception passes through: it is a bug.
+
+    Args:
+        lines: the collection; a new one by default.
+        place: what every line noted through this object begins with.
+    """
+
+    def __init__(self, lines: list[str] | None = None, place: str = "") -> None:
+        self.lines = [] if lines is None else lines
+        self.place = place
+
+    def under(self, place: str) -> Problems:
+        """The same collection; what is noted through this one begins with ``place``."""
+        return Problems(self.lines, place)
+
+    def check(self, step: Callable[[], T]) -> T | None:
+        """The step's value, or None with its problems noted."""
+        try:
+            return step()
+        except UserError as error:
+            self.lines += [self.place + line for line in str(error).splitlines()]
+            return None
+
+    def stop_if_any(self) -> None:
+        """Raise a UserError with every problem, one line each."""
+        if self.lines:
+            raise UserError("\n".join(dict.fromkeys(self.lines)))
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, in one line; its type where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

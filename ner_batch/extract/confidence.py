@@ -1,0 +1,87 @@
+"""How likely the model found an entity when it named it: the ``score`` of an entity without verification.
+
+The score is the probability of the tokens that name the mention, multiplied: the words, the marks around them and, as
+far as the format says it there, the type. It is P(this mention is named here | the answer so far), the model's own; an
+adapter brings a calibration of it where its dev set was large enough. A token that reaches over two mentions counts for
+both. Under a grammar vLLM's log-probabilities are those after the mask, where a token that nothing else is allowed
+beside has probability 1; an answer decoded so is read once more without the grammar (:func:`reread`), so that a score
+means the same whatever the decoding, and the calibration holds for all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate, pairwise
+
+from ner_batch.data import Completion, Entity, Said
+from ner_batch.text.folding import fold
+
+
+def scored(
+    entities: Sequence[Entity], said: Sequence[Said], completion: Completion, pieces: Sequence[str]
+) -> tuple[Entity, ...]:
+    """The entities with scores; one whose naming is not found in the answer keeps None.
+
+    ``pieces`` is what each token of the completion adds to its text.
+    """
+    if len(pieces) != len(completion.logprobs) or "".join(pieces) != completion.text:
+        return tuple(entities)
+    chosen = [places[token] for places, token in zip(completion.logprobs, completion.token_ids, strict=True)]
+    spans = list(pairwise(accumulate(map(len, pieces), initial=0)))
+    free = list(said)
+    return tuple(replace(entity, score=_score(_take(free, entity), spans, chosen)) for entity in entities)
+
+
+def reread(completion: Completion, again: Completion) -> Completion:
+    """The completion with the log-probabilities its tokens have where ``again`` read them as the end of a prompt.
+
+    Without any where it was not read: its mentions then have no score, for a masked one would overstate.
+    """
+    size = len(completion.token_ids)
+    read = again.prompt_logprobs[-size:] if size else ()
+    known = [found for found in read if found is not None]
+    if len(known) != size:
+        return replace(completion, logprobs=())
+    pairs = zip(completion.token_ids, known, strict=True)
+    return replace(completion, logprobs=tuple({token: found} for token, found in pairs))
+
+
+def logit(probability: float) -> float:
+    """The log-odds, within +-30."""
+    inside = min(max(probability, 1e-13), 1 - 1e-13)
+    return math.log(inside) - math.log1p(-inside)
+
+
+def calibrated(entities: Sequence[Entity], slope: float, offset: float) -> tuple[Entity, ...]:
+    """The same entities with scores of ``sigmoid(slope * logit(score) + offset)``."""
+    return tuple(e if e.score is None else replace(e, score=sigmoid(slope * logit(e.score) + offset)) for e in entities)
+
+
+def sigmoid(odds: float) -> float:
+    """The probability of some log-odds, however far from 0."""
+    return 1 / (1 + math.exp(-max(odds, -700.0)))
+
+
+def _take(free: list[Said], entity: Entity) -> Said | None:
+    """The first mention left that names the entity, in its own words or normalised ones."""
+    of_type = [mention for mention in free if mention.type == entity.type]
+    found = next((m for m in of_type if m.text.strip() == entity.text), None) or next(
+        (m for m in of_type if fold(m.text.strip()).text == fold(entity.text).text), None
+    )
+    if found:
+        free.remove(found)
+    return found
+
+
+def _score(mention: Said | None, spans: Sequence[tuple[int, int]], logprobs: Sequence[float]) -> float | None:
+    """The product over the tokens that have a part in the mention, tokens of half a character among them."""
+    if mention is None:
+        return None
+    inside = [
+        logprob
+        for (start, end), logprob in zip(spans, logprobs, strict=True)
+        if start < mention.end and (end > mention.start or (start == end and start >= mention.start))
+    ]
+    return math.exp(min(0.0, math.fsum(inside)))

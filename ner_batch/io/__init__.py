@@ -1,0 +1,1 @@
+"""Files, Parquet shards and gold examples: what is read and written, and where."""

@@ -1,0 +1,1 @@
+"""What every job shares: the Ray session, progress, versions, digests, tables, plots."""

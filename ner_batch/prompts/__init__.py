@@ -1,0 +1,1 @@
+"""Text and entities to prompts, answers to entities: formats, wording, chat template."""

@@ -1,0 +1,267 @@
+"""Chat messages to token ids, so that a document is data and never instructions.
+
+The chat template is rendered with one placeholder per message, so its logic never sees (trims, splits, interprets) a
+document. The rendering is tokenised with the placeholders as tokens of their own; only there are special tokens
+special. Each message's content is tokenised by a copy of the tokenizer that knows no added token at all, and put in
+its placeholder's place: a document that says ``<|im_end|>`` or ``<think>`` becomes the ordinary tokens of its letters.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.decoders import DecodeStream
+
+from ner_batch.data import Message
+from ner_batch.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Templates that print today's date would change the prompt at midnight, and with it the run's fingerprint.
+_FIXED_DATE = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
+_MARK = re.compile("( ?)(\ue0b5([0-9]+)\ue0b6)")  # private use: in no template, and no content is searched for it
+_CACHED_CONTENTS = 8192  # system messages and demonstrations come again and again; at some 100 ids each about 8 MB
+
+
+class _Slot(NamedTuple):
+    """A content's place in a rendered template: whose, and the space in front, which belongs to its first word."""
+
+    message: int
+    prefix: str
+
+
+_Pieces = tuple[tuple[int, ...] | _Slot, ...]  # a rendered template: token ids, and between them the slots
+
+
+class ChatTokenizer:
+    """A model's chat template and tokenizer, as one function from messages to token ids.
+
+    Thread-safe: nothing is changed after construction but caches.
+
+    Args:
+        tokenizer: a fast ``transformers`` tokenizer that has a chat template.
+
+    Raises:
+        UserError: the tokenizer has no chat template, is not a fast one, or the template drops or repeats messages.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._name = str(tokenizer.name_or_path) or type(tokenizer).__name__
+        if not tokenizer.chat_template:
+            raise UserError(
+                f"model {self._name!r} has no chat template: use an instruction-tuned model, or add chat_template.jinja"
+            )
+        backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise UserError(f"model {self._name!r} has no fast tokenizer: add its tokenizer.json")
+        self._template: str = tokenizer.get_chat_template()
+        self._backend = backend
+        self._eos: int | None = None if tokenizer.eos_token is None else backend.token_to_id(str(tokenizer.eos_token))
+        self._added = frozenset(
+            i for i, token in backend.get_added_tokens_decoder().items() if not token.content.isspace()
+        )
+        self._plain = _without_added_tokens(backend, self._added)
+        self._pieces = lru_cache(maxsize=256)(self._render_pieces)
+        self._cached = lru_cache(maxsize=_CACHED_CONTENTS)(self._encode_plain)
+        self._end = self._end_of_turn()
+
+    @property
+    def template(self) -> str:
+        """The chat template's source."""
+        return self._template
+
+    @property
+    def stop_token_ids(self) -> tuple[int, ...]:
+        """Ids that end an answer: the template's end of turn, and the tokenizer's end of sequence."""
+        ids = (self._end[-1], self._eos)
+        return tuple(dict.fromkeys(i for i in ids if i is not None))
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a conversation, ending in the header of the assistant's answer; thinking is off.
+
+        A template that has no place for a system message gets it at the beginning of the first user turn.
+
+        Raises:
+            UserError: the template refuses this sequence of roles.
+        """
+        ids: list[int] = []
+        for piece in self._pieces(tuple(m["role"] for m in messages)):
+            if isinstance(piece, _Slot):
+                text = piece.prefix + messages[piece.message]["content"]
+                last = piece.message == len(messages) - 1  # the document: it comes but once
+                ids.extend(self._encode_plain(text) if last else self._cached(text))
+            else:
+                ids.extend(piece)
+        return ids
+
+    def encode_answer(self, answer: str) -> list[int]:
+        """Token ids of an assistant's answer and the end of its turn: what follows :meth:`encode` in training."""
+        return [*self._encode_plain(answer), *self._end]
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has as plain text."""
+        return [len(e) for e in self._plain.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some ids, special tokens shown."""
+        return self._backend.decode(list(ids), skip_special_tokens=False)
+
+    def pieces(self, prompt: Sequence[int], answer: Sequence[int]) -> list[str]:
+        """What each token of an answer adds to its text, as vLLM puts it together: special tokens and ends nothing.
+
+        Of tokens that share a character the last one adds it.
+        """
+        stream = DecodeStream(ids=list(prompt), skip_special_tokens=True)
+        found = []
+        for token in answer:
+            try:
+                piece = "" if token in self.stop_token_ids else stream.step(self._backend, token)
+            except Exception:  # noqa: BLE001 - "invalid prefix" is a bare Exception; vLLM begins anew there as well
+                stream = DecodeStream(skip_special_tokens=True)
+                piece = stream.step(self._backend, token)
+            found.append(piece or "")
+        return found
+
+    def _encode_plain(self, text: str) -> tuple[int, ...]:
+        return tuple(self._plain.encode(text, add_special_tokens=False).ids)
+
+    def _render_pieces(self, roles: tuple[str, ...], generation_prompt: bool = True) -> _Pieces:
+        """The template around messages of these roles. Falls back to a merged system message."""
+        marks = [f"\ue0b5{i}\ue0b6" for i in range(len(roles))]
+        turns = [Message(role=role, content=mark) for role, mark in zip(roles, marks, strict=True)]
+        rendering = self._render(turns, generation_prompt)
+        if rendering is None and len(turns) > 1 and roles[0] == "system":
+            merged = Message(role=roles[1], content=f"{marks[0]}\n\n{marks[1]}")
+            rendering = self._render([merged, *turns[2:]], generation_prompt)
+        if rendering is None:
+            raise UserError(
+                f"the chat template of {self._name!r} does not render the turns {', '.join(roles)} once each and in "
+                "order: use a model whose template takes user and assistant turns"
+            )
+        return self._cut(rendering, marks)
+
+    def _render(self, turns: list[Message], generation_prompt: bool) -> str | None:
+        """The rendering, or None where the template refuses the roles, or drops, repeats or moves a message."""
+        from jinja2 import TemplateError
+
+        conversation: list[Any] = [*turns]
+        try:
+            text = self._tokenizer.apply_chat_template(
+                conversation,
+                chat_template=_FIXED_DATE + self._template,
+                tokenize=False,
+                add_generation_prompt=generation_prompt,
+                enable_thinking=False,
+            )
+        except TemplateError:
+            return None
+        assert isinstance(text, str)
+        return text if _marks(text) == _marks("".join(t["content"] for t in turns)) else None
+
+    def _cut(self, rendering: str, marks: list[str]) -> _Pieces:
+        """Tokenise a rendering in one pass, its placeholders being tokens, and cut it there."""
+        backend = Tokenizer.from_str(self._backend.to_str())
+        backend.add_special_tokens([AddedToken(mark, normalized=False, special=True) for mark in marks])
+        places = {backend.token_to_id(mark): i for i, mark in enumerate(marks)}
+        prefix = {int(match[3]): match[1] for match in _MARK.finditer(rendering)}
+        pieces: list[tuple[int, ...] | _Slot] = []
+        run: list[int] = []
+        for token in backend.encode(_MARK.sub(r"\2", rendering), add_special_tokens=False).ids:
+            if token in places:
+                pieces += [tuple(run), _Slot(places[token], prefix[places[token]])]
+                run = []
+            else:
+                run.append(token)
+        return (*pieces, tuple(run))
+
+    def _end_of_turn(self) -> tuple[int, ...]:
+        """What the template writes after an answer, up to its first special token; else the end of sequence."""
+        after = self._render_pieces(("user", "assistant"), generation_prompt=False)[-1]
+        assert not isinstance(after, _Slot)
+        for position, token in enumerate(after):
+            if token in self._added:
+                return tuple(after[: position + 1])
+        if self._eos is None:
+            raise UserError(f"model {self._name!r} names no end of turn: set eos_token in its tokenizer_config.json")
+        return (self._eos,)
+
+
+def _marks(rendering: str) -> list[str]:
+    return [match[3] for match in _MARK.finditer(rendering)]
+
+
+def load_tokenizer(model: str, revision: str | None = None) -> ChatTokenizer:
+    """The chat tokenizer of a model: a local directory or a Hub name.
+
+    Raises:
+        UserError: there is no such model, or it has no chat template.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
+    except (OSError, ValueError) as error:
+        cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(
+            f"model {model!r}: no tokenizer found ({cause}); give a directory with config.json and tokenizer.json, "
+            "or a Hub name this machine can reach"
+        ) from error
+    return ChatTokenizer(tokenizer)
+
+
+def _without_added_tokens(backend: Tokenizer, added: frozenset[int]) -> Tokenizer:
+    """A copy for plain text in the middle of a prompt: it finds no added token and puts no space in front.
+
+    ``encode_special_tokens`` would not do: it still finds added tokens that are not special, such as Qwen3's
+    ``<think>``. An added token may be in the model's vocabulary too, where a unigram model or ``ignore_merges`` would
+    find it again: there it is renamed to something no text contains. White-space tokens (Gemma's newlines) stay.
+    """
+    spec = json.loads(backend.to_str())
+    spec["added_tokens"] = [t for t in spec["added_tokens"] if t["id"] not in added]
+    spec["truncation"] = spec["padding"] = None
+    spec["model"] = _hide(spec["model"], added)
+    spec["normalizer"] = _without_prefix(spec["normalizer"])
+    spec["pre_tokenizer"] = _without_prefix(spec["pre_tokenizer"])
+    return Tokenizer.from_str(json.dumps(spec))
+
+
+def _hide(model: dict[str, Any], ids: frozenset[int]) -> dict[str, Any]:
+    """The model with the vocabulary entries of some ids made unreachable. Ids stay as they are."""
+
+    def hidden(token: str, i: int) -> str:
+        return f"\ufdd0{i}\ufdd0" if i in ids else token
+
+    if isinstance(model["vocab"], list):  # unigram: [piece, score] by id
+        return {**model, "vocab": [[hidden(piece, i), score] for i, (piece, score) in enumerate(model["vocab"])]}
+    vocab = {hidden(token, i): i for token, i in model["vocab"].items()}
+    changed: dict[str, Any] = {"vocab": vocab}
+    if "merges" in model:
+        changed["merges"] = [m for m in model["merges"] if all(part in vocab for part in _parts(m))]
+    if model.get("unk_token") in model["vocab"]:
+        changed["unk_token"] = hidden(model["unk_token"], model["vocab"][model["unk_token"]])
+    return {**model, **changed}
+
+
+def _parts(merge: list[str] | str) -> list[str]:
+    """Both sides of a merge and their result."""
+    left, right = merge.split(" ") if isinstance(merge, str) else merge
+    return [left, right, left + right]
+
+
+def _without_prefix(step: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A normalizer or pre-tokenizer that adds no space before the text (SentencePiece's dummy prefix)."""
+    if step is None or step["type"] == "Prepend":
+        return None
+    parts = {"normalizers", "pretokenizers"} & step.keys()
+    if parts:
+        (name,) = parts
+        return {**step, name: [part for part in map(_without_prefix, step[name]) if part]}
+    changes = {"prepend_scheme": "never", "add_prefix_space": False}
+    return {**step, **{k: v for k, v in changes.items() if k in step}}

@@ -1,0 +1,1 @@
+"""Text and spans: windows, boundaries, folding, alignment."""

@@ -1,0 +1,106 @@
+"""Self-verification (GPT-NER, Wang et al., 2025): a yes/no question about one entity, and how likely "yes" is.
+
+The paper asks it of every entity that was found, with demonstrations, and believes the word that comes. Here the first
+token of the answer is read as P(yes) / (P(yes) + P(no)), so that a threshold can decide; and every type is asked about
+(the paper's code leaves persons out). The system message begins as extraction's does and the text comes before the
+question, so that both prompts of a text, and all questions about it, share their beginnings in the prefix cache.
+Demonstrations are chosen in :mod:`ner_batch.verification.pool`.
+
+A mention that stands in the text more than once is asked about by its words alone, not by its place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+
+from ner_batch.data import Completion, Entity, Message
+from ner_batch.errors import UserError
+from ner_batch.prompts import wording
+from ner_batch.prompts.chat import ChatTokenizer
+from ner_batch.task import Language, Task
+from ner_batch.verification.examples import Claim
+
+ANSWER_TOKENS = 8  # room for yes or no and the end of the turn
+
+_RULE: Mapping[Language, str] = {
+    "en": "Say whether the words asked about are an entity of that type in the text: yes or no.",
+    "zh": "判断所问的词在文本中是不是该类型的实体，只答是或否。",
+}
+_QUESTION: Mapping[Language, str] = {"en": 'Is "{}" {}?', "zh": "“{}”是{}吗？"}
+_ANSWERS: Mapping[Language, tuple[str, str]] = {"en": ("yes", "no"), "zh": ("是", "否")}
+
+
+def messages(text: str, entity: Entity, task: Task, shown: Sequence[Claim] = ()) -> list[Message]:
+    """The prompt about one entity of a text; demonstrations in the order given (the nearest last)."""
+    turns = ((_turn(claim.text, claim.entity, task), answer(task, claim.true)) for claim in shown)
+    system = wording.system(task, task.names, _RULE[task.language])
+    return wording.conversation(system, turns, _turn(text, entity, task))
+
+
+class Questions:
+    """Builds the prompts of one task and model, for training and inference alike.
+
+    Args:
+        max_model_len: tokens the model can hold, prompt and answer together.
+    """
+
+    def __init__(self, task: Task, chat: ChatTokenizer, max_model_len: int) -> None:
+        self.task = task
+        self.chat = chat
+        self.max_model_len = max_model_len
+
+    def prompt(self, text: str, entity: Entity, shown: Sequence[Claim] = ()) -> list[int] | None:
+        """Token ids, with room left for the answer; the farthest demonstrations are dropped until it fits.
+
+        None where it does not fit even without them.
+        """
+        for dropped in range(len(shown) + 1):
+            ids = self.chat.encode(messages(text, entity, self.task, shown[dropped:]))
+            if len(ids) + ANSWER_TOKENS <= self.max_model_len:
+                return ids
+        return None
+
+    def fingerprint(self) -> str:
+        """A digest of all that the prompts are made of but the texts: the wording, task, template and tokenizer."""
+        probe = Entity(0, 4, self.task.names[0], "Anna")
+        claims = [Claim("Anna saw 北京.", probe, true) for true in (True, False)]
+        ids = self.chat.encode(messages("Anna saw 北京.", probe, self.task, claims))
+        return hashlib.sha256(json.dumps([ids, self.tokens()]).encode()).hexdigest()[:16]
+
+    def tokens(self) -> tuple[int, int]:
+        """The first tokens of yes and of no.
+
+        Raises:
+            UserError: the tokenizer begins both with the same token, so that one token cannot tell them apart.
+        """
+        words = _ANSWERS[self.task.language]
+        yes, no = (self.chat.encode_answer(word)[0] for word in words)
+        if yes == no:
+            raise UserError(f"verify: this model's tokenizer begins {' and '.join(words)} alike")
+        return yes, no
+
+
+def _turn(text: str, entity: Entity, task: Task) -> str:
+    return wording.turn(text, task, _QUESTION[task.language].format(entity.text, entity.type))
+
+
+def answer(task: Task, true: bool) -> str:
+    """What the model should say."""
+    yes, no = _ANSWERS[task.language]
+    return yes if true else no
+
+
+def probability(logprobs: Mapping[int, float], tokens: tuple[int, int]) -> float | None:
+    """P(yes) / (P(yes) + P(no)) out of log-probabilities by token id; None where they are not there."""
+    if any(token not in logprobs for token in tokens):
+        return None
+    yes, no = (logprobs[token] for token in tokens)
+    return 1 / (1 + math.exp(min(no - yes, 700.0)))
+
+
+def read(completion: Completion, tokens: tuple[int, int]) -> float | None:
+    """P(yes) of an answer; None where there is none."""
+    return probability(completion.logprobs[0], tokens) if completion.logprobs else None
