@@ -93,7 +93,7 @@ def test_demonstrations_without_retrieval(engine, tiny_model, tmp_path):
 def test_training_shows_what_inference_shows(engine, tiny_model):
     """The prompts of training's questions are the verifier's, token by token."""
     chat = load_tokenizer(tiny_model)
-    builder = PromptBuilder(formats.load("json"), TASK, chat, 2048)
+    builder = PromptBuilder(formats.get("json"), TASK, chat, 2048)
     source = Source((ANNA, BOB))
     plain, _ = source.epoch(builder, Mix({2: 1}), "0")
     made, _ = source.epoch(builder, Mix({2: 1}, verification=2.0), "0")

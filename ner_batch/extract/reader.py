@@ -42,7 +42,7 @@ class Reader:
         self.recipe = recipe
         self.engine = engine
         self.adapter = recipe.adapter and copies.fetched(recipe.adapter)
-        self.format = formats.load(recipe.format)
+        self.format = formats.get(recipe.format)
         self.groups = self.format.groups(recipe.task)
         self.builder = PromptBuilder(self.format, recipe.task, chat, max_model_len)
         self.index = _open_index(recipe)
@@ -125,7 +125,9 @@ class Reader:
         """Which answers name entities, and where."""
         task = self.recipe.task
         return {
-            i: Named(answer, self.format.said(answer.completion.text, window.text, labels, task), readings[i])
+            i: Named(
+                answer, self.format.locate_mentions(answer.completion.text, window.text, labels, task), readings[i]
+            )
             for i, ((window, labels, _), answer) in enumerate(pairs)
             if answer and readings[i].parsed.entities
         }

@@ -173,7 +173,7 @@ def _parts(config: TaskConfig, engine: EngineConfig, base: _Base | None, problem
         votes=config.votes,
         verify=_verify(config.verify, manifest),
     )
-    builder = PromptBuilder(formats.load(name), task, base.chat, engine.max_model_len)
+    builder = PromptBuilder(formats.get(name), task, base.chat, engine.max_model_len)
     return _Parts(recipe, adapter, index, builder)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ner_batch.adapter import Calibration
-from ner_batch.data import Completion, Said
+from ner_batch.data import AnswerSpan, Completion
 from ner_batch.engine.engine import Engine, Request
 from ner_batch.extract import confidence
 from ner_batch.extract.reading import Reading
@@ -27,7 +27,7 @@ class Named:
     """An answer, where it names its mentions, and what was read from it."""
 
     answer: Answer
-    said: Sequence[Said]
+    said: Sequence[AnswerSpan]
     reading: Reading
 
 
