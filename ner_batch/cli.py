@@ -114,8 +114,9 @@ def train_encoder(
 
     config = checked(lambda: configs.load(TrainEncoderConfig, config_file, overrides or ()))
     from ner_batch.encoder import job
+    from ner_batch.encoder.plan import prepare
 
-    plan = checked(lambda: job.prepare(config, console))
+    plan = checked(lambda: prepare(config, console))
     for line in plan.report:
         console.print(line, highlight=False, markup=False)
     if dry_run:
