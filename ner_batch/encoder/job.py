@@ -2,8 +2,8 @@
 
 A sentence is encoded twice, with dropout as the only difference; all others of its batch are negatives (Gao et al.,
 2021). The trainer brings the loop, AdamW, the schedule, mixed precision and the content of checkpoints. Here stands
-what it does not promise: checkpoints that are whole, an order of sentences that a resumed run finds again in every
-epoch, and one device. On a CPU a run that was stopped and goes on gives the same bytes as one that was not.
+what it does not promise: checkpoints that are whole or not at all, one device, and a run that ends where its gradient
+does. On a CPU a run that was stopped and goes on gives the same bytes as one that was not.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from datasets import Dataset
 from rich.console import Console
 from rich.markup import escape
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-from sentence_transformers.base.sampler import DefaultBatchSampler
 from sentence_transformers.sentence_transformer import losses
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
 
@@ -78,7 +77,6 @@ def _train(plan: Plan, callbacks: Sequence[TrainerCallback]) -> None:
         seed=plan.config.run.seed % 2**32,  # numpy's limit
         max_steps=plan.steps,
         per_device_train_batch_size=optimiser.batch,
-        batch_sampler=_OrderOfEpoch,
         dataloader_drop_last=True,
         dataloader_pin_memory=device.type == "cuda",
         optim="adamw_torch",
@@ -115,20 +113,6 @@ def contrastive_loss(encoder: SentenceTransformer, optimiser: OptimiserConfig) -
     if optimiser.mini_batch is None:
         return losses.MultipleNegativesRankingLoss(encoder, scale)
     return losses.CachedMultipleNegativesRankingLoss(encoder, scale, mini_batch_size=optimiser.mini_batch)
-
-
-class _OrderOfEpoch(DefaultBatchSampler):  # type: ignore[misc]
-    """An order that follows from seed and epoch alone.
-
-    The default one goes on drawing from a generator that no checkpoint holds, so that a run which is resumed in its
-    second epoch would meet the sentences in the order of the first.
-    """
-
-    def __iter__(self) -> Iterator[list[int]]:
-        generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)))
-        order = torch.randperm(len(self.sampler), generator=generator).tolist()
-        for batch in range(len(self)):
-            yield order[batch * self.batch_size :][: self.batch_size]
 
 
 @dataclass

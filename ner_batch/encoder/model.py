@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-from sentence_transformers.util import is_sentence_transformer_model
+from sentence_transformers.util import batch_to_device, is_sentence_transformer_model
 from torch import Tensor, nn
 from transformers.utils.logging import disable_progress_bar
 
@@ -91,19 +91,13 @@ def count_tokens(model: SentenceTransformer, texts: Sequence[str]) -> list[int]:
     return counts
 
 
-def features(model: SentenceTransformer, sentences: Sequence[str]) -> dict[str, Any]:
-    """The model's input of some sentences, on its device."""
-    inputs = model.preprocess(list(sentences))
-    return {name: value.to(model.device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
-
-
 def views(model: SentenceTransformer, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Each sentence encoded twice with dropout on: two matrices of L2-normalised vectors, (sentences, dimension)."""
     model.train()
     first: list[Tensor] = []
     second: list[Tensor] = []
     for start in range(0, len(sentences), _SCORED):
-        inputs = features(model, sentences[start : start + _SCORED])
+        inputs = batch_to_device(model.preprocess(list(sentences[start : start + _SCORED])), model.device)
         with torch.no_grad():
             first.append(model(dict(inputs))["sentence_embedding"].float())
             second.append(model(dict(inputs))["sentence_embedding"].float())
