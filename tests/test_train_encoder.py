@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from refusals import refused
 from rich.console import Console
 from s3_server import BUCKET, point_at, s3_server
+from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertConfig, BertModel, TrainerCallback
 from typer.testing import CliRunner
 
@@ -124,14 +125,14 @@ def train(tmp_path, bert):
 
 
 class After(TrainerCallback):
-    """Something that happens after so many steps, where their checkpoint is written already: Ctrl-C by default."""
+    """An error after so many steps, where their checkpoint is written already; by default what Ctrl-C raises."""
 
-    def __init__(self, steps, happens=lambda: signal.raise_signal(signal.SIGINT)):
-        self.steps, self.happens = steps, happens
+    def __init__(self, steps, error=KeyboardInterrupt):
+        self.steps, self.error = steps, error
 
     def on_step_begin(self, _args, state, _control, **_):
         if state.global_step == self.steps:
-            self.happens()
+            raise self.error
 
 
 def files_of(folder):
@@ -303,11 +304,8 @@ def test_a_gradient_that_is_no_number(train, tmp_path):
 )
 def test_a_gpu_that_is_too_small(train, capsys, more, remedy):
     """One line with the remedy, exit code 1."""
-
-    def allocate():
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-
-    assert train(*more, callbacks=[After(1, allocate)]) == 1
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    assert train(*more, callbacks=[After(1, error)]) == 1
     assert capsys.readouterr().err.startswith(f"error: out of memory on the GPU: {remedy}")
 
 
@@ -384,8 +382,13 @@ def test_mini_batches_do_not_change_the_loss(bert):
 
 
 def test_bfloat16_and_mini_batches_train(train, tmp_path):
-    """The path of a small GPU: autocast in the encoder, GradCache around it."""
-    assert train("base.compute=bfloat16", "optimiser.mini_batch=4", "base.pooling=cls") == (0, [])
+    """The path of a small GPU: autocast in the encoder, which float32 weights come out of, GradCache around it."""
+    small = ("optimiser.mini_batch=4", "base.pooling=cls")
+    assert train(*small, f"output={tmp_path / 'float32'}") == (0, [])
+    assert train(*small, "base.compute=bfloat16") == (0, [])
+    rough, exact = (load_file(tmp_path / name / "model.safetensors") for name in ("encoder", "float32"))
+    assert {weight.dtype for weight in rough.values()} == {torch.float32}
+    assert any(not torch.equal(rough[name], exact[name]) for name in exact)
     pooling = json.loads((tmp_path / "encoder" / "1_Pooling" / "config.json").read_text())
     assert "cls" in json.dumps(pooling)
     assert "in bf16" in train.output
