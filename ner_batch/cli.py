@@ -19,9 +19,14 @@ from typer.core import TyperGroup
 
 from ner_batch import config as configs
 from ner_batch.config import ExtractConfig, IndexConfig
-from ner_batch.errors import JobError, UserError
+from ner_batch.errors import JobError, UserError, require_extra
 
 CRASH, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+
+# What the extras bring, as it is imported; a node that only extracts has none of it.
+ENCODING = ("accelerate", "datasets", "sentence_transformers")
+TRAINING = ("accelerate", "matplotlib", "peft", "safetensors", "tensorboardX")
+SCORING = ("matplotlib", "polars")
 
 
 class _Verbs(TyperGroup):
@@ -89,6 +94,7 @@ def train(
     from ner_batch.train.settings import TrainConfig
 
     config = checked(lambda: configs.load(TrainConfig, config_file, overrides or ()))
+    checked(lambda: require_extra("train", *TRAINING, purpose="`train`"))
     from ner_batch.train import plan
 
     work = checked(lambda: plan.prepare(config))
@@ -113,6 +119,7 @@ def train_encoder(
     from ner_batch.encoder.settings import TrainEncoderConfig
 
     config = checked(lambda: configs.load(TrainEncoderConfig, config_file, overrides or ()))
+    checked(lambda: require_extra("encoder", *ENCODING, purpose="`train-encoder`"))
     from ner_batch.encoder import job
 
     plan = checked(lambda: job.prepare(config, console))
@@ -130,6 +137,7 @@ def merge(
     base: Annotated[str | None, typer.Option(help="Where the base model lies, if not where it did in training")] = None,
 ) -> None:
     """Write the base model with an adapter merged into its weights."""
+    checked(lambda: require_extra("train", "peft", purpose="`merge`"))
     from ner_batch.train import merge as merging
 
     checked(lambda: merging.merge(adapter, out, base))
@@ -161,6 +169,7 @@ def evaluate(
 
     more = [f"against={json.dumps(against)}"] if against else []
     config = checked(lambda: configs.load(EvaluateConfig, config_file, [*(overrides or ()), *more]))
+    checked(lambda: require_extra("evaluate", *SCORING, purpose="`evaluate`"))
     from ner_batch.evaluate import job, plan
 
     work = checked(lambda: plan.prepare(config))
@@ -173,6 +182,9 @@ def ablate(config_file: ConfigFile, overrides: Overrides = None) -> None:
     from ner_batch.experiments.settings import AblateConfig
 
     config = checked(lambda: configs.load(AblateConfig, config_file, overrides or ()))
+    checked(lambda: require_extra("evaluate", *SCORING, purpose="`ablate`"))
+    if config.curve and config.curve.train:
+        checked(lambda: require_extra("train", *TRAINING, purpose="`curve.train`"))
     from ner_batch.experiments import job, plan
 
     work = checked(lambda: plan.prepare(config))
@@ -184,6 +196,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything the demo writes")] = Path("demo-output"),
 ) -> None:
     """Index, train, extract and score a small corpus with the tiny model that ships with the package."""
+    checked(lambda: require_extra("train", *TRAINING, purpose="`demo`"))
     from ner_batch.demo import show
 
     raise typer.Exit(checked(lambda: outcome(lambda: show.run(out, console))))
