@@ -137,3 +137,24 @@ def test_gold_that_is_named_and_not_there_fails(tmp_path: Path, folder: str, out
     command = [sys.executable, "-m", "pytest", "test_gold.py"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert outcome in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_ci_run_finds_the_gold_sets_beside_the_checkout(tmp_path: Path, there: bool) -> None:
+    """NER_BATCH_DATA is ../shared/data where that is, and unset elsewhere; what a person has set stays."""
+    (tmp_path / "checkout" / ".ci").mkdir(parents=True)
+    (tmp_path / "bin").mkdir()
+    make = tmp_path / "bin" / "make"
+    make.write_text('#!/bin/sh\necho "$1 with ${NER_BATCH_DATA:-none}"\n')
+    make.chmod(0o755)
+    script = tmp_path / "checkout" / ".ci" / "run"
+    script.write_bytes((ROOT / ".ci" / "run").read_bytes())
+    if there:
+        (tmp_path / "shared" / "data").mkdir(parents=True)
+
+    def output(**environment: str) -> str:
+        path = {"PATH": f"{make.parent}:/usr/bin:/bin"}
+        return subprocess.run(["bash", script], env=path | environment, capture_output=True, text=True).stdout.strip()
+
+    assert output() == (f"test with {tmp_path / 'shared' / 'data'}" if there else "test with none")
+    assert output(NER_BATCH_DATA="/mine") == "test with /mine"
