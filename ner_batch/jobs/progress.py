@@ -1,0 +1,87 @@
+"""What a person sees of a job that runs: one live line on a terminal, a plain line every ten seconds on a log."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+PLAIN_SECONDS = 10.0
+"""Lines this far apart keep an overnight log readable: 14 hours are 5,000 lines."""
+
+
+class ProgressLine:
+    """The newest text about a job, as often as it is worth reading. Use as a context manager.
+
+    On a terminal it is redrawn in place. On a log it is printed by the first :meth:`show` that comes ``every`` seconds
+    or more after the last line; while no :meth:`show` comes (a long step, a model that loads) it is printed again, so
+    that a log is never silent for longer than one and a half times ``every``.
+
+    Args:
+        console: where to; whether it is a terminal is asked of it.
+        every: seconds between two lines of a log; 0: a line for every :meth:`show`.
+        clock: seconds from any fixed moment.
+    """
+
+    def __init__(
+        self, console: Console, every: float = PLAIN_SECONDS, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._console, self._every, self._clock = console, every, clock
+        self._text: str | Callable[[], str] = ""
+        self._printed = clock()
+        self._lock = threading.Lock()
+        self._end = threading.Event()
+        self._live: Live | None = None
+        self._repeater: threading.Thread | None = None
+        if console.is_terminal:
+            self._live = Live(console=console, get_renderable=self._line, refresh_per_second=4, transient=True)
+        elif every > 0:
+            self._repeater = threading.Thread(target=self._repeat, name="progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._printed = self._clock()
+        if self._live:
+            self._live.start()
+        if self._repeater:
+            self._repeater.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._live:
+            self._live.stop()
+        if self._repeater:
+            self._end.set()
+            self._repeater.join()
+
+    def show(self, text: str | Callable[[], str]) -> None:
+        """The newest text. A callable is asked when the text is shown, which may be in another thread."""
+        self._text = text
+        if not self._live:
+            self._print_if_due()
+
+    def _line(self) -> Text:
+        return Text(self._text() if callable(self._text) else self._text)
+
+    def _print_if_due(self) -> None:
+        with self._lock:
+            now = self._clock()
+            if self._text and now - self._printed >= self._every:
+                self._printed = now
+                self._console.print(self._line(), highlight=False, soft_wrap=True)
+
+    def _repeat(self) -> None:
+        while not self._end.wait(self._every / 2):
+            self._print_if_due()
+
+
+def duration(seconds: float) -> str:
+    """A span of time for a person: 45 s, 12 min, 7 h 40 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
