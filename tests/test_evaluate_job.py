@@ -2,15 +2,14 @@
 
 import json
 import math
-import os
 import random
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from evaluations import TEXT, corpus, entities, gold_table, run_table, write
+from real_data import real_file
 from s3_server import BUCKET, point_at, s3_server
 from typer.testing import CliRunner
 
@@ -18,8 +17,6 @@ from ner_batch.cli import app
 from ner_batch.data import Prediction, Status, predictions_table
 from ner_batch.evaluate.metrics import score
 from ner_batch.io import storage
-
-DATA = Path(os.environ.get("NER_BATCH_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 @pytest.fixture
@@ -215,13 +212,11 @@ def test_on_s3(run, tmp_path, monkeypatch):
     assert names == {"report.json", "report.md", "f1.png", "confusion.png"}
 
 
-@pytest.mark.parametrize("name", ["weibo", "genia_devtest", "gum_named"])
+@pytest.mark.parametrize("name", ["slice:gum_wikinews", "slice:ncbi_disease", "weibo", "genia_devtest", "gum_named"])
 def test_real_gold_sets(run, tmp_path, name):
     """Real gold, nested too, against itself is 1.0; half of it found is a recall of about a half. Weibo's groups are
     what the papers report apart."""
-    path = DATA / name / "test.parquet"
-    if not path.is_file():
-        pytest.skip("the gold sets are not here")
+    path = real_file(f"{name}/test.parquet")
     table = pq.read_table(path)
     (tmp_path / "run").mkdir()
     pq.write_table(table, tmp_path / "run" / "all.parquet")
