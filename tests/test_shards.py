@@ -14,11 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from s3_server import BUCKET, point_at, s3_server
+from s3_server import BUCKET, Proxy, point_at, s3_server
 
-from ner_batch.io import shards
-from ner_batch.io.rows import read_unit, texts_of
-from ner_batch.io.shards import Shard, Unit, list_shards, plan_units
+from ner_batch.errors import UserError
+from ner_batch.io.shards import Shard, Unit, list_shards, plan_units, read_unit, texts_of
 
 SCHEMA = pa.schema(
     [
@@ -400,16 +399,19 @@ def test_s3_folder_file_and_glob(folder: Path, server: tuple[str, Any], monkeypa
         list_shards(f"s3://{BUCKET}/nowhere", "text")
 
 
+@pytest.mark.parametrize("how", ["dropped", "cut"])
 def test_s3_a_lost_connection_is_not_corruption(
-    folder: Path, server: tuple[str, Any], monkeypatch: pytest.MonkeyPatch
+    folder: Path, server: tuple[str, Any], monkeypatch: pytest.MonkeyPatch, how: Any
 ) -> None:
     """An object that cannot be reached now is an OSError, which may be tried again, and never called corrupt."""
     endpoint, client = server
-    point_at(monkeypatch, endpoint)
     client.upload_file(str(folder / "a" / "x.parquet"), BUCKET, "lost/x.parquet")
-    unit = units_of(list_shards(f"s3://{BUCKET}/lost", "text").shards[0], 10)[0]
-    monkeypatch.setattr(
-        shards.storage, "open_uri", lambda _: (pa.fs.S3FileSystem(endpoint_override="http://127.0.0.1:1"), "a/b")
-    )
-    with pytest.raises(OSError, match="AWS Error"):
-        read_unit(unit)
+    with Proxy(endpoint) as proxy:
+        point_at(monkeypatch, proxy.url)
+        unit = units_of(list_shards(f"s3://{BUCKET}/lost", "text").shards[0], 10)[0]
+        proxy.fail("lost/x.parquet", how=how)
+        with pytest.raises(OSError) as error:
+            read_unit(unit)
+        assert not isinstance(error.value, FileNotFoundError)
+        with pytest.raises(UserError, match=r"^s3://texts/lost/x\.parquet: cannot be read \("):
+            list_shards(f"s3://{BUCKET}/lost", "text")

@@ -220,13 +220,13 @@ def _device(name: str | None) -> str:
 
 
 def _target(output: str) -> Path:
-    return Path(storage.open_uri(output)[1])
+    return Path(storage.local_path(output) or output)
 
 
 def _check_output(output: str) -> None:
     """A local place that is free, or an empty folder, and can be written to."""
     check_lasting("output", output)
-    if output.startswith("s3://"):
+    if storage.local_path(output) is None:
         raise UserError(f"output: {output}: an encoder is written to a local disk; copy the folder there afterwards")
     target = _target(output)
     if (target / MANIFEST).is_file():

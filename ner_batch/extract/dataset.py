@@ -16,7 +16,7 @@ from ner_batch.extract.extractor import Extractor
 from ner_batch.extract.job import gpus_per_replica
 from ner_batch.extract.recipe import Recipe, make_recipe
 from ner_batch.extract.unit import invalid, leave, with_predictions
-from ner_batch.io.rows import texts_of
+from ner_batch.io.shards import texts_of
 
 if TYPE_CHECKING:
     from ray.data import Dataset

@@ -21,8 +21,7 @@ from ner_batch.extract.output import versions
 from ner_batch.extract.plan import Plan
 from ner_batch.extract.progress import duration
 from ner_batch.extract.recipe import Recipe
-from ner_batch.io.rows import read_unit, texts_of
-from ner_batch.io.shards import Unit
+from ner_batch.io.shards import Unit, read_unit, texts_of
 from ner_batch.jobs import cluster
 
 SAMPLE_ROWS = 256

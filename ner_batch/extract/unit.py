@@ -21,8 +21,7 @@ from ner_batch.engine.engine import EngineDead
 from ner_batch.errors import UserError
 from ner_batch.extract.ledger import Range
 from ner_batch.io import storage
-from ner_batch.io.rows import read_unit, texts_of
-from ner_batch.io.shards import Unit
+from ner_batch.io.shards import Unit, read_unit, texts_of
 
 # The exit status of a replica whose engine died, so that the cause can be told from other crashes in Ray's logs.
 ENGINE_DEAD_STATUS = 70

@@ -79,7 +79,7 @@ def _storage(uri: str) -> dict[str, Any]:
     """Where Ray Train keeps checkpoints. Its own S3 client would not know AWS_ENDPOINT_URL, so it is given ours."""
     if "://" not in uri:
         return {"storage_path": uri}
-    filesystem, path = storage.open_uri(uri)
+    filesystem, path = storage.arrow_filesystem(uri)
     return {"storage_path": path, "storage_filesystem": filesystem}
 
 
