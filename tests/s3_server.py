@@ -52,14 +52,20 @@ def point_at(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
 
 
+Fault = Literal["500", "dropped", "cut", "held"]
+
+
 class Proxy:
     """A forwarding HTTP server in front of another: logs requests, and fails those it is told to.
 
-    ``log`` has (method, path) of each request, ``url`` is where it listens.
+    ``log`` has (method, path) of each request, ``signatures`` its Authorization header (None: unsigned), ``url`` is
+    where it listens. ``holding`` is set while a request is held.
     """
 
     def __init__(self, target: str) -> None:
         self.log: list[tuple[str, str]] = []
+        self.signatures: list[str | None] = []
+        self.holding, self._released = threading.Event(), threading.Event()
         self._faults: list[list[Any]] = []
         self._lock = threading.Lock()
         proxy = self
@@ -70,9 +76,14 @@ class Proxy:
             def forward(self) -> None:
                 body = read_body(self)
                 proxy.log.append((self.command, self.path))
+                proxy.signatures.append(self.headers.get("Authorization"))
                 fault = proxy._fault(self.path)
                 if fault == "500":
                     self._reply(500, {}, b"")
+                elif fault == "held":
+                    proxy.holding.set()
+                    proxy._released.wait(60)
+                    self.close_connection = True
                 elif fault == "dropped":
                     self.close_connection = True  # without an answer
                 else:
@@ -98,9 +109,9 @@ class Proxy:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
-    def fail(self, mark: str, times: float = math.inf, how: Literal["500", "dropped", "cut"] = "500") -> None:
-        """Fail the next ``times`` requests whose path contains ``mark``: with status 500, without an answer, or with
-        half of one."""
+    def fail(self, mark: str, times: float = math.inf, how: Fault = "500") -> None:
+        """Fail the next ``times`` requests whose path contains ``mark``: with status 500, without an answer, with half
+        of one, or with none before the proxy ends."""
         self._faults.append([mark, times, how])
 
     def _fault(self, path: str) -> str | None:
@@ -116,6 +127,7 @@ class Proxy:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._released.set()
         self._server.shutdown()
         self._server.server_close()
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
+import pickle
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +48,11 @@ def keys(client: Any) -> list[str]:
     return [item["Key"] for item in client.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
 
 
-@pytest.fixture(params=["local", "file", "s3"])
+@pytest.fixture(params=["local", "file", "s3", "memory"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A folder of each kind; every test that takes it must hold on all of them."""
+    if request.param == "memory":
+        return f"memory://{tmp_path}/a folder/out"
     if request.param == "s3":
         request.getfixturevalue("client")
         return f"{S3}/a folder/out"
@@ -267,6 +272,107 @@ def test_s3_kill_9_during_an_upload_leaves_nothing_torn(client: Any, seconds: fl
     assert sorted(found) == sorted(keys(client))
 
 
+def test_s3_a_writer_killed_between_parts_leaves_the_old_object(
+    client: Any, server: tuple[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kill -9 while the server still waits for one part of the upload: the old object stays, whole."""
+    with Proxy(server[0]) as proxy:
+        point_at(monkeypatch, proxy.url)
+        proxy.fail("partNumber=3", how="held")
+        process = subprocess.Popen([sys.executable, "-c", S3_WRITER, S3], stdout=subprocess.DEVNULL)
+        assert proxy.holding.wait(60)
+        process.kill()
+        process.wait()
+    point_at(monkeypatch, server[0])
+    assert keys(client) == ["whole"]
+    assert {file.name: file.size for file in storage.list_files(S3)} == {"whole": 100}
+
+
+@pytest.mark.parametrize("how", ["500", "dropped", "cut"])
+def test_s3_five_attempts(client: Any, server: tuple[str, Any], monkeypatch: pytest.MonkeyPatch, how: Any) -> None:
+    """A server that fails four times and answers then: written, listed, read in whole and in ranges, as if nothing was."""
+    data = bytes(range(256)) * 1000
+    with Proxy(server[0]) as proxy:
+        point_at(monkeypatch, proxy.url)
+        storage.exists(f"{S3}/warm")
+        if how != "cut":  # half an answer to a PUT is a whole one
+            proxy.fail("/texts/x", 4, how)
+        storage.write_bytes(f"{S3}/x", data)
+        proxy.fail("/texts/x", 4, how)
+        assert storage.read_ranges(f"{S3}/x", [(256, 1000)]) == [data[256:1000]]
+        assert storage.read_bytes(f"{S3}/x") == data
+        assert [file.name for file in storage.list_files(S3)] == ["x"]
+
+
+ANOTHER = """
+import sys
+from ner_batch.io import storage
+for name in sys.argv[2:]:
+    storage.write_bytes(storage.join(sys.argv[1], name), b"theirs")
+"""
+
+
+def test_what_another_process_writes_is_seen(client: Any) -> None:
+    """A listing and a question are of this moment, however often they were asked before."""
+    storage.write_bytes(f"{S3}/in/a", b"ours")
+    assert [file.name for file in storage.list_files(f"{S3}/in")] == ["a"]
+    assert not storage.exists(f"{S3}/in/b")
+    assert storage.file_type(f"{S3}/in/deep") is None
+    subprocess.run([sys.executable, "-c", ANOTHER, f"{S3}/in", "a", "b", "deep/c"], check=True)
+    assert [(file.name, file.size) for file in storage.list_files(f"{S3}/in")] == [("a", 6), ("b", 6), ("deep/c", 6)]
+    assert storage.exists(f"{S3}/in/b")
+    assert storage.file_type(f"{S3}/in/deep") == "directory"
+    assert storage.read_bytes(f"{S3}/in/a") == b"theirs"
+
+
+def written_and_read(number: int) -> bool:
+    """For another process or thread: write a file of one's own, and read it and everybody's."""
+    uri = f"{S3}/many/{number}"
+    storage.write_bytes(uri, bytes([number]) * 1000)
+    return storage.read_bytes(uri) == bytes([number]) * 1000 and storage.read_bytes(f"{S3}/many/shared") == b"shared"
+
+
+@pytest.mark.parametrize("start", ["threads", "spawn", "fork"])
+def test_s3_from_threads_and_processes(client: Any, start: str) -> None:
+    """Threads share the file system; a spawned process makes its own, and so does a forked one, whose parent goes on."""
+    storage.write_bytes(f"{S3}/many/shared", b"shared")
+    pool: Any
+    if start == "threads":
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(written_and_read, range(40)))
+    else:
+        with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(start)) as pool:
+            running = pool.map(written_and_read, range(8))
+            assert all(written_and_read(number) for number in range(100, 110))
+            assert all(running)
+    assert written_and_read(200)
+
+
+def test_s3_a_profile_of_the_config_file(
+    client: Any, server: tuple[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """AWS_PROFILE: keys, region and endpoint from the config file; AWS_REGION goes before its region."""
+    with Proxy(server[0]) as proxy:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_ENDPOINT_URL"):
+            monkeypatch.delenv(name)
+        (tmp_path / "config").write_text(
+            "[profile work]\naws_access_key_id = profiled\naws_secret_access_key = secret\n"
+            f"region = eu-north-1\nendpoint_url = {proxy.url}\n"
+        )
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+        monkeypatch.setenv("AWS_PROFILE", "work")
+        storage.write_bytes(f"{S3}/x", b"1")
+        assert all("Credential=profiled/" in signature for signature in proxy.signatures if signature)
+        assert all("/eu-north-1/s3/" in signature for signature in proxy.signatures if signature)
+        assert len(proxy.signatures) == 2
+        monkeypatch.setenv("AWS_REGION", "eu-south-1")
+        storage.write_bytes(f"{S3}/x", b"1")
+        assert "/eu-south-1/s3/" in (proxy.signatures[-1] or "")
+    monkeypatch.setenv("AWS_PROFILE", "play")
+    with pytest.raises(UserError, match=r"^s3://texts: .*profile \(play\) could not be found; check the bucket"):
+        storage.list_files(S3)
+
+
 def test_s3_endpoint_url_s3_wins(client: Any, server: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The service's own variable goes before the general one, as in Amazon's tools."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
@@ -289,6 +395,35 @@ def test_s3_without_credentials_is_anonymous(
     assert storage.read_bytes(f"{S3}/public") == b"1"
     with pytest.raises(PermissionError):
         storage.read_bytes(f"{S3}/private")
+
+
+def test_s3_wrong_credentials_are_one_line(
+    client: Any, server: tuple[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that knows the keys says so when the bucket is asked for, before any work."""
+    monkeypatch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0.0)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "stranger")
+    with pytest.raises(
+        UserError, match=r"^s3://texts: The AWS Access Key Id .* does not exist .*; check the bucket, "
+    ) as error:
+        storage.list_files(f"{S3}/x")
+    assert "\n" not in str(error.value)
+    assert "equest" not in str(error.value)
+
+
+def test_s3_a_dropped_stream_of_arrow_leaves_nothing(client: Any) -> None:
+    """What Ray Train writes through: a file is there once it is closed, whole, and a stream that is dropped leaves none."""
+    filesystem, path = storage.arrow_filesystem(f"{S3}/arrow")
+    filesystem = pickle.loads(pickle.dumps(filesystem))
+    stream = filesystem.open_output_stream(f"{path}/dropped")
+    stream.write(b"1" * 20_000_000)
+    del stream
+    gc.collect()
+    with filesystem.open_output_stream(f"{path}/closed") as stream:
+        stream.write(b"1" * 20_000_000)
+    assert [(file.name, file.size) for file in storage.list_files(f"{S3}/arrow")] == [("closed", 20_000_000)]
+    with filesystem.open_input_file(f"{path}/closed") as source:
+        assert source.read() == b"1" * 20_000_000
 
 
 def test_s3_a_missing_bucket_is_one_line(client: Any) -> None:
@@ -330,6 +465,19 @@ def test_s3_a_wrong_endpoint_fails_fast(
     assert time.monotonic() - started < 15
     assert "\n" not in str(error.value)
     del keep
+
+
+def test_links_are_followed(tmp_path: Path) -> None:
+    """A link to a file or a folder is what it points to; one that points nowhere is nothing."""
+    storage.write_bytes(str(tmp_path / "there" / "x"), b"12")
+    (tmp_path / "in").mkdir()
+    for name, target in (
+        ("file", tmp_path / "there" / "x"),
+        ("folder", tmp_path / "there"),
+        ("nowhere", tmp_path / "no"),
+    ):
+        (tmp_path / "in" / name).symlink_to(target)
+    assert [(f.name, f.size) for f in storage.list_files(str(tmp_path / "in"))] == [("file", 2), ("folder/x", 2)]
 
 
 def test_permission_denied_is_one_line(tmp_path: Path) -> None:

@@ -195,10 +195,11 @@ def _inspect(file: storage.File, text_column: str | None) -> _Footer | Corrupt:
         UserError: the file cannot be reached (which says nothing about what it holds).
     """
     try:
-        footer = storage.read_footer(file.uri, file.size)
+        tail = storage.read_tail(file.uri, file.size)
     except OSError as error:
         raise UserError(f"{file.uri}: cannot be read ({storage.cause_of(error)})") from error
     try:
+        footer = storage.footer_of(tail)
         metadata = storage.parse_footer(footer)
         schema = metadata.schema.to_arrow_schema()
     except (OSError, pa.ArrowException) as error:
@@ -251,19 +252,15 @@ class _Reader:
         self._table: pa.Table | None = None
 
     def read(self, unit: Unit, columns: tuple[str, ...] | None) -> pa.Table:
-        uri = unit.shard.uri
         with self._lock:
-            size = storage.size(uri)
-            footer = storage.read_footer(uri, size)
-            if _footer_digest(footer, size) != unit.shard.digest:
-                raise UserError(f"{uri}: the file has changed since it was listed; start the run again")
+            tail, footer = _unchanged(unit.shard)
             metadata = storage.parse_footer(footer)
             pieces = []
             for group, offset, rows in _overlaps(metadata, unit):
                 key = (unit.shard, group, columns)
                 if self._key != key or self._table is None:
                     self._key = self._table = None  # the old one goes before the new one comes: one at a time
-                    self._table = _row_group(unit, metadata, group, columns)
+                    self._table = _row_group(unit, metadata, group, columns, tail)
                     self._key = key
                 pieces.append(self._table.slice(offset, rows))
         if pieces:
@@ -276,14 +273,42 @@ class _Reader:
 _READER = _Reader()
 
 
-def _row_group(unit: Unit, metadata: pq.FileMetaData, group: int, columns: tuple[str, ...] | None) -> pa.Table:
-    """Fetch the columns of a row group, then decode them: what goes wrong then is the fault of the bytes."""
+def _unchanged(shard: Shard) -> tuple[bytes, bytes]:
+    """The tail of a shard's file and the footer in it, if it is still the file that was listed.
+
+    Raises:
+        UserError: it is another.
+        OSError: it cannot be reached at the moment.
+    """
+    changed = UserError(f"{shard.uri}: the file has changed since it was listed; start the run again")
+    try:
+        tail = storage.read_tail(shard.uri, shard.bytes)
+        footer = storage.footer_of(tail)
+    except pa.ArrowInvalid:
+        raise changed from None
+    except OSError:
+        if storage.size(shard.uri) != shard.bytes:  # a file that has shrunk has no such range
+            raise changed from None
+        raise
+    if _footer_digest(footer, shard.bytes) != shard.digest:
+        raise changed
+    return tail, footer
+
+
+def _row_group(
+    unit: Unit, metadata: pq.FileMetaData, group: int, columns: tuple[str, ...] | None, tail: bytes
+) -> pa.Table:
+    """Fetch the columns of a row group, as far as they are not in the file's tail, then decode them.
+
+    What goes wrong in decoding is the fault of the bytes, whatever kind of error it is: they are all there.
+    """
     uri, size = unit.shard.uri, unit.shard.bytes
-    ranges = _ranges(metadata.row_group(group), columns, size)
+    ranges = _ranges(metadata.row_group(group), columns, size - len(tail))
     parts = storage.read_ranges(uri, ranges) if ranges else []
     if any(len(part) != end - start for part, (start, end) in zip(parts, ranges, strict=True)):
         raise OSError(f"{uri}: it was cut short while it was read")
-    source = pa.PythonFile(_Parts(size, [start for start, _ in ranges], parts), mode="r")
+    starts = [*(start for start, _ in ranges), size - len(tail)]
+    source = pa.PythonFile(_Parts(size, starts, [*parts, tail]), mode="r")
     try:
         file = pq.ParquetFile(source, metadata=metadata, page_checksum_verification=True)
         return file.read_row_group(group, columns=None if columns is None else list(columns))
@@ -292,16 +317,17 @@ def _row_group(unit: Unit, metadata: pq.FileMetaData, group: int, columns: tuple
         raise UserError(f"{uri}: {where} are corrupt ({storage.cause_of(error)})") from error
 
 
-def _ranges(group: pq.RowGroupMetaData, columns: tuple[str, ...] | None, size: int) -> list[tuple[int, int]]:
-    """Where in the file the columns of a row group lie, in order; neighbours are joined, long ranges cut."""
+def _ranges(group: pq.RowGroupMetaData, columns: tuple[str, ...] | None, limit: int) -> list[tuple[int, int]]:
+    """Where before ``limit`` the columns of a row group lie, in order; neighbours are joined, long ranges cut."""
     starts, ends = [], []
     for index in range(group.num_columns):
         chunk = group.column(index)
         leaf = chunk.path_in_schema
         if columns is None or any(leaf == name or leaf.startswith(f"{name}.") for name in columns):
             start = max(0, min(chunk.data_page_offset, chunk.dictionary_page_offset or chunk.data_page_offset))
-            starts.append(start)
-            ends.append(min(size, start + chunk.total_compressed_size + _PADDING))
+            if start < limit:
+                starts.append(start)
+                ends.append(min(limit, start + chunk.total_compressed_size + _PADDING))
     _, starts, ends = merge_offset_ranges([""] * len(starts), starts, ends, max_gap=_MAX_GAP, sort=True)
     return [
         (part, min(part + _REQUEST, end))

@@ -31,7 +31,7 @@ from pyarrow import fs
 from ner_batch.errors import UserError
 
 TEMPORARY_PREFIX = ".ner_batch-tmp-"
-FOOTER_GUESS = 64 * 1024  # bytes; one request fetches the footer of nearly every file
+_FOOTER_GUESS = 64 * 1024  # bytes; one request fetches the footer of nearly every file
 _PART = 8 * 2**20  # bytes of an upload's or a download's part
 _PARTS_AT_ONCE = 8
 _WHOLE = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci", "tos")  # an object is seen whole or not at all
@@ -292,40 +292,49 @@ def read_metadata(uri: str) -> dict[str, str]:
         UserError: it is not there, or not Parquet.
     """
     with explained(uri):
-        footer = read_footer(uri, size(uri))
+        tail = read_tail(uri, size(uri))
     with parsed(uri):
-        metadata = parse_footer(footer).metadata or {}
+        metadata = parse_footer(footer_of(tail)).metadata or {}
     return {key.decode(): value.decode() for key, value in metadata.items()}
 
 
-def read_footer(uri: str, size: int) -> bytes:
-    """The end of a file of ``size`` bytes: Parquet's footer, its length and the closing magic, if it is Parquet.
+def read_tail(uri: str, size: int) -> bytes:
+    """The end of a file of ``size`` bytes: 64 KiB or all of it, or more where a Parquet footer is longer.
 
     Raises:
         OSError: the file cannot be read.
     """
     if size == 0:
         return b""
-    (tail,) = read_ranges(uri, [(max(0, size - FOOTER_GUESS), size)])
+    (tail,) = read_ranges(uri, [(max(0, size - _FOOTER_GUESS), size)])
     length = int.from_bytes(tail[-8:-4], "little") + 8
-    if tail[-4:] != b"PAR1" or length > size:
+    if tail[-4:] != b"PAR1" or not len(tail) < length <= size:
         return tail
-    return tail[-length:] if length <= len(tail) else read_ranges(uri, [(size - length, size)])[0]
+    return read_ranges(uri, [(size - length, size)])[0]
+
+
+def footer_of(tail: bytes) -> bytes:
+    """Parquet's footer, its length and the closing magic: the last bytes of a file.
+
+    Raises:
+        pa.ArrowInvalid: the file does not end as Parquet does.
+    """
+    if len(tail) < 12:
+        raise pa.ArrowInvalid(f"the file has {len(tail)} bytes, too few for Parquet")
+    if tail[-4:] != b"PAR1":
+        raise pa.ArrowInvalid("the file does not end with Parquet's magic bytes: cut short, or not Parquet")
+    length = int.from_bytes(tail[-8:-4], "little") + 8
+    if length > len(tail):
+        raise pa.ArrowInvalid(f"the footer claims {length} bytes, more than the file has")
+    return tail[-length:]
 
 
 def parse_footer(footer: bytes) -> pq.FileMetaData:
-    """What :func:`read_footer` gives, read.
+    """What :func:`footer_of` gives, read.
 
     Raises:
-        pa.ArrowInvalid, OSError: it is not the footer of a Parquet file.
+        pa.ArrowException, OSError: it is noise.
     """
-    if len(footer) < 12:
-        raise pa.ArrowInvalid(f"the file has {len(footer)} bytes, too few for Parquet")
-    if footer[-4:] != b"PAR1":
-        raise pa.ArrowInvalid("the file does not end with Parquet's magic bytes: cut short, or not Parquet")
-    length = int.from_bytes(footer[-8:-4], "little") + 8
-    if length > len(footer):
-        raise pa.ArrowInvalid(f"the footer claims {length} bytes, more than the file has")
     return pq.read_metadata(pa.BufferReader(b"PAR1" + footer))
 
 
