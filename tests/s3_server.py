@@ -80,15 +80,15 @@ class Proxy:
                 fault = proxy._fault(self.path)
                 if fault == "500":
                     self._reply(500, {}, b"")
-                elif fault == "held":
-                    proxy.holding.set()
-                    proxy._released.wait(60)
-                    self.close_connection = True
+                elif fault == "held" and self.command != "GET":
+                    self._hold()
                 elif fault == "dropped":
                     self.close_connection = True  # without an answer
                 else:
                     status, headers, content = ask(target, self.command, self.path, dict(self.headers), body)
-                    self._reply(status, headers, content, cut=fault == "cut")
+                    self._reply(status, headers, content, cut=fault in {"cut", "held"})
+                    if fault == "held":
+                        self._hold()
 
             do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = forward
 
@@ -103,6 +103,11 @@ class Proxy:
                 self.wfile.write(body[: len(body) // 2] if cut else body)
                 self.close_connection = self.close_connection or cut
 
+            def _hold(self) -> None:
+                proxy.holding.set()
+                proxy._released.wait(60)
+                self.close_connection = True
+
             def log_message(self, *_: object) -> None:
                 pass
 
@@ -111,7 +116,7 @@ class Proxy:
 
     def fail(self, mark: str, times: float = math.inf, how: Fault = "500") -> None:
         """Fail the next ``times`` requests whose path contains ``mark``: with status 500, without an answer, with half
-        of one, or with none before the proxy ends."""
+        of one, or held until the proxy ends (a GET after half of its answer)."""
         self._faults.append([mark, times, how])
 
     def _fault(self, path: str) -> str | None:
