@@ -16,10 +16,12 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from s3_server import BUCKET, Proxy, point_at, s3_server
 
 from ner_batch.errors import UserError
@@ -117,6 +119,47 @@ def test_check_writable_leaves_nothing(root: str) -> None:
     """The probe of an output folder is gone afterwards."""
     storage.check_writable(root)
     assert storage.list_files(root) == []
+
+
+class Refusal(Exception):
+    """As packages of file systems define their own: no OSError."""
+
+
+class Grumpy(MemoryFileSystem):
+    """A file system of somebody else's, which refuses."""
+
+    protocol = "grumpy"
+
+    def info(self, *_: Any, **__: Any) -> Any:
+        raise Refusal("not\ntoday")
+
+    def pipe_file(self, *_: Any, **__: Any) -> None:
+        raise Refusal("not\ntoday")
+
+
+def test_errors_of_other_packages_are_told_like_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line to a person before the work, an OSError in it; a bug (here: in the file system) shows itself."""
+    fsspec.register_implementation("grumpy", Grumpy, clobber=True)
+    with pytest.raises(UserError, match=r"^grumpy://a/b: Refusal: not today; check the path") as error:
+        storage.exists("grumpy://a/b")
+    assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match=r"^grumpy://a: Refusal: not today"):
+        storage.check_writable("grumpy://a")
+    with pytest.raises(OSError, match="Refusal"):
+        storage.write_bytes("grumpy://a/b", b"")
+    monkeypatch.delattr(Grumpy, "info")
+    monkeypatch.setattr(MemoryFileSystem, "info", lambda *_, **__: {}["type"])
+    with pytest.raises(KeyError):
+        storage.exists("grumpy://a/b")
+
+
+def test_a_root_is_a_folder() -> None:
+    """Also where a scheme's slashes are all that is left of a URI."""
+    assert storage.join("memory://", "x") == "memory://x"
+    assert storage.join("s3://bucket/", "x") == "s3://bucket/x"
+    assert storage.join("/", "x") == "/x"
+    storage.write_bytes(storage.join("memory://", "at the root"), b"1")
+    assert "at the root" in [file.name for file in storage.list_files("memory://")]
 
 
 def test_relative_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

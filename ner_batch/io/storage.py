@@ -95,15 +95,35 @@ def open_uri(uri: str) -> tuple[AbstractFileSystem, str]:
     return filesystem, str(path).rstrip("/")
 
 
+@contextmanager
+def _opened(uri: str) -> Iterator[tuple[AbstractFileSystem, str]]:
+    """What :func:`open_uri` gives; errors of a kind that the file system's package defines become OSErrors."""
+    filesystem, path = open_uri(uri)
+    try:
+        yield filesystem, path
+    except Exception as error:
+        kind = type(error)
+        if isinstance(error, OSError) or kind.__module__.partition(".")[0] in {"builtins", "ner_batch", "pyarrow"}:
+            raise
+        raise OSError(f"{kind.__name__}: {error}") from error
+
+
+def _trimmed(uri: str) -> str:
+    """Without slashes at the end, but for those of a scheme."""
+    scheme, separator, rest = uri.rpartition("://")
+    return f"{scheme}{separator}{rest.rstrip('/')}"
+
+
 def absolute(uri: str) -> str:
     """The same place, meaning the same in a process with another working directory."""
     filesystem, path = open_uri(uri)
-    return path if isinstance(filesystem, LocalFileSystem) else uri.rstrip("/")
+    return path if isinstance(filesystem, LocalFileSystem) else _trimmed(uri)
 
 
 def join(folder: str, name: str) -> str:
     """The URI of ``name`` in ``folder``."""
-    return f"{folder.rstrip('/')}/{name}"
+    folder = _trimmed(folder)
+    return f"{folder}{name}" if folder.endswith("://") else f"{folder}/{name}"
 
 
 def file_type(uri: str) -> Literal["file", "directory"] | None:
@@ -112,8 +132,7 @@ def file_type(uri: str) -> Literal["file", "directory"] | None:
     Raises:
         UserError: the place cannot be asked.
     """
-    with explained(uri):
-        filesystem, path = open_uri(uri)
+    with explained(uri), _opened(uri) as (filesystem, path):
         try:
             return "directory" if filesystem.info(path)["type"] == "directory" else "file"
         except (FileNotFoundError, NotADirectoryError):
@@ -132,8 +151,8 @@ def size(uri: str) -> int:
         FileNotFoundError: there is none.
         OSError: it cannot be asked.
     """
-    filesystem, path = open_uri(uri)
-    known = filesystem.info(path)["size"]
+    with _opened(uri) as (filesystem, path):
+        known = filesystem.info(path)["size"]
     if known is None:  # some HTTP servers
         raise OSError(f"{uri}: the server does not say how long the file is")
     return int(known)
@@ -145,8 +164,7 @@ def list_files(folder: str) -> list[File]:
     Raises:
         UserError: the folder cannot be listed.
     """
-    with explained(folder):
-        filesystem, root = open_uri(folder)
+    with explained(folder), _opened(folder) as (filesystem, root):
         if isinstance(filesystem, LocalFileSystem):
             return sorted(_local_files(Path(root)))
         # fsspec passes over folders that it may not read; rows would go missing without a word.
@@ -194,8 +212,8 @@ def read_bytes(uri: str) -> bytes:
         FileNotFoundError: there is none.
         OSError: it cannot be read.
     """
-    filesystem, path = open_uri(uri)
-    return bytes(filesystem.cat_file(path))
+    with _opened(uri) as (filesystem, path):
+        return bytes(filesystem.cat_file(path))
 
 
 def read_ranges(uri: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
@@ -206,9 +224,9 @@ def read_ranges(uri: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
     Raises:
         OSError: the file cannot be read.
     """
-    filesystem, path = open_uri(uri)
     starts, ends = [start for start, _ in ranges], [end for _, end in ranges]
-    return [bytes(piece) for piece in filesystem.cat_ranges([path] * len(ranges), starts, ends, on_error="raise")]
+    with _opened(uri) as (filesystem, path):
+        return [bytes(piece) for piece in filesystem.cat_ranges([path] * len(ranges), starts, ends, on_error="raise")]
 
 
 def read_json(uri: str) -> Any:
@@ -250,14 +268,14 @@ def write_bytes(uri: str, data: bytes | pa.Buffer) -> None:
     Raises:
         OSError: it cannot be written; the old file, if any, is still there.
     """
-    filesystem, path = open_uri(uri)
-    if isinstance(filesystem, LocalFileSystem):
-        _write_local(Path(path), data)
-    elif uri.partition("://")[0] in _WHOLE:
-        # One request; on S3, of two parts or more, an upload that s3fs completes when it has sent all of them.
-        filesystem.pipe_file(path, bytes(data), **({"chunksize": _PART} if uri.startswith("s3") else {}))
-    else:
-        _write_aside(filesystem, path, bytes(data))
+    with _opened(uri) as (filesystem, path):
+        if isinstance(filesystem, LocalFileSystem):
+            _write_local(Path(path), data)
+        elif uri.partition("://")[0] in _WHOLE:
+            # One request; on S3, of two parts or more, an upload that s3fs completes when it has sent all of them.
+            filesystem.pipe_file(path, bytes(data), **({"chunksize": _PART} if uri.startswith("s3") else {}))
+        else:
+            _write_aside(filesystem, path, bytes(data))
 
 
 def write_json(uri: str, value: object) -> None:
@@ -340,8 +358,7 @@ def parse_footer(footer: bytes) -> pq.FileMetaData:
 
 def remove(uri: str) -> None:
     """Delete a file; none there is fine."""
-    filesystem, path = open_uri(uri)
-    with suppress(FileNotFoundError):
+    with _opened(uri) as (filesystem, path), suppress(FileNotFoundError):
         filesystem.rm_file(path)
 
 
