@@ -4,7 +4,8 @@
     python tests/benchmarks/bench_storage.py --before ../old       # paired with another checkout, interleaved
 
 One server for all; each round is a process per checkout, in alternating order, which lists the shards twice (the first
-time with imports and the question for the bucket) and reads every unit. Printed are medians and the ratio new : old.
+time with imports and the question for the bucket) and reads every unit. Printed are medians and the ratio new : old,
+of the seconds and, for a busy machine, of the CPU seconds of client and server together.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -44,17 +46,24 @@ listed = time.perf_counter()
 rows = sum(read_unit(unit).num_rows for unit in plan_units(listing.shards, 4000, 2**30))
 read = time.perf_counter()
 assert rows == int(sys.argv[2]), rows
-print(first - start, listed - first, read - listed)
+print(first - start, listed - first, read - listed, time.process_time())
 """
-STEPS = ("first listing, with imports", "listing with footers", "reading every unit")
+STEPS = (
+    "first listing, with imports",
+    "listing with footers",
+    "reading every unit",
+    "CPU of client and server, all steps",
+)
 
 
 def measured(checkout: Path, endpoint: str, rows: int) -> list[float]:
     """Seconds of each of :data:`STEPS`, in a process of its own."""
     environment = os.environ | CREDENTIALS | {"AWS_ENDPOINT_URL": endpoint, "PYTHONPATH": str(checkout)}
     command = [sys.executable, "-c", CHILD, f"s3://{BUCKET}/in", str(rows)]
+    worked = time.process_time()  # the server is a thread of this process
     output = subprocess.run(command, env=environment, cwd=checkout, check=True, capture_output=True, text=True).stdout
-    return [float(seconds) for seconds in output.split()]
+    *seconds, client = [float(value) for value in output.split()]
+    return [*seconds, client + time.process_time() - worked]
 
 
 def main() -> None:
