@@ -26,6 +26,7 @@ from s3_server import BUCKET, Proxy, point_at, s3_server
 
 from ner_batch.errors import UserError
 from ner_batch.io import storage
+from ner_batch.io.arrow import arrow_filesystem
 
 S3 = f"s3://{BUCKET}"
 
@@ -198,6 +199,7 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 WRITER = """
 import sys, pyarrow as pa, pyarrow.parquet as pq
 from ner_batch.io import storage
+from ner_batch.io.arrow import arrow_filesystem
 whole = []
 for rows in (1, 200_000, 500_000):
     sink = pa.BufferOutputStream()
@@ -290,6 +292,7 @@ def test_s3_a_failed_part_leaves_nothing_visible(
 S3_WRITER = """
 import sys
 from ner_batch.io import storage
+from ner_batch.io.arrow import arrow_filesystem
 storage.write_bytes(sys.argv[1] + "/whole", b"1" * 100)
 print("started", flush=True)
 while True:
@@ -350,6 +353,7 @@ def test_s3_five_attempts(client: Any, server: tuple[str, Any], monkeypatch: pyt
 ANOTHER = """
 import sys
 from ner_batch.io import storage
+from ner_batch.io.arrow import arrow_filesystem
 for name in sys.argv[2:]:
     storage.write_bytes(storage.join(sys.argv[1], name), b"theirs")
 """
@@ -456,7 +460,7 @@ def test_s3_wrong_credentials_are_one_line(
 
 def test_s3_a_dropped_stream_of_arrow_leaves_nothing(client: Any) -> None:
     """What Ray Train writes through: a file is there once it is closed, whole, and a stream that is dropped leaves none."""
-    filesystem, path = storage.arrow_filesystem(f"{S3}/arrow")
+    filesystem, path = arrow_filesystem(f"{S3}/arrow")
     filesystem = pickle.loads(pickle.dumps(filesystem))
     stream = filesystem.open_output_stream(f"{path}/dropped")
     stream.write(b"1" * 20_000_000)

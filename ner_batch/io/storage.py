@@ -9,7 +9,6 @@ middle of the work (disk full, connection lost) stay OSError, so that a caller c
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import stat
@@ -26,7 +25,6 @@ import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem, get_filesystem_class
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
-from pyarrow import fs
 
 from ner_batch.errors import UserError
 
@@ -424,48 +422,6 @@ def _write_aside(filesystem: AbstractFileSystem, path: str, data: bytes) -> None
         with suppress(Exception):
             filesystem.rm_file(temporary)
         raise
-
-
-def arrow_filesystem(uri: str) -> tuple[fs.FileSystem, str]:
-    """What :func:`open_uri` gives, for a library that asks for a file system of Arrow; it pickles.
-
-    Raises:
-        UserError: as :func:`open_uri`.
-    """
-    filesystem, path = open_uri(uri)
-    return fs.PyFileSystem(_WholeFiles(filesystem)), path
-
-
-class _WholeFiles(fs.FSSpecHandler):  # type: ignore[misc]
-    """fsspec for Arrow, except that a file is sent when it is closed.
-
-    A stream of s3fs that is dropped half-written closes itself, and with that completes the upload: a torn object.
-    """
-
-    def open_output_stream(self, path: str, metadata: object) -> pa.PythonFile:  # noqa: ARG002
-        return pa.PythonFile(_Upload(self.fs, path), mode="w")
-
-
-class _Upload:
-    """A stream for Arrow; what it is given becomes a file when it is closed, and not when it is dropped."""
-
-    def __init__(self, filesystem: AbstractFileSystem, path: str) -> None:
-        self.closed = False
-        self._filesystem, self._path, self._content = filesystem, path, io.BytesIO()
-
-    def write(self, data: bytes) -> int:
-        return self._content.write(data)
-
-    def tell(self) -> int:
-        return self._content.tell()
-
-    def flush(self) -> None:
-        pass
-
-    def close(self) -> None:
-        if not self.closed:
-            self.closed = True
-            self._filesystem.pipe_file(self._path, self._content.getvalue())
 
 
 @contextmanager
