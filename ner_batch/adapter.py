@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from pyarrow import fs
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ner_batch.config import explain
@@ -137,7 +136,7 @@ def load(path: str | Path) -> Adapter:
     uri = str(path)
     if "://" not in uri:
         return _load(Path(path).expanduser(), uri)
-    if storage.file_type(uri) is not fs.FileType.Directory:
+    if storage.file_type(uri) != "directory":
         raise UserError(f"{uri}: no such adapter directory")
     folder = copies.fetched(uri)
     try:

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 from ner_batch.data import clean
 from ner_batch.encoder.settings import TextConfig
-from ner_batch.io.rows import read_unit, texts_of
-from ner_batch.io.shards import Listing, Unit, plan_units
+from ner_batch.io.shards import Listing, Unit, plan_units, read_unit, texts_of
 from ner_batch.text import windows
 from ner_batch.text.windows import Count
 

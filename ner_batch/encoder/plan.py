@@ -166,7 +166,7 @@ def local_path(output: str) -> Path:
 def _check_output(output: str) -> None:
     """A local place that is free, or an empty folder, and can be written to."""
     check_lasting("output", output)
-    if output.startswith("s3://"):
+    if storage.local_path(output) is None:
         raise UserError(f"output: {output}: an encoder is written to a local disk; copy the folder there afterwards")
     target = local_path(output)
     if (target / MANIFEST).is_file():

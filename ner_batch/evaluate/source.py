@@ -12,8 +12,7 @@ import pyarrow.compute as pc
 from ner_batch.data import is_spans
 from ner_batch.errors import UserError
 from ner_batch.evaluate.faults import Faults, fault
-from ner_batch.io.rows import read_unit, texts_of
-from ner_batch.io.shards import Unit
+from ner_batch.io.shards import Unit, read_unit, texts_of
 
 STATUS = "status"
 SPAN = pa.struct([("start", pa.int32()), ("end", pa.int32()), ("type", pa.string()), ("score", pa.float32())])

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ner_batch import adapter as adapters
 from ner_batch.adapter import AdapterManifest
+from ner_batch.io.examples import examples_digest
 from ner_batch.jobs.plots import canvas, png
-from ner_batch.train import gold
 from ner_batch.train.loop import State
 from ner_batch.train.model import lora_config
 from ner_batch.train.plan import Plan
@@ -67,7 +67,7 @@ def manifest(plan: Plan, state: State) -> AdapterManifest:
         base_fingerprint=plan.base_fingerprint,
         retrieval=kinds,
         k=max(shown.k) if shown.kind else 0,
-        training_data=gold.digest(plan.train.examples),
+        training_data=examples_digest(plan.train.examples),
         scores={"dev span F1": round(state.best_f1, 4)},
         versions={name: version(name) for name in ("ner-batch", "torch", "transformers", "peft", "ray")},
     )

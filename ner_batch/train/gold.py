@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 import tempfile
 from collections.abc import Sequence
@@ -69,12 +67,3 @@ def _neighbours(
         index = retrieval.open_index(Path(folder) / "index")
         one, two = (index.nearest([x.text for x in part], max(chosen.k)) for part in (train, dev))
     return tuple(map(tuple, one)), tuple(map(tuple, two))
-
-
-def digest(examples: Sequence[Example]) -> str:
-    """A digest of texts and spans, in order."""
-    total = hashlib.sha256()
-    for example in examples:
-        spans = [[e.start, e.end, e.type] for e in example.entities]
-        total.update(json.dumps([example.text, spans]).encode())
-    return total.hexdigest()[:16]

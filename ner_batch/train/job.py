@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from ner_batch.errors import JobError
 from ner_batch.io import storage
+from ner_batch.io.arrow import arrow_filesystem
 from ner_batch.jobs import cluster
 from ner_batch.train import artefacts, board, loop, serving
 from ner_batch.train.plan import Plan, claim
@@ -79,7 +80,7 @@ def _storage(uri: str) -> dict[str, Any]:
     """Where Ray Train keeps checkpoints. Its own S3 client would not know AWS_ENDPOINT_URL, so it is given ours."""
     if "://" not in uri:
         return {"storage_path": uri}
-    filesystem, path = storage.open_uri(uri)
+    filesystem, path = arrow_filesystem(uri)
     return {"storage_path": path, "storage_filesystem": filesystem}
 
 

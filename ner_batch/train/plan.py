@@ -17,6 +17,7 @@ from ner_batch import adapter as adapters
 from ner_batch.config import dump
 from ner_batch.errors import Problems, UserError
 from ner_batch.io import storage
+from ner_batch.io.examples import examples_digest
 from ner_batch.jobs.cluster import check_lasting, on_every_node
 from ner_batch.prompts import formats
 from ner_batch.prompts.builder import PromptBuilder
@@ -258,6 +259,6 @@ def digest(plan: Plan) -> str:
     for name in ("serving", "output", "task"):  # of the task, gold and base the content follows, wherever it lies
         del told[name]
     del told["gold"]["train"], told["gold"]["dev"], told["base"]["model"]
-    data = [golds.digest(source.examples) for source in (plan.train, plan.dev)]
+    data = [examples_digest(source.examples) for source in (plan.train, plan.dev)]
     layout = [plan.base_fingerprint, plan.task.digest(), data, asdict(plan.rows), plan.steps]
     return hashlib.sha256(json.dumps([told, layout], sort_keys=True).encode()).hexdigest()[:16]
