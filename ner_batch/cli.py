@@ -161,10 +161,10 @@ def evaluate(
 
     more = [f"against={json.dumps(against)}"] if against else []
     config = checked(lambda: configs.load(EvaluateConfig, config_file, [*(overrides or ()), *more]))
-    from ner_batch.evaluate import job, plan
+    from ner_batch.evaluate import job
 
-    work = checked(lambda: plan.prepare(config))
-    raise typer.Exit(checked(lambda: outcome(lambda: job.run(work, console))))
+    plan = checked(lambda: job.prepare(config))
+    raise typer.Exit(checked(lambda: outcome(lambda: job.run(plan, console))))
 
 
 @app.command()
