@@ -131,7 +131,7 @@ def _check_one(training: Training, where: str) -> None:
     _write(training)
     try:
         prepare(training.config)
-    except ValueError as error:
+    except UserError as error:
         raise UserError("\n".join(f"{where}: {line}" for line in str(error).splitlines())) from None
 
 
@@ -151,7 +151,7 @@ def run(training: Training, console: Console) -> None:
     _write(training)
     try:
         plan = prepare(training.config)
-    except ValueError as error:
+    except UserError as error:
         raise JobError("; ".join(str(error).splitlines())) from None
     job.run(plan, console)
     shutil.rmtree(Path(training.config.run.storage) / training.config.run.name, ignore_errors=True)

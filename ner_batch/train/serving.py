@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -82,7 +81,7 @@ def _served(plan: Plan, adapter: Path, asked: list[evaluation.Question]) -> tupl
     engine = Engine(config)
     try:
         requests = [Request(q.prompt.token_ids, q.prompt.max_tokens, str(adapter), logprobs=()) for q in asked]
-        said = asyncio.run(engine.generate(requests))
+        said = engine.generate(requests)
         return [completion.text for completion in said], worth.measure(plan, engine, str(adapter), asked, said)
     finally:
         engine.close()

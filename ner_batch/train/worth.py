@@ -5,7 +5,6 @@ Dev also chose the checkpoint, so both flatter a little; measure on a test set (
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -93,7 +92,7 @@ class _Asking:
         """P(yes) for entities of texts."""
         prompts = [self.questions.prompt(clean(text), entity) for text, entity in about]
         requests = [Request(ids, 1, self.adapter, logprobs=self.tokens) for ids in prompts if ids]
-        answers = iter(asyncio.run(self.engine.generate(requests)))
+        answers = iter(self.engine.generate(requests))
         return [verify.read(next(answers), self.tokens) if ids else None for ids in prompts]
 
 
