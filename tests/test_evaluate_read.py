@@ -1,5 +1,6 @@
 """Rows read and joined: bad ones are called by file and row, resources that do not suffice are explained, bugs crash."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -85,6 +86,28 @@ def test_too_little_memory_is_explained(tmp_path):
         join(plan.sources, JoinRules(), memory_bytes=1_000_000, progress=lambda _: None),
     ):
         pass
+
+
+def test_a_full_disk_is_explained(tmp_path, monkeypatch):
+    """Where the join's files lie, and how to put them elsewhere."""
+    write(tmp_path / "gold", gold_table([SPAN]))
+    write(tmp_path / "run", run_table([SPAN]))
+    plan = plan_of(tmp_path)
+
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", full)
+    assert "no space left" in refusal(plan)
+    assert "TMPDIR" in refusal(plan)
+
+
+def test_fields_of_spans_that_are_not_ours(tmp_path):
+    """They may be called as columns of ours are."""
+    span = {"start": 4, "end": 7, "type": "PER", "row": 9, "span": "x", "id": "y"}
+    write(tmp_path / "gold", pa.table({"id": ["a", "b"], "text": [TEXT] * 2, "entities": [[], [span]]}))
+    write(tmp_path / "run", run_table([[], [(4, 7, "PER")]], ["a", "b"]))
+    assert job.evaluate(plan_of(tmp_path))["runs"][0]["strict"]["micro"]["correct"] == 1
 
 
 def test_what_is_joined(tmp_path):

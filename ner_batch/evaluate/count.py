@@ -212,13 +212,14 @@ def _count_run(run: RunTally, gold: Spans, predicted: Spans, types: Sequence[str
     errors = np.zeros(len(counts), np.int64)
     left_gold, left_predicted = gold.select(~gold_correct), predicted.select(~correct)
     both = np.intersect1d(left_gold.rows, left_predicted.rows).tolist()
-    for name, spans in (("missed", left_gold), ("spurious", left_predicted), ("correct", gold.select(gold_correct))):
-        alone = spans if name == "correct" else spans.select(~np.isin(spans.rows, both))
-        if name != "correct":
-            np.add.at(errors, alone.rows, 1)
-        for type_, count in zip(types, np.bincount(alone.types, minlength=len(types)).tolist(), strict=True):
-            if count:
-                run.confusion[name, "" if name == "spurious" else type_, "" if name == "missed" else type_] += count
+    missed = left_gold.select(~np.isin(left_gold.rows, both))
+    spurious = left_predicted.select(~np.isin(left_predicted.rows, both))
+    for alone in (missed, spurious):
+        np.add.at(errors, alone.rows, 1)
+    by_type = _count_types(gold.select(gold_correct), types)
+    run.confusion.update({("correct", type_, type_): count for type_, count in by_type.items()})
+    run.confusion.update({("missed", type_, ""): count for type_, count in _count_types(missed, types).items()})
+    run.confusion.update({("spurious", "", type_): count for type_, count in _count_types(spurious, types).items()})
     sides = (both, left_gold.of_rows(both, types), left_predicted.of_rows(both, types))
     for row, gold_spans, predicted_spans in zip(*sides, strict=True):
         pairs = align(gold_spans, predicted_spans)
@@ -229,6 +230,11 @@ def _count_run(run: RunTally, gold: Spans, predicted: Spans, types: Sequence[str
         run.confusion.update(_cell(pair) for pair in pairs)
     run.reliability.add(predicted.scores, correct, len(gold))
     return errors
+
+
+def _count_types(spans: Spans, types: Sequence[str]) -> dict[str, int]:
+    counts = np.bincount(spans.types, minlength=len(types)).tolist()
+    return {type_: count for type_, count in zip(types, counts, strict=True) if count}
 
 
 def _cell(pair: Pair) -> tuple[str, str, str]:

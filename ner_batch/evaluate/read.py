@@ -164,7 +164,8 @@ class _UnitRows:
             [self._name(row) for row in np.flatnonzero(lists.is_null())],
         )
         structs = pc.list_flatten(lists)
-        fields = {field.name: pc.struct_field(structs, field.name) for field in structs.type}
+        names = {field.name for field in structs.type} & {*SPAN.names, "text", "task", "verified"}
+        fields = {name: pc.struct_field(structs, name) for name in names}
         spans = pa.table({"row": pc.list_parent_indices(lists), **fields})
         if name == "entities" and "task" in fields:
             tasks = sorted(task for task in pc.unique(fields["task"]).to_pylist() if task is not None)
@@ -224,13 +225,15 @@ class _UnitRows:
         misfits = []
         for row, start, end, type_, surface in zip(*columns, strict=True):
             text = None if self.texts is None else self.texts[row]
-            span = f" has [{start}, {end}) {type_}"
             if not 0 <= start < end:
-                misfits.append(self._name(row, span))
+                problem = ""
             elif text is not None and end > len(text):
-                misfits.append(self._name(row, f"{span} in {len(text):,} characters"))
+                problem = f" in {len(text):,} characters"
             elif text is not None and surface is not None and text[start:end] != surface:
-                misfits.append(self._name(row, f"{span} reads {text[start:end]!r}, not {surface!r}"))
+                problem = f" reads {text[start:end]!r}, not {surface!r}"
+            else:
+                continue
+            misfits.append(self._name(row, f" has [{start}, {end}) {type_}{problem}"))
         self._note(f"{where} has spans that do not fit their text", OFFSETS, misfits)
 
     def _note(self, problem: str, remedy: str, names: Sequence[str]) -> None:
@@ -335,24 +338,29 @@ def join(
             with_text = next(each for each in (gold, *runs) if each.source.text_column is not None)
             _check_texts(with_text, list(stored.values()), errors)
             errors.stop_if_any()
-            joined = gold.rows.project("id, gold").set_alias("gold")
-            for i, run in enumerate(runs):
-                own = run.rows.project(f"id AS id{i}, status AS status{i}, entities AS entities{i}")
-                joined = joined.join(own.set_alias(f"run{i}"), f"id = id{i}", how="left")
-            complete = " AND ".join(f"id{i} IS NOT NULL" for i in range(len(runs)))
-            gold_skipped = 0
-            if rules.without_prediction == "skip":
-                gold_skipped = _count_ids(joined.filter(f"NOT ({complete})"))[0]
-                joined = joined.filter(complete)
-            columns = ["id", "gold"]
-            for i in range(len(runs)):
-                columns.append(f"CASE WHEN id{i} IS NULL THEN '{NO_ROW}' ELSE status{i} END AS status{i}")
-                columns.append(f"coalesce(entities{i}, []) AS entities{i}")
-            joined = joined.project(", ".join(columns))
+            joined, gold_skipped = _side_by_side(gold, runs, rules)
             spans = " || ".join(["gold", *(f"entities{i}" for i in range(len(runs)))])
-            types = joined.project(f"unnest(list_transform({spans}, lambda span: span.type)) AS type").distinct()
-            names = tuple(sorted(name for (name,) in types.fetchall()))
-            yield JoinedRows(joined, with_text.rows.project("id, text"), names, gold_skipped, predictions_skipped)
+            names = joined.project(f"unnest(list_transform({spans}, lambda span: span.type)) AS type").distinct()
+            types = tuple(sorted(name for (name,) in names.fetchall()))
+            yield JoinedRows(joined, with_text.rows.project("id, text"), types, gold_skipped, predictions_skipped)
+
+
+def _side_by_side(gold: _Stored, runs: Sequence[_Stored], rules: JoinRules) -> tuple[duckdb.DuckDBPyRelation, int]:
+    """Gold with the predictions of all runs, as :meth:`JoinedRows.batches` gives it; how many gold rows it lacks."""
+    joined = gold.rows.project("id, gold").set_alias("gold")
+    for i, run in enumerate(runs):
+        own = run.rows.project(f"id AS id{i}, status AS status{i}, entities AS entities{i}")
+        joined = joined.join(own.set_alias(f"run{i}"), f"id = id{i}", how="left")
+    skipped = 0
+    if rules.without_prediction == "skip":
+        complete = " AND ".join(f"id{i} IS NOT NULL" for i in range(len(runs)))
+        skipped, _ = _count_ids(joined.filter(f"NOT ({complete})"))
+        joined = joined.filter(complete)
+    columns = ["id", "gold"]
+    for i in range(len(runs)):
+        columns.append(f"CASE WHEN id{i} IS NULL THEN '{NO_ROW}' ELSE status{i} END AS status{i}")
+        columns.append(f"coalesce(entities{i}, []) AS entities{i}")
+    return joined.project(", ".join(columns)), skipped
 
 
 def _check_ids(gold: _Stored, runs: Sequence[_Stored], rules: JoinRules, errors: ValidationErrors) -> int:
@@ -412,6 +420,8 @@ def _resources_explained(folder: str) -> Iterator[None]:
         yield
     except duckdb.OutOfMemoryException as error:
         raise UserError(f"job.memory_bytes: too little for the join ({first_line(error)}); {where}") from error
+    except duckdb.IOException as error:
+        raise UserError(f"the join's files cannot be written or read ({first_line(error)}); {where}") from error
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
