@@ -129,8 +129,9 @@ def train_encoder(
 
         config = configs.load(TrainEncoderConfig, config_file, overrides or ())
         from ner_batch.encoder import job as encoder
+        from ner_batch.encoder.plan import prepare
 
-        plan = encoder.prepare(config, console)
+        plan = prepare(config, console)
         for line in plan.report:
             console.print(line, highlight=False, markup=False)
         return 0 if dry_run else encoder.run(plan, console)

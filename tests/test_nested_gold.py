@@ -1,4 +1,4 @@
-"""Nested gold, written as answers and read back: what each format can say of GENIA and GUM, and that it is what comes back.
+"""Nested gold, written as answers and read back: what each format can represent of GENIA and GUM, and that it is what comes back.
 
 `pytest -s tests/test_nested_gold.py` prints the shares that the README has.
 """
@@ -11,7 +11,7 @@ import pytest
 
 from ner_batch.data import Entity, Example, Status, clean
 from ner_batch.evaluate.metrics import score
-from ner_batch.prompts.formats import NAMES, Format, load
+from ner_batch.prompts.formats import NAMES, Format, get
 from ner_batch.retrieval import read_examples
 from ner_batch.task import Task
 
@@ -27,7 +27,7 @@ MEASURED = {
     ("GUM", "gpt-ner"): (2893, 306),
     ("GUM", "inline"): (2587, 0),
 }
-"""Entities said, of 10,871 and 3,158, and nested ones among them, of 1,201 and 571: fewer is a loss, more is news."""
+"""Entities represented, of 10,871 and 3,158, and nested ones among them, of 1,201 and 571: fewer is a loss, more is news."""
 
 
 @pytest.fixture(scope="module", params=SETS)
@@ -37,9 +37,9 @@ def gold(request: pytest.FixtureRequest) -> tuple[str, list[Example]]:
     files = [DATA / folder / f"{split}.parquet" for split in splits]
     if not all(file.exists() for file in files):
         pytest.skip("the gold sets are not here")
-    found = [example for file in files for example in read_examples(str(file))]
-    assert all(clean(example.text) == example.text for example in found)
-    return request.param, found
+    examples = [example for file in files for example in read_examples(str(file))]
+    assert all(clean(example.text) == example.text for example in examples)
+    return request.param, examples
 
 
 def there_and_back(form: Format, example: Example, task: Task) -> list[Entity]:
@@ -63,7 +63,7 @@ def is_nested(entity: Entity, others: Sequence[Entity]) -> bool:
     return any(o.start <= entity.start and entity.end <= o.end for o in overlapping(entity, others))
 
 
-def must_be_said(name: str, example: Example) -> list[Entity]:
+def must_be_represented(name: str, example: Example) -> list[Entity]:
     """What the format's docstring promises without any condition on how the text goes on.
 
     Marks have places: ``inline`` says whatever overlaps nothing, ``gpt-ner`` whatever overlaps nothing of its type. Lists
@@ -79,17 +79,17 @@ def must_be_said(name: str, example: Example) -> list[Entity]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_all_that_a_format_can_say_comes_back(gold: tuple[str, list[Example]], name: str) -> None:
-    """Strict F1 1.0 over the sayable, nothing besides; the share of all gold, and of the nested, is the one measured."""
+    """Strict F1 1.0 over the representable, nothing besides; the share of all gold, and of the nested, is the one measured."""
     which, examples = gold
-    form, task = load(name), Task(name="gold", labels=sorted({e.type for x in examples for e in x.entities}))
+    form, task = get(name), Task(name="gold", labels=sorted({e.type for x in examples for e in x.entities}))
     back = [there_and_back(form, example, task) for example in examples]
-    said = [form.sayable(example.text, example.entities) for example in examples]
-    micro = score(said, back).micro
+    representable = [form.representable(example.text, example.entities) for example in examples]
+    micro = score(representable, back).micro
     assert (micro.precision, micro.recall, micro.f1) == (1.0, 1.0, 1.0)
 
     whole = score([example.entities for example in examples], back).micro
     nested = [[e for e in x.entities if is_nested(e, x.entities)] for x in examples]
-    inner = [sum(e in found for e in row) for row, found in zip(nested, map(set, back), strict=True)]
+    inner = [sum(e in whole_back for e in row) for row, whole_back in zip(nested, map(set, back), strict=True)]
     counts = (sum(map(len, back)), sum(inner))
     total = (sum(len(x.entities) for x in examples), sum(map(len, nested)))
     shares = [f"{100 * part / all_:.1f} %" for part, all_ in zip(counts, total, strict=True)]
@@ -98,6 +98,6 @@ def test_all_that_a_format_can_say_comes_back(gold: tuple[str, list[Example]], n
         shares[1],
     )
     assert whole.precision == 1.0
-    missing = [e for x, found in zip(examples, back, strict=True) for e in must_be_said(name, x) if e not in found]
-    assert missing == []
+    promised = [(e, entities) for x, entities in zip(examples, back, strict=True) for e in must_be_represented(name, x)]
+    assert [e for e, entities in promised if e not in entities] == []
     assert counts == MEASURED[which, name]

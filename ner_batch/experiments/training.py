@@ -63,7 +63,7 @@ def _prompts(config: AblateConfig, train: TrainConfig) -> list[str]:
     """What the adapters will be asked: base, task, and the prompts made of them."""
     base = adapters.model_fingerprint(train.base.model, train.base.revision)
     task, chat = load_task(config.task), load_tokenizer(train.base.model, train.base.revision)
-    builder = PromptBuilder(formats.load(train.format), task, chat, train.base.max_model_len)
+    builder = PromptBuilder(formats.get(train.format), task, chat, train.base.max_model_len)
     return [base, task.digest(), builder.fingerprint()]
 
 

@@ -76,7 +76,7 @@ class Plan:
 
 def make_builder(config: TrainConfig, task: Task, chat: ChatTokenizer) -> PromptBuilder:
     """The builder of a config's prompts."""
-    return PromptBuilder(formats.load(config.format), task, chat, config.base.max_model_len)
+    return PromptBuilder(formats.get(config.format), task, chat, config.base.max_model_len)
 
 
 def mix(config: TrainConfig) -> Mix:

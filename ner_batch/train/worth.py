@@ -52,7 +52,7 @@ def _scored(plan: Plan, question: evaluation.Question, completion: Completion) -
     builder, text = plan.builder(), clean(plan.dev.examples[question.example].text)
     answer = builder.format.complete(completion.text) if completion.finish_reason == "length" else completion.text
     parsed = builder.format.parse(answer, text, question.labels, builder.task)
-    said = builder.format.said(completion.text, text, question.labels, builder.task)
+    said = builder.format.locate_mentions(completion.text, text, question.labels, builder.task)
     return confidence.scored(
         parsed.entities, said, completion, builder.chat.pieces(question.prompt.token_ids, completion.token_ids)
     )
