@@ -26,7 +26,7 @@ CRASH, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 # What the extras bring, as it is imported; a node that only extracts has none of it.
 ENCODING = ("accelerate", "datasets", "sentence_transformers")
 TRAINING = ("accelerate", "matplotlib", "peft", "safetensors", "tensorboardX")
-SCORING = ("matplotlib", "polars")
+SCORING = ("duckdb", "matplotlib")
 
 
 class _Verbs(TyperGroup):
@@ -196,9 +196,8 @@ def evaluate(
         config = configs.load(EvaluateConfig, config_file, [*(overrides or ()), *more])
         require_extra("evaluate", *SCORING, purpose="`evaluate`")
         from ner_batch.evaluate import job as evaluation
-        from ner_batch.evaluate.plan import prepare
 
-        return evaluation.run(prepare(config), console)
+        return evaluation.run(evaluation.prepare(config), console)
 
     raise typer.Exit(exit_code(job))
 

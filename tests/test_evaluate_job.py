@@ -1,4 +1,4 @@
-"""The evaluation through the command line, on files as the extraction job writes them; on S3; on Ray."""
+"""The evaluation through the command line, on files as the extraction job writes them; on S3."""
 
 import json
 import math
@@ -233,38 +233,3 @@ def test_real_gold_sets(run, tmp_path, name):
     assert found["strict"]["micro"]["precision"]["value"] == 1.0
     assert found["strict"]["micro"]["recall"]["value"] == pytest.approx(0.6, abs=0.15)
     assert found["errors"]["kinds"]["missed"] > 0
-
-
-@pytest.fixture
-def ray_cluster(monkeypatch):
-    """The address of a cluster that outlives the sessions which join it."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    yield cluster.address
-    cluster.shutdown()
-
-
-@pytest.mark.ray
-@pytest.mark.timeout(300)
-def test_ray_gives_what_this_process_gives(run, tmp_path, monkeypatch, ray_cluster):
-    """Many shards through Ray, joined in parts by hash, with a second run, and streamed: the local reports, bit by bit.
-    Bad rows are told as they are here."""
-    from ner_batch.evaluate import plan
-
-    gold, good, bad = corpus(400)
-    write(tmp_path / "gold", gold_table(gold), 3)
-    write(tmp_path / "run", run_table(good).append_column("gold", gold_table(gold)["entities"]), 9)
-    write(tmp_path / "other", run_table(bad), 4)
-    monkeypatch.setattr(plan, "PART_ROWS", 80)
-    on_ray = ("job.local_rows=0", "job.unit_rows=30", f"job.address={ray_cluster}")
-    for arguments in (["--against", tmp_path / "other"], ["gold.path=null", "gold.column=gold"]):
-        here = report_of(run(*arguments), tmp_path / "report")
-        there = report_of(run(*arguments, *on_ray), tmp_path / "report")
-        assert without_paths(there) == without_paths(here)
-    write(tmp_path / "gold", gold_table(gold, [f"r{max(i, 1)}" for i in range(400)]), 3)
-    outcomes = [run(), run(*on_ray)]
-    assert [o.exit_code for o in outcomes] == [2, 2]
-    assert "gold: ids that more than one row has: r1;" in outcomes[0].stderr
-    assert outcomes[1].stderr == outcomes[0].stderr

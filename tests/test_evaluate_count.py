@@ -4,27 +4,28 @@ import random
 
 import numpy as np
 import pytest
-from evaluations import corpus, entities, rows, tally
+from evaluations import TYPES, corpus, entities, joined, rows, tally
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ner_batch.evaluate.bootstrap import figures
+from ner_batch.evaluate.count import Tally
 from ner_batch.evaluate.metrics import score
-from ner_batch.evaluate.report import scores_of
+from ner_batch.evaluate.report import outcomes, scores_of
 
 SCHEMES = ("strict", "exact", "partial", "type")
 
 
 def values(found, run=0):
     """All figures of a run, by name."""
-    return {name: float(v) for name, v in figures(found.units.total()[run], found.units.layout, {}).items()}
+    return {name: float(v) for name, v in figures(found.histogram.total()[run], found.histogram.types, {}).items()}
 
 
 def known(found):
     """What a tally tells, in a form that compares."""
-    units = dict(found.units.histogram) if found.units.groups is None else found.units.groups.tobytes()
-    runs = [(dict(r.confusion.counts), r.worst, dict(r.statuses), r.reliability.bins.tolist()) for r in found.runs]
-    return found.rows, found.units.layout, units, runs
+    counts, rows = found.histogram.arrays()
+    runs = [(r.confusion, r.worst, r.statuses, r.reliability.bins.tolist()) for r in found.runs]
+    return found.rows, found.histogram.types, counts.tobytes(), rows.tolist(), runs
 
 
 @settings(max_examples=100, deadline=None)
@@ -33,21 +34,23 @@ def test_strict_counts_are_the_metrics(pairs):
     """The vectorised counts are those of ner_batch.evaluate.metrics, type by type."""
     found = tally(pairs)
     expected = score([entities(g) for g, _ in pairs], [entities(p) for _, p in pairs])
-    assert scores_of(found.units.total()[0], found.units.layout) == expected
+    assert scores_of(found.histogram.total()[0], found.histogram.types) == expected
     assert values(found)["strict/micro/f1"] == pytest.approx(expected.micro.f1)
 
 
 @pytest.mark.parametrize("grouped", [False, True])
 @settings(max_examples=50, deadline=None)
 @given(pairs=rows, cut=st.integers(0, 8), rng=st.randoms())
-def test_order_and_sharding_do_not_matter(grouped, pairs, cut, rng):
-    """Rows in any order, cut anywhere and added up, give the same tally."""
+def test_order_and_batches_do_not_matter(grouped, pairs, cut, rng):
+    """Rows in any order, cut anywhere, give the same tally; so do their scores, to the last bit."""
     ids = [f"r{i}" for i in range(len(pairs))]
-    whole = tally(pairs, grouped=grouped)
+    scores = [rng.random() for _ in pairs]
     mixed = rng.sample(range(len(pairs)), len(pairs))
-    parts = [part for part in (mixed[:cut], mixed[cut:]) if part]
-    tallies = [tally([pairs[i] for i in part], ids=[ids[i] for i in part], grouped=grouped) for part in parts]
-    total = tallies[0] if len(tallies) == 1 else tallies[0] + tallies[1]
+    whole, total = (Tally(TYPES, 1, 5, grouped=grouped) for _ in range(2))
+    whole.add(joined(pairs, ids=ids, scores=scores))
+    for part in (mixed[:cut], mixed[cut:]):
+        lines = [pairs[i] for i in part], [ids[i] for i in part], [scores[i] for i in part]
+        total.add(joined(lines[0], ids=lines[1], scores=lines[2]))
     assert known(total) == known(whole)
 
 
@@ -62,8 +65,8 @@ def test_laws_of_the_schemes(pairs):
         strict, exact, partial, type_ = (at[f"{scheme}/micro/{name}"] for scheme in SCHEMES)
         assert strict <= exact <= partial <= 1
         assert strict <= type_ <= min(1, 2 * partial)
-    kinds = found.runs[0].confusion.by_kind()
-    micro = scores_of(found.units.total()[0], found.units.layout).micro
+    kinds = outcomes(found.runs[0])
+    micro = scores_of(found.histogram.total()[0], found.histogram.types).micro
     paired = kinds["correct"] + kinds["type"] + kinds["boundary"] + kinds["type and boundary"]
     assert (kinds["correct"], paired + kinds["missed"], paired + kinds["spurious"]) == (
         micro.correct,
@@ -107,6 +110,6 @@ def test_groups_are_the_same_rows():
     gold, good, _ = corpus(500)
     pairs = list(zip(gold, good, strict=True))
     random.Random(0).shuffle(pairs)
-    rows_, groups = tally(pairs).units, tally(pairs, grouped=True).units
+    rows_, groups = tally(pairs).histogram, tally(pairs, grouped=True).histogram
     assert np.array_equal(rows_.total(), groups.total())
     assert len(groups.arrays()[0]) == 65_536

@@ -9,8 +9,7 @@ from evaluations import TYPES, spans
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ner_batch.evaluate.errors import kind
-from ner_batch.evaluate.matching import align, same_type
+from ner_batch.evaluate.match import align, outcome, same_type
 
 few = st.lists(spans.filter(lambda s: len(s) <= 4), min_size=2, max_size=2)
 
@@ -30,7 +29,7 @@ def matchings(gold, predicted):
 
 
 def counted(pairs):
-    return Counter(kind(pair) for pair in pairs)
+    return Counter(outcome(pair) for pair in pairs)
 
 
 def partial_score(pairs):
