@@ -137,15 +137,23 @@ def merge(
 
 
 @app.command()
-def index(config_file: ConfigFile, overrides: Overrides = None) -> None:
+def index(
+    config_file: ConfigFile,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, tell examples and vectors; write nothing")
+    ] = False,
+) -> None:
     """Build the index that demonstrations are retrieved from."""
     config = checked(lambda: configs.load(IndexConfig, config_file, overrides or ()))
-    from ner_batch import retrieval
+    from ner_batch.jobs import index as job
 
-    flat_up_to = config.flat_up_to
-    settings = retrieval.Settings() if flat_up_to is None else retrieval.Settings(flat_up_to=flat_up_to)
-    manifest = checked(lambda: retrieval.build(config.examples, config.kind, config.out, config.encoder, settings))
-    console.print(manifest)
+    plan = checked(lambda: job.prepare(config))
+    for line in plan.report:
+        console.print(line, highlight=False, markup=False)
+    if dry_run:
+        raise typer.Exit
+    raise typer.Exit(checked(lambda: outcome(lambda: job.run(plan, console))))
 
 
 @app.command()

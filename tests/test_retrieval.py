@@ -25,8 +25,8 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from ner_batch import retrieval
 from ner_batch.data import Entity, Example, clean, examples_table
-from ner_batch.retrieval import Index
-from ner_batch.retrieval.manifest import ENCODED
+from ner_batch.io.examples import read_examples
+from ner_batch.retrieval import ENCODED, Index
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("NER_BATCH_DATA", ROOT.parent / "shared" / "data"))
@@ -146,7 +146,7 @@ def test_lexical_beats_random_on_resume(tmp_path: Path) -> None:
     """On the real Resume set lexical demonstrations carry far more of the text's own entity types than random ones."""
     if not (DATA / "resume").is_dir():
         pytest.skip("no Resume data")
-    queries = retrieval.read_examples(str(DATA / "resume" / "test.parquet"))[:200]
+    queries = read_examples(str(DATA / "resume" / "test.parquet"))[:200]
     means = {}
     for kind in ("random", "lexical"):
         retrieval.build(DATA / "resume" / "train.parquet", kind, tmp_path / kind)

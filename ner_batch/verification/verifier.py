@@ -10,7 +10,7 @@ from ner_batch.config import VerifyConfig
 from ner_batch.data import Completion, Entity
 from ner_batch.engine.engine import Engine, Request
 from ner_batch.verification import question as verify
-from ner_batch.verification.pool import Asked, Pool
+from ner_batch.verification.pool import MentionQuery, Pool
 from ner_batch.verification.question import Questions
 
 
@@ -43,7 +43,7 @@ class Verifier:
     async def judge(self, texts: Sequence[str], found: Sequence[Sequence[Entity]]) -> list[Verdict]:
         """One verdict per text, about its entities."""
         asked = [(i, entity) for i, entities in enumerate(found) for entity in entities]
-        requests = await asyncio.to_thread(self._requests, [Asked(texts[i], entity) for i, entity in asked])
+        requests = await asyncio.to_thread(self._requests, [MentionQuery(texts[i], entity) for i, entity in asked])
         completions = iter(await self.engine.generate([r for r in requests if r]))
         answers = [next(completions) if request else None for request in requests]
         kept: list[list[Entity]] = [[] for _ in texts]
@@ -54,18 +54,21 @@ class Verifier:
             spent[i] = _added(spent[i], completion)
         return [Verdict(tuple(entities), *cost) for entities, cost in zip(kept, spent, strict=True)]
 
-    def _requests(self, asked: Sequence[Asked]) -> list[Request | None]:
-        near = self.pool.nearest(asked, self.config.k)
-        prompts = [self.questions.prompt(one.text, one.entity, shown) for one, shown in zip(asked, near, strict=True)]
+    def _requests(self, queries: Sequence[MentionQuery]) -> list[Request | None]:
+        demonstrations = self.pool.nearest(queries, self.config.k)
+        prompts = [
+            self.questions.prompt(query.text, query.entity, examples)
+            for query, examples in zip(queries, demonstrations, strict=True)
+        ]
         return [Request(ids, 1, self.adapter, logprobs=self.tokens) if ids else None for ids in prompts]
 
     def _judged(self, entity: Entity, completion: Completion | None) -> Entity | None:
         """The entity with its score; None where it is dropped."""
-        likely = verify.read(completion, self.tokens) if completion else None
-        if likely is None:
+        p_yes = verify.read(completion, self.tokens) if completion else None
+        if p_yes is None:
             return replace(entity, score=None)
-        verified = likely >= (self.config.threshold or 0.0)
-        return replace(entity, score=likely, verified=verified) if verified or self.config.rejected == "keep" else None
+        verified = p_yes >= (self.config.threshold or 0.0)
+        return replace(entity, score=p_yes, verified=verified) if verified or self.config.rejected == "keep" else None
 
 
 def _added(spent: tuple[int, int], completion: Completion | None) -> tuple[int, int]:
