@@ -165,16 +165,23 @@ def merge(
 
 
 @app.command()
-def index(config_file: ConfigFile, overrides: Overrides = None) -> None:
+def index(
+    config_file: ConfigFile,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, tell examples and vectors; write nothing")
+    ] = False,
+) -> None:
     """Build the index that demonstrations are retrieved from."""
 
-    def job() -> None:
+    def job() -> int:
         config = configs.load(IndexConfig, config_file, overrides or ())
-        from ner_batch import retrieval
+        from ner_batch.jobs.index import prepare, run
 
-        flat_up_to = config.flat_up_to
-        settings = retrieval.Settings() if flat_up_to is None else retrieval.Settings(flat_up_to=flat_up_to)
-        console.print(retrieval.build(config.examples, config.kind, config.out, config.encoder, settings))
+        plan = prepare(config)
+        for line in plan.report:
+            console.print(line, highlight=False, markup=False)
+        return 0 if dry_run else run(plan, console)
 
     raise typer.Exit(exit_code(job))
 

@@ -228,7 +228,7 @@ class IndexConfig(Config):
     """random, lexical (shared character n-grams), sentence (nearest by an encoder), entity (nearest mentions)."""
     encoder: str | None = None
     """sentence, entity: a sentence-transformers model, for entity any Hugging Face model with token states."""
-    flat_up_to: Annotated[int, Field(ge=0)] | None = None
+    exact_search_limit: Annotated[int, Field(ge=0)] | None = None
     """sentence, entity: vectors that are searched exactly, more are listed and searched faster; None: 200,000."""
 
 

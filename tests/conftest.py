@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 
+# vLLM fills its cache with zeros, so every engine that is open has it in memory, and those of a session stay open: at
+# 1 GiB each, the least that `cpu_kv_cache_gib` takes, five made a worker of 5.8 GB.
+KV_CACHE = {"kv_cache_memory_bytes": 192 * 2**20}
+
 from skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: E402, F401
 
 
@@ -93,8 +97,10 @@ def start_engine() -> Iterator[Callable[..., Engine]]:
     def start(model: str, **changes: Any) -> Engine:
         small = {"dtype": "float32", "max_model_len": 2048, "max_num_seqs": 16, "max_num_batched_tokens": 2048}
         lora = {"max_loras": 2, "max_lora_rank": 64}
-        config = EngineConfig(model=model, enforce_eager=True, cpu_kv_cache_gib=1, **(small | lora | changes))
-        engines.append(Engine(config))
+        config = EngineConfig(model=model, enforce_eager=True, extra=KV_CACHE, **(small | lora | changes))
+        with pytest.MonkeyPatch.context() as environment:
+            environment.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)  # GiB; it would overrule KV_CACHE
+            engines.append(Engine(config))
         return engines[-1]
 
     yield start

@@ -17,9 +17,9 @@ from ner_batch.prompts.chat import load_tokenizer
 from ner_batch.task import Task
 from ner_batch.text.windows import Window
 from ner_batch.train.samples import Mix, Source
-from ner_batch.verification import examples as claims
 from ner_batch.verification import pool as mention
-from ner_batch.verification.pool import Asked, Pool
+from ner_batch.verification.examples import verification_examples
+from ner_batch.verification.pool import MentionQuery, Pool
 from ner_batch.verification.question import Questions
 from ner_batch.verification.verifier import Verifier
 
@@ -44,7 +44,7 @@ def test_scores_are_the_probabilities_of_the_model(engine, tiny_model):
     questions = Questions(TASK, chat, 2048)
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     for k in (0, 2):
-        near = POOL.nearest([Asked(ANNA.text, entity) for entity in ANNA.entities], k)
+        near = POOL.nearest([MentionQuery(ANNA.text, entity) for entity in ANNA.entities], k)
         assert [[claim.text for claim in shown] for shown in near] == [[BOB.text] * k] * 2
         anna, long = judge(engine, questions, threshold=0, k=k)
         yes, no = questions.tokens()
@@ -100,8 +100,8 @@ def test_training_shows_what_inference_shows(engine, tiny_model):
     plain, _ = source.epoch(builder, Mix({2: 1}), "0")
     made, _ = source.epoch(builder, Mix({2: 1}, verification=2.0), "0")
     verifier = Verifier(VerifyConfig(k=2), None, engine, Questions(TASK, chat, 2048), Pool(source.examples))
-    asked = [c for i, x in enumerate((ANNA, BOB)) for c in claims.claims(x, TASK.names, 2, f"0-{i}")]
-    requests = verifier._requests([Asked(claim.text, claim.entity) for claim in asked])
+    asked = [c for i, x in enumerate((ANNA, BOB)) for c in verification_examples(x, TASK.names, 2, f"0-{i}")]
+    requests = verifier._requests([MentionQuery(claim.text, claim.entity) for claim in asked])
     assert [tuple(request.token_ids) for request in requests] == [sample.prompt for sample in made[len(plain) :]]
 
 

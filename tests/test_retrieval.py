@@ -5,7 +5,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -26,8 +25,8 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from ner_batch import retrieval
 from ner_batch.data import Entity, Example, clean, examples_table
-from ner_batch.retrieval import Index
-from ner_batch.retrieval.manifest import ENCODED
+from ner_batch.io.examples import read_examples
+from ner_batch.retrieval import ENCODED, Index
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("NER_BATCH_DATA", ROOT.parent / "shared" / "data"))
@@ -147,7 +146,7 @@ def test_lexical_beats_random_on_resume(tmp_path: Path) -> None:
     """On the real Resume set lexical demonstrations carry far more of the text's own entity types than random ones."""
     if not (DATA / "resume").is_dir():
         pytest.skip("no Resume data")
-    queries = retrieval.read_examples(str(DATA / "resume" / "test.parquet"))[:200]
+    queries = read_examples(str(DATA / "resume" / "test.parquet"))[:200]
     means = {}
     for kind in ("random", "lexical"):
         retrieval.build(DATA / "resume" / "train.parquet", kind, tmp_path / kind)
@@ -253,19 +252,6 @@ print([[e.id for e in near] for near in open_index(sys.argv[3]).nearest(["Anna f
 """
 
 
-def ended(arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
-    """The process, ended; started again after an abort.
-
-    Twice, on a loaded machine, it died of "terminate called without an active exception", which is a C++ library's word
-    about a thread; in 90 further starts it did not, and the cause is not known. Two in a row fail the test.
-    """
-    traced = environment | {"PYTHONFAULTHANDLER": "1"}
-    done = subprocess.run(arguments, env=traced, capture_output=True, timeout=120)
-    if done.returncode == -signal.SIGABRT:
-        done = subprocess.run(arguments, env=traced, capture_output=True, timeout=120)
-    return done
-
-
 @pytest.mark.parametrize("kind", ["random", "lexical"])
 def test_processes_do_not_matter(tmp_path: Path, kind: str) -> None:
     """Two processes with different hash seeds build the same bytes and find the same demonstrations."""
@@ -274,13 +260,35 @@ def test_processes_do_not_matter(tmp_path: Path, kind: str) -> None:
     for name in ("a", "b"):
         arguments = [sys.executable, "-c", PROCESS, str(tmp_path / "gold.parquet"), kind, str(tmp_path / name)]
         environment = {**os.environ, "PYTHONHASHSEED": {"a": "1", "b": "2"}[name], "PYTHONPATH": str(ROOT)}
-        done = ended(arguments, environment)
+        done = subprocess.run(arguments, env=environment, capture_output=True, timeout=120)
         assert done.returncode == 0, done.stderr.decode()
         said.append(done.stdout)
     assert said[0] == said[1]
     assert len(said[0]) > 100
     digests = [{p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (tmp_path / n).iterdir()} for n in "ab"]
     assert digests[0] == digests[1]
+
+
+THREADS = """
+from pathlib import Path
+names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+print(sum(not name.startswith("jemalloc") for name in names))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in Linux's /proc")
+@pytest.mark.parametrize("kind", ["random", "lexical"])
+def test_an_index_leaves_no_thread_behind(tmp_path: Path, kind: str) -> None:
+    """Building, opening and searching use no worker of Arrow's pool.
+
+    One that still held the bytes of the gold when the interpreter ended aborted the process, or kept it from ending.
+    """
+    pq.write_table(examples_table(EXAMPLES), tmp_path / "gold.parquet")
+    arguments = [sys.executable, "-c", PROCESS + THREADS, str(tmp_path / "gold.parquet"), kind, str(tmp_path / "index")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "1"
 
 
 def test_sentence_builds_the_same_index_twice(tmp_path: Path, folders: dict[str, Path], encoder: str) -> None:

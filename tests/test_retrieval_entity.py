@@ -22,7 +22,7 @@ from ner_batch.data import Entity, Example, examples_table
 from ner_batch.io.storage import write_table
 from ner_batch.retrieval import Settings, vectors
 from ner_batch.retrieval.encoder import Encoder
-from ner_batch.retrieval.entity import elect, n_grams
+from ner_batch.retrieval.entity import n_grams, select_by_votes
 from ner_batch.train import gold as golds
 from ner_batch.train.settings import DemonstrationsConfig
 
@@ -68,7 +68,7 @@ def test_vectors_are_searched_exactly(tmp_path_factory, rows, dimension, depth, 
     drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
     base, queries, depth = drawn[:rows], drawn[rows:], min(depth, rows)
     folder = tmp_path_factory.mktemp("vectors")
-    assert vectors.write(folder, (base[i : i + 7] for i in range(0, rows, 7))) == (dimension, None)
+    assert vectors.write(folder, (base[i : i + 7] for i in range(0, rows, 7))) == vectors.StoredVectors(dimension)
     scores, numbers = vectors.open_nearest(folder, (rows, dimension), None)(queries, depth)
     products = queries @ base.T
     assert np.allclose(scores, -np.sort(-products, axis=1)[:, :depth], atol=1e-5)
@@ -150,7 +150,9 @@ def crowded(tmp_path_factory, encoder):
     assert len(own) == 400
     folder = tmp_path_factory.mktemp("crowded")
     for name, most in (("flat", 10**6), ("lists", 0)):
-        retrieval.build([*FEW[8:30], crowd, *FEW[30:]], "entity", folder / name, encoder, Settings(flat_up_to=most))
+        retrieval.build(
+            [*FEW[8:30], crowd, *FEW[30:]], "entity", folder / name, encoder, Settings(exact_search_limit=most)
+        )
     retrieval.build([*FEW[8:30], *FEW[30:]], "entity", folder / "without", encoder)
     return folder, crowd
 
@@ -207,16 +209,16 @@ def test_vectors_left_out_of_a_search(tmp_path_factory, rows, data):
     depth = data.draw(st.integers(1, rows - (end - first)))
     left = np.array([n for n in range(rows) if not first <= n < end])
     best = left[np.argsort(-(queries @ base[left].T), axis=1)[:, :depth]]
-    for flat_up_to in (rows, 0):
+    for exact_search_limit in (rows, 0):
         folder = tmp_path_factory.mktemp("vectors")
-        _, lists = vectors.write(folder, [base], flat_up_to)
+        lists = vectors.write(folder, [base], exact_search_limit).lists
         scores, numbers = vectors.open_nearest(folder, (rows, 6), lists)(queries, depth, (first, end))
         assert numbers.tolist() == best.tolist()
         assert np.allclose(np.take_along_axis(queries @ base.T, numbers, 1), scores, atol=1e-5)
 
 
 def test_the_command_lists_vectors(tmp_path, encoder):
-    """flat_up_to out of the config; without it few vectors are searched exactly; a negative one is refused."""
+    """exact_search_limit out of the config; without it few vectors are searched exactly; a negative one is refused."""
     write_table(str(tmp_path / "gold.parquet"), examples_table(FEW), {})
     config = {"examples": str(tmp_path / "gold.parquet"), "kind": "sentence", "encoder": encoder}
     (tmp_path / "index.yaml").write_text(yaml.safe_dump(config))
@@ -227,19 +229,49 @@ def test_the_command_lists_vectors(tmp_path, encoder):
         return result.exit_code, (tmp_path / name / "vectors.faiss").exists()
 
     assert listed("exact") == (0, False)
-    assert listed("lists", "flat_up_to=20") == (0, True)
-    assert listed("none", "flat_up_to=-1") == (2, False)
+    assert listed("lists", "exact_search_limit=20") == (0, True)
+    assert listed("none", "exact_search_limit=-1") == (2, False)
+
+
+def test_a_dry_run_tells_and_writes_nothing(tmp_path, encoder):
+    """Examples, repeated texts, mentions by type and vectors are told; nothing is built; all problems come at once."""
+    blank, repeated = Example("b", " ", ()), Example("r", f" {FEW[0].text}", ())
+    write_table(str(tmp_path / "gold.parquet"), examples_table([*FEW, blank, repeated]), {})
+    config = {"examples": str(tmp_path / "gold.parquet"), "out": str(tmp_path / "out"), "kind": "entity"}
+    (tmp_path / "index.yaml").write_text(yaml.safe_dump(config | {"encoder": encoder}))
+
+    def dry_run(*overrides):
+        return CliRunner().invoke(app, ["index", str(tmp_path / "index.yaml"), "--dry-run", *overrides])
+
+    result = dry_run()
+    mentions = [entity.type for example in FEW for entity in example.entities]
+    assert result.exit_code == 0
+    assert f"{len(FEW) + 2} examples, {len(FEW)} distinct texts (1 repeated and 1 blank" in result.stdout
+    assert f"mentions: {len(mentions)} (" in result.stdout
+    assert f"NAME {mentions.count('NAME')}" in result.stdout
+    assert f"vectors: {len(mentions)} of 32 dimensions" in result.stdout
+    assert "vectors: none" in dry_run("kind=random", "encoder=null").stdout
+    (tmp_path / "taken").write_text("precious")
+    wrong = dry_run(f"out={tmp_path / 'taken'}", "examples=/nowhere.parquet", f"encoder={tmp_path / 'no-model'}")
+    assert wrong.exit_code == 2
+    assert [word for word in ("taken", "/nowhere.parquet", "no-model") if word in wrong.stderr] == [
+        "taken",
+        "/nowhere.parquet",
+        "no-model",
+    ]
+    assert len(wrong.stderr.splitlines()) == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gold.parquet", "index.yaml", "taken"]
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), max_size=4), max_size=5))
 def test_rounds_and_quotas(line):
     """Every sentence once; fewer are a beginning of more; a type over its quota comes only when no other waits."""
-    order = elect(line, 100)
+    order = select_by_votes(line, 100)
     votes = [hit for depth in zip_longest(*line) for hit in depth if hit is not None]
     kind = dict(reversed(votes))
     assert sorted(order) == sorted(kind)
-    assert all(elect(line, n) == order[:n] for n in range(len(order)))
+    assert all(select_by_votes(line, n) == order[:n] for n in range(len(order)))
     brought = []
     for n, example in enumerate(order, 1):
         full = {t for t in kind.values() if brought.count(t) >= n // 2 + 1}
@@ -321,7 +353,7 @@ def test_older_indexes_keep_their_fingerprint(tmp_path):
 def test_many_vectors_are_listed(tmp_path, encoder, kind):
     """Over the limit vectors lie in lists: recall in the manifest, most answers the exact ones, a torn file refused."""
     exact = retrieval.build(EXAMPLES, kind, tmp_path / "flat", encoder)
-    listed = retrieval.build(EXAMPLES, kind, tmp_path / "lists", encoder, Settings(flat_up_to=200))
+    listed = retrieval.build(EXAMPLES, kind, tmp_path / "lists", encoder, Settings(exact_search_limit=200))
     assert exact.lists is None
     assert listed.lists.lists > 1
     assert 0.95 <= listed.lists.recall <= 1
@@ -340,7 +372,7 @@ def test_lists_that_miss_are_told(tmp_path):
     """Recall is what it says: that of the fewest probes that reach 95 %, against a full product."""
     drawn = np.random.default_rng(0).standard_normal((6000, 48)).astype(np.float32)
     drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
-    _, lists = vectors.write(tmp_path, [drawn], 5999)
+    lists = vectors.write(tmp_path, [drawn], 5999).lists
     nearest = vectors.open_nearest(tmp_path, drawn.shape, lists)
     sample = np.arange(0, 6000, 20)
     best = np.argsort(-(drawn[sample] @ drawn.T), axis=1)[:, 1:11]

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ner_batch.data import Entity, Example
-from ner_batch.verification.examples import Claim
-from ner_batch.verification.pool import COINCIDENCES, Asked, Pool
+from ner_batch.verification.examples import VerificationExample
+from ner_batch.verification.pool import COINCIDENCES, MentionQuery, Pool
 
 
 def example(text, **found):
@@ -21,11 +21,11 @@ def example(text, **found):
 
 def asked(text, surface, kind, origin=""):
     start = text.index(surface)
-    return Asked(text, Entity(start, start + len(surface), kind, surface), origin)
+    return MentionQuery(text, Entity(start, start + len(surface), kind, surface), origin)
 
 
 def said(claims):
-    return [(claim.text, claim.entity.text, claim.true) for claim in claims]
+    return [(claim.text, claim.entity.text, claim.is_true) for claim in claims]
 
 
 ENGLISH = [
@@ -49,21 +49,21 @@ def test_the_same_words_come_first_true_and_false():
     pool = Pool(ENGLISH)
     ((far, near),) = pool.nearest([asked("They flew to Washington.", "Washington", "LOC")], 2)
     assert said([near]) == [("She flew to Washington in May.", "Washington", True)]
-    assert (far.entity.text, far.true) == ("Washington", False)
+    assert (far.entity.text, far.is_true) == ("Washington", False)
     assert {far.entity.type, near.entity.type} == {"LOC"}
     (four,) = pool.nearest([asked("They flew to Washington.", "Washington", "LOC")], 4)
     hard = {"He wrote to President Washington again.", "The Washington state ferry was late."}
-    assert {claim.text for claim in four if not claim.true} == hard
-    assert {claim.entity.text for claim in four if not claim.true} == {"Washington"}
-    assert sum(claim.true for claim in four) == 2
+    assert {claim.text for claim in four if not claim.is_true} == hard
+    assert {claim.entity.text for claim in four if not claim.is_true} == {"Washington"}
+    assert sum(claim.is_true for claim in four) == 2
 
 
 def test_chinese_words_inside_longer_names_are_false_claims():
     """北京 is no place in 北京大学 or 北京烤鸭."""
     ((*false, near),) = Pool(CHINESE).nearest([asked("我们飞往北京旅游。", "北京", "LOC")], 3)
     assert said([near]) == [("她昨天飞往北京开会。", "北京", True)]
-    assert all(claim.entity.text == "北京" for claim in false if not claim.true)
-    assert any(not claim.true for claim in false)
+    assert all(claim.entity.text == "北京" for claim in false if not claim.is_true)
+    assert any(not claim.is_true for claim in false)
 
 
 def test_a_moved_edge_is_a_false_claim():
@@ -74,8 +74,8 @@ def test_a_moved_edge_is_a_false_claim():
     assert 4 <= len(moved) <= 6
     assert all(surface.strip() for surface in moved)
     (shown,) = pool.nearest([asked("She left Acme Trading.", "Acme Trading", "ORG")], 2)
-    assert [claim.entity.text for claim in shown if claim.true] == ["Acme Trading Company"]
-    assert [claim.true for claim in shown].count(False) == 1
+    assert [claim.entity.text for claim in shown if claim.is_true] == ["Acme Trading Company"]
+    assert [claim.is_true for claim in shown].count(False) == 1
 
 
 def test_the_context_decides_between_equal_words():
@@ -86,7 +86,7 @@ def test_the_context_decides_between_equal_words():
         ("the god Paris fled", "the god Paris stole"),
     ):
         (shown,) = pool.nearest([asked(text, "Paris", "LOC")], 4)
-        assert [claim.text for claim in shown if claim.true][-1] == first
+        assert [claim.text for claim in shown if claim.is_true][-1] == first
 
 
 def test_coincidences_keep_to_words_and_to_their_number():
@@ -118,7 +118,7 @@ def test_halves(k):
     pool = Pool(ENGLISH)
     for surface, kind in (("Washington", "PER"), ("Paris", "PER"), ("Anna", "PER")):
         (shown,) = pool.nearest([asked(f"So {surface} it was.", surface, kind)], k)
-        true = sum(claim.true for claim in shown)
+        true = sum(claim.is_true for claim in shown)
         assert len(shown) == k
         assert abs(2 * true - k) == k % 2
         assert len({(claim.text, claim.entity.text) for claim in shown}) == k
@@ -150,7 +150,7 @@ def test_any_batch_gives_the_same():
         text = " ".join(draw.choices(words, k=8))
         spans = {surface: draw.choice("XY") for surface in draw.sample(text.split(), 2)}
         gold.append(example(text, **{kind: [s for s in spans if spans[s] == kind] for kind in set(spans.values())}))
-    questions = [Asked(x.text, e) for x in gold for e in x.entities]
+    questions = [MentionQuery(x.text, e) for x in gold for e in x.entities]
     pool = Pool(gold)
     wanted = pool.nearest(questions, 3)
     assert [pool.nearest([one], 3)[0] for one in questions] == wanted
@@ -184,7 +184,7 @@ def test_claims_are_what_they_say(gold, k):
     assert len(shown) <= k
     for claim in shown:
         entity, there = claim.entity, first[claim.text.strip()]
-        assert isinstance(claim, Claim)
+        assert isinstance(claim, VerificationExample)
         assert claim.text[entity.start : entity.end] == entity.text != ""
         assert entity.type == "X"
-        assert claim.true == ((entity.text, "X") in {(e.text, e.type) for e in there.entities})
+        assert claim.is_true == ((entity.text, "X") in {(e.text, e.type) for e in there.entities})

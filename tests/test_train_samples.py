@@ -14,9 +14,9 @@ from ner_batch.train import gold as golds
 from ner_batch.train.packing import IGNORED
 from ner_batch.train.samples import Mix, Source, swap, windowed
 from ner_batch.train.settings import DemonstrationsConfig, GoldConfig
-from ner_batch.verification import examples as claims
 from ner_batch.verification import question as verify
-from ner_batch.verification.pool import Asked, Pool
+from ner_batch.verification.examples import verification_examples
+from ner_batch.verification.pool import MentionQuery, Pool
 
 TASK = Task(name="t", labels={"PER": {"definition": "people"}, "ORG": {"definition": "firms"}})
 
@@ -142,10 +142,10 @@ def test_verification_questions_are_those_of_inference(chat):
     assert 80 < len(questions) < 120
     pool = Pool((ANNA, BOB))
     possible = {
-        (asked_at_inference(chat, pool, claim), claim.true)
+        (asked_at_inference(chat, pool, claim), claim.is_true)
         for x in (ANNA, BOB)
         for seed in range(300)
-        for claim in claims.claims(x, TASK.names, 3, str(seed))
+        for claim in verification_examples(x, TASK.names, 3, str(seed))
     }
     for question in questions:
         true = question.answer == tuple(chat.encode_answer("yes"))
@@ -158,7 +158,7 @@ def test_verification_questions_are_those_of_inference(chat):
 
 def asked_at_inference(chat, pool, claim):
     """The prompt about a claim with one demonstration, as the verifier builds it."""
-    (shown,) = pool.nearest([Asked(claim.text, claim.entity)], 1)
+    (shown,) = pool.nearest([MentionQuery(claim.text, claim.entity)], 1)
     assert claim.text not in {one.text for one in shown}
     return tuple(verify.Questions(TASK, chat, 2048).prompt(claim.text, claim.entity, shown))
 

@@ -12,7 +12,7 @@ from ner_batch.prompts import formats
 from ner_batch.prompts.chat import ChatTokenizer
 from ner_batch.task import Task
 from ner_batch.verification import question as verify
-from ner_batch.verification.examples import Claim
+from ner_batch.verification.examples import VerificationExample
 
 TASK = Task(name="t", labels={"PER": {"definition": "people"}, "ORG": {"definition": "firms"}})
 ANNA = Example("1", "Anna joined Acme Ltd.", (Entity(0, 4, "PER", "Anna"), Entity(12, 20, "ORG", "Acme Ltd")))
@@ -24,7 +24,7 @@ RAIN = Example("3", "It rained.", ())
 def test_prompts_share_their_beginning_with_extraction(random_model, language):
     """The system messages differ in the rule alone, and the question comes after the text."""
     task = TASK.model_copy(update={"language": language})
-    asked = verify.messages(ANNA.text, ANNA.entities[0], task, [Claim(BOB.text, BOB.entities[0], True)])
+    asked = verify.messages(ANNA.text, ANNA.entities[0], task, [VerificationExample(BOB.text, BOB.entities[0], True)])
     extraction = formats.get("json").messages(ANNA.text, task.names, task, ())
     assert asked[0]["content"].splitlines()[:-1] == extraction[0]["content"].splitlines()[:-1]
     assert asked[-1]["content"].startswith(extraction[-1]["content"])
@@ -35,7 +35,7 @@ def test_prompts_share_their_beginning_with_extraction(random_model, language):
 def test_demonstrations_that_do_not_fit_are_dropped_from_the_front(random_model):
     """As in extraction; a question that does not fit at all is None."""
     chat = ChatTokenizer(AutoTokenizer.from_pretrained(random_model))
-    shown = [Claim(BOB.text, entity, True) for entity in BOB.entities]
+    shown = [VerificationExample(BOB.text, entity, True) for entity in BOB.entities]
     entity = ANNA.entities[0]
     alone = verify.Questions(TASK, chat, 2048).prompt(ANNA.text, entity)
     one = verify.Questions(TASK, chat, 2048).prompt(ANNA.text, entity, shown[-1:])

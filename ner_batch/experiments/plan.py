@@ -19,9 +19,9 @@ from ner_batch.experiments.settings import BASE, TRAINED, AblateConfig
 from ner_batch.experiments.training import Training
 from ner_batch.extract.recipe import Recipe, make_recipe
 from ner_batch.io import storage
-from ner_batch.io.examples import examples_digest
+from ner_batch.io.examples import examples_digest, read_examples
 from ner_batch.jobs.cluster import check_lasting
-from ner_batch.retrieval.manifest import ENCODED, MANIFEST
+from ner_batch.retrieval import ENCODED, MANIFEST
 
 META = "ner_batch_cell"  # in a cell's file: its digest and the seconds it took
 
@@ -112,7 +112,7 @@ def _places(plan: Plan, cell: Cell) -> Places:
 
 
 def _test(config: AblateConfig) -> tuple[Example, ...]:
-    examples = retrieval.read_examples(config.gold.test)[: config.gold.limit]
+    examples = read_examples(config.gold.test)[: config.gold.limit]
     if not examples:
         raise UserError(f"gold.test: {config.gold.test}: no example")
     return tuple(examples)
@@ -123,7 +123,7 @@ def _examples(config: AblateConfig) -> tuple[Example, ...]:
     if not (kinds(config) or config.curve):
         return ()
     assert config.gold.examples
-    examples = tuple(x for x in retrieval.read_examples(config.gold.examples) if x.text.strip())
+    examples = tuple(x for x in read_examples(config.gold.examples) if x.text.strip())
     for draw in {cell.draw for cell in cells(config) if cell.draw}:
         drawn(examples, draw)
     sizes = config.curve.sizes if config.curve else ()

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from ner_batch import adapter as adapters
 from ner_batch import config as configs
-from ner_batch import retrieval
 from ner_batch.config import RecipeConfig, VerifyConfig, dump
 from ner_batch.data import Example, examples_table
 from ner_batch.errors import JobError, Problems, UserError
@@ -22,7 +21,7 @@ from ner_batch.experiments.draws import Draw, drawn, draws
 from ner_batch.experiments.settings import AblateConfig
 from ner_batch.extract.recipe import make_recipe
 from ner_batch.io import storage
-from ner_batch.io.examples import examples_digest
+from ner_batch.io.examples import examples_digest, read_examples
 from ner_batch.prompts import formats
 from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.prompts.chat import load_tokenizer
@@ -48,7 +47,7 @@ class Training:
 def trainings(config: AblateConfig, train: TrainConfig, examples: Sequence[Example], folder: Path) -> list[Training]:
     """Every draw's training; adapters, sets and checkpoints lie in ``folder``. Nothing is written."""
     assert config.curve
-    dev = retrieval.read_examples(train.gold.dev) if train.gold.dev else ()
+    dev = read_examples(train.gold.dev) if train.gold.dev else ()
     init = adapters.load(train.lora.init).digest if train.lora.init else ""
     common = [dump(_without_places(train)), _prompts(config, train), examples_digest(dev), init]
     made = []

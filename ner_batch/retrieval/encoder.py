@@ -86,7 +86,9 @@ class Encoder:
 
 def _load(name: str, revision: str | None, device: str | None) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # it would stand among the lines of an error, and in every replica's log
     try:
         return SentenceTransformer(name, revision=revision, device=device)
     except (OSError, ValueError, KeyError) as error:
@@ -185,16 +187,16 @@ def _joined(pieces: Sequence[_Piece], states: Sequence[NDArray[np.float32]], tex
     for piece in pieces:
         counts[piece.text] += 1
     ends = list(accumulate(counts))
-    found = []
+    token_states = []
     for end, count in zip(ends, counts, strict=True):
         mine = range(end - count, end)
         ids = [pieces[i].ids[p] for i in mine for p in pieces[i].kept]
         offsets = [pieces[i].offsets[p] for i in mine for p in pieces[i].kept]
-        found.append(
+        token_states.append(
             TokenStates(
                 np.asarray(ids, np.int64),
                 np.asarray(offsets, np.int64).reshape(-1, 2),
                 np.concatenate([states[i] for i in mine]),
             )
         )
-    return found
+    return token_states

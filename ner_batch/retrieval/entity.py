@@ -34,9 +34,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice, pairwise, zip_longest
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,8 +46,8 @@ from ner_batch.data import Example
 from ner_batch.errors import UserError
 from ner_batch.retrieval import vectors
 from ner_batch.retrieval.encoder import Encoder, TokenStates
-from ner_batch.retrieval.searches import Search, random_search
-from ner_batch.retrieval.vectors import Lists, Nearest
+from ner_batch.retrieval.sampling import RandomSearch
+from ner_batch.retrieval.vectors import Nearest, StoredVectors
 from ner_batch.text import boundaries
 
 NEIGHBOURS = 8  # mentions per n-gram: as many rounds of votes
@@ -63,42 +64,26 @@ Hit = tuple[int, int]
 # --- build ---
 
 
-def write_entity(
-    folder: Path, examples: Sequence[Example], encoder: Encoder, flat_up_to: int = vectors.FLAT_UP_TO
-) -> tuple[int, int, Lists | None]:
-    """Write the vectors of all mentions, and whose they are: (dimension, mentions, how they are listed).
-
-    Raises:
-        UserError: one line: no example has an entity, or the encoder has no token states.
-    """
-    if not any(example.entities for example in examples):
-        raise UserError("no example has an entity, kind entity has nothing to search: choose another kind")
-    table: list[tuple[int, int]] = []
-    dimension, lists = vectors.write(folder, _mention_vectors(examples, encoder, table), flat_up_to)
-    if not table:
-        raise UserError("no mention has a token of the encoder: choose another encoder or kind")
-    np.save(folder / _MENTIONS, np.asarray(table, np.int32))
-    return dimension, len(table), lists
-
-
 def _mention_vectors(
     examples: Sequence[Example], encoder: Encoder, table: list[tuple[int, int]]
 ) -> Iterator[NDArray[np.float32]]:
     """Vectors batch by batch; ``table`` gets (example, type) of each, types numbered by their names' order."""
     types = {name: number for number, name in enumerate(type_names(examples))}
-    telling = [(number, example) for number, example in enumerate(examples) if example.entities]
-    for start in range(0, len(telling), _BATCH):
-        batch = telling[start : start + _BATCH]
-        read = encoder.tokens([example.text for _, example in batch])
-        found = [
-            ((number, types[entity.type]), read[i].states[inside].mean(axis=0))
-            for i, (number, example) in enumerate(batch)
-            for entity in example.entities
-            if (inside := _inside(read[i], entity.start, entity.end)).any()
-        ]
-        if found:
-            table += [row for row, _ in found]
-            yield _unit(np.stack([vector for _, vector in found]))
+    annotated = [(number, example) for number, example in enumerate(examples) if example.entities]
+    for start in range(0, len(annotated), _BATCH):
+        batch = annotated[start : start + _BATCH]
+        tokens = encoder.tokens([example.text for _, example in batch])
+        rows: list[tuple[int, int]] = []
+        means: list[NDArray[np.float32]] = []
+        for (number, example), states in zip(batch, tokens, strict=True):
+            for entity in example.entities:
+                inside = _inside(states, entity.start, entity.end)
+                if inside.any():
+                    rows.append((number, types[entity.type]))
+                    means.append(states.states[inside].mean(axis=0))
+        if rows:
+            table += rows
+            yield _unit(np.stack(means))
 
 
 def type_names(examples: Sequence[Example]) -> list[str]:
@@ -106,9 +91,9 @@ def type_names(examples: Sequence[Example]) -> list[str]:
     return sorted({entity.type for example in examples for entity in example.entities})
 
 
-def _inside(read: TokenStates, start: int, end: int) -> NDArray[np.bool_]:
+def _inside(tokens: TokenStates, start: int, end: int) -> NDArray[np.bool_]:
     """Which tokens lie in a span, or reach into it."""
-    return np.asarray((read.offsets[:, 0] < end) & (read.offsets[:, 1] > start))
+    return np.asarray((tokens.offsets[:, 0] < end) & (tokens.offsets[:, 1] > start))
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -135,39 +120,62 @@ class Mentions:
         return np.where(known, self.per_example[np.where(known, examples, 0)], 0)
 
 
-def read_mentions(folder: Path, shape: tuple[int, int], lists: Lists | None) -> Mentions:
-    """Open what :func:`write_entity` wrote; ``shape`` is (mentions, dimension). Raises UserError where it is torn."""
-    table = np.load(folder / _MENTIONS)
-    if table.shape != (shape[0], 2) or table.dtype != np.int32:
-        raise UserError(f"{_MENTIONS} is {table.dtype} of shape {table.shape}")
-    return Mentions(table, vectors.open_nearest(folder, shape, lists), np.bincount(table[:, 0]))
-
-
-def entity_search(mentions: Mentions, examples: Sequence[Example], seed: int, encoder: Encoder) -> Search:
+class EntitySearch:
     """Votes of the nearest mentions, as this module tells; filled up by a draw from ``seed``."""
-    own = {example.text.strip(): number for number, example in enumerate(examples)}
-    draw = random_search(len(examples), seed)
 
-    def search(texts: Sequence[str], count: int) -> list[list[int]]:
+    def __init__(self, mentions: Mentions, examples: Sequence[Example], seed: int, encoder: Encoder) -> None:
+        self.mentions = mentions
+        self.encoder = encoder
+        self._number_of = {example.text.strip(): number for number, example in enumerate(examples)}
+        self._fill = RandomSearch(len(examples), seed)
+
+    @classmethod
+    def write(
+        cls, folder: Path, examples: Sequence[Example], encoder: Encoder, exact_search_limit: int
+    ) -> StoredVectors:
+        """Write the vectors of all mentions, and whose they are.
+
+        Raises:
+            UserError: one line: no mention has a token of the encoder, or the encoder has no token states.
+        """
+        table: list[tuple[int, int]] = []
+        stored = vectors.write(folder, _mention_vectors(examples, encoder, table), exact_search_limit)
+        if not table:
+            raise UserError("no mention has a token of the encoder: choose another encoder or kind")
+        np.save(folder / _MENTIONS, np.asarray(table, np.int32))
+        return replace(stored, mentions=len(table))
+
+    @classmethod
+    def open(
+        cls, folder: Path, examples: Sequence[Example], stored: StoredVectors, seed: int, encoder: Encoder
+    ) -> Self:
+        """Open what :meth:`write` wrote. Raises UserError where it is torn."""
+        shape = (stored.mentions or 0, stored.dimension)
+        table = np.load(folder / _MENTIONS)
+        if table.shape != (shape[0], 2) or table.dtype != np.int32:
+            raise UserError(f"{_MENTIONS} is {table.dtype} of shape {table.shape}")
+        nearest = vectors.open_nearest(folder, shape, stored.lists)
+        return cls(Mentions(table, nearest, np.bincount(table[:, 0])), examples, seed, encoder)
+
+    def search(self, texts: Sequence[str], count: int) -> list[list[int]]:
+        """For each text the numbers of ``count`` examples, the first elected first."""
         parts = (texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH))
-        lines = chain.from_iterable(_lines(mentions, part, own, encoder) for part in parts)
+        lines = chain.from_iterable(_lines(self.mentions, part, self._number_of, self.encoder) for part in parts)
         return [
-            list(islice(dict.fromkeys([*elect(line, count), *drawn]), count))
-            for line, drawn in zip(lines, draw(texts, count), strict=True)
+            list(islice(dict.fromkeys([*select_by_votes(line, count), *fill]), count))
+            for line, fill in zip(lines, self._fill.search(texts, count), strict=True)
         ]
-
-    return search
 
 
 def _lines(mentions: Mentions, texts: Sequence[str], own: Mapping[str, int], encoder: Encoder) -> list[list[list[Hit]]]:
     """Each text as a line of spans with their hits."""
-    grams = [n_grams(text, read) for text, read in zip(texts, encoder.tokens(texts), strict=True)]
+    grams = [n_grams(text, tokens) for text, tokens in zip(texts, encoder.tokens(texts), strict=True)]
     counts = [len(gram.spans) for gram in grams]
     if not any(counts):
         return [[] for _ in texts]
     owners = np.repeat([own.get(text.strip(), -1) for text in texts], counts)
-    found = iter(_hits(mentions, np.concatenate([gram.vectors for gram in grams if gram.spans]), owners))
-    return [line_of_spans(gram.spans, list(islice(found, len(gram.spans)))) for gram in grams]
+    hits = iter(_hits(mentions, np.concatenate([gram.vectors for gram in grams if gram.spans]), owners))
+    return [line_of_spans(gram.spans, list(islice(hits, len(gram.spans)))) for gram in grams]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,22 +186,22 @@ class Grams:
     vectors: NDArray[np.float32]
 
 
-def n_grams(text: str, read: TokenStates) -> Grams:
+def n_grams(text: str, tokens: TokenStates) -> Grams:
     """Runs of one to three words, each with a letter or digit at both ends, by their beginning and then length."""
-    words = _words(text, read.offsets.tolist())
-    telling = [any(map(str.isalnum, text[read.offsets[a, 0] : read.offsets[b - 1, 1]])) for a, b in words]
+    words = _words(text, tokens.offsets.tolist())
+    is_word = [any(map(str.isalnum, text[tokens.offsets[a, 0] : tokens.offsets[b - 1, 1]])) for a, b in words]
     spans = [
         (first, last + 1)
         for first in range(len(words))
         for last in range(first, min(first + WORDS, len(words)))
-        if telling[first] and telling[last]
+        if is_word[first] and is_word[last]
     ]
     sums = np.concatenate(
-        [np.zeros_like(read.states[:1], np.float64), np.cumsum(read.states, axis=0, dtype=np.float64)]
+        [np.zeros_like(tokens.states[:1], np.float64), np.cumsum(tokens.states, axis=0, dtype=np.float64)]
     )
     edges = [(words[first][0], words[last - 1][1]) for first, last in spans]
     means = [(sums[end] - sums[start]) / (end - start) for start, end in edges]
-    return Grams(spans, _unit(np.asarray(means, np.float32).reshape(len(spans), read.states.shape[1])))
+    return Grams(spans, _unit(np.asarray(means, np.float32).reshape(len(spans), tokens.states.shape[1])))
 
 
 def _words(text: str, offsets: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
@@ -204,21 +212,21 @@ def _words(text: str, offsets: Sequence[Sequence[int]]) -> list[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class NgramHits:
     """An n-gram's nearest mentions, nearest first, and its similarity to the nearest, in hundred-thousandths."""
 
     score: int
     hits: list[Hit]
 
 
-def _hits(mentions: Mentions, queries: NDArray[np.float32], owners: NDArray[np.int64]) -> list[Found]:
+def _hits(mentions: Mentions, queries: NDArray[np.float32], owners: NDArray[np.int64]) -> list[NgramHits]:
     """Each query's nearest mentions, none of its owner's own.
 
     A few of those are searched for and thrown away, all texts at once. Of a text with many the mentions lie in a row,
     and the search leaves them out: its depth would have to grow with them.
     """
     own = mentions.counted(owners)
-    found: list[Found] = [Found(_NEVER, [])] * len(queries)
+    ngram_hits: list[NgramHits] = [NgramHits(_NEVER, [])] * len(queries)
     for owner in (-1, *np.unique(owners[own > _OWN]).tolist()):
         rows = np.flatnonzero((owners == owner) if owner >= 0 else own <= _OWN)
         first = int(np.searchsorted(mentions.table[:, 0], owner))
@@ -228,13 +236,13 @@ def _hits(mentions: Mentions, queries: NDArray[np.float32], owners: NDArray[np.i
         if len(rows) and depth:
             scores, numbers = mentions.nearest(queries[rows], depth, without)
             for row, hits in zip(rows.tolist(), _ranked(mentions, scores, numbers, owners[rows]), strict=True):
-                found[row] = hits
-    return found
+                ngram_hits[row] = hits
+    return ngram_hits
 
 
 def _ranked(
     mentions: Mentions, scores: NDArray[np.float32], numbers: NDArray[np.int64], owners: NDArray[np.int64]
-) -> list[Found]:
+) -> list[NgramHits]:
     """Similarities are rounded to five decimals: another batch differs in the seventh, and must not rank otherwise."""
     rounded = np.rint(scores * 1e5).astype(np.int64)
     rounded[mentions.table[numbers, 0] == owners[:, None]] = _NEVER
@@ -242,7 +250,7 @@ def _ranked(
     rounded, numbers = np.take_along_axis(rounded, order, 1), np.take_along_axis(numbers, order, 1)
     pairs = mentions.table[numbers].tolist()
     return [
-        Found(row[0], [(n, t) for (n, t), score in zip(hits, row, strict=True) if score > _NEVER])
+        NgramHits(row[0], [(n, t) for (n, t), score in zip(hits, row, strict=True) if score > _NEVER])
         for row, hits in zip(rounded.tolist(), pairs, strict=True)
     ]
 
@@ -250,19 +258,19 @@ def _ranked(
 _NEVER = -(10**9)
 
 
-def line_of_spans(spans: Sequence[tuple[int, int]], found: Sequence[Found]) -> list[list[Hit]]:
+def line_of_spans(spans: Sequence[tuple[int, int]], ngram_hits: Sequence[NgramHits]) -> list[list[Hit]]:
     """The hits of spans that do not overlap, taken greedily by similarity, best first; ties to the earlier."""
     taken: set[int] = set()
     line = []
-    for number in sorted(range(len(spans)), key=lambda n: (-found[n].score, spans[n])):
+    for number in sorted(range(len(spans)), key=lambda n: (-ngram_hits[n].score, spans[n])):
         words = range(*spans[number])
         if taken.isdisjoint(words):
             taken.update(words)
-            line.append(found[number].hits)
+            line.append(ngram_hits[number].hits)
     return line
 
 
-def elect(line: Sequence[Sequence[Hit]], count: int) -> list[int]:
+def select_by_votes(line: Sequence[Sequence[Hit]], count: int) -> list[int]:
     """Up to ``count`` sentences in the order of rounds and spans, each once, within the quotas of the types."""
     first: dict[int, int] = {}
     for example, kind in (hit for votes in zip_longest(*line) for hit in votes if hit is not None):

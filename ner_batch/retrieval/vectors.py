@@ -9,6 +9,7 @@ until a search finds 95 % of what the exact scan finds. What it finds is measure
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,8 +19,8 @@ from pydantic import BaseModel, ConfigDict
 
 from ner_batch.errors import UserError, first_line
 
-FLAT_UP_TO = 200_000
-"""Vectors that are scanned one and all."""
+EXACT_SEARCH_LIMIT = 200_000
+"""Vectors that are scanned one and all; more are listed."""
 
 _DENSE, _LISTS = "vectors.npy", "vectors.faiss"
 _RECALL, _PROBES = 0.95, 8
@@ -52,19 +53,31 @@ class Lists(BaseModel):
     itself."""
 
 
+@dataclass(frozen=True, slots=True)
+class StoredVectors:
+    """What a kind of index wrote beside the examples; the manifest has these fields."""
+
+    dimension: int = 0
+    """Length of a vector; 0 where there are none."""
+    mentions: int | None = None
+    """entity: vectors, one per mention that has a token."""
+    lists: Lists | None = None
+    """How the vectors are searched where they are too many to scan; None: exactly."""
+
+
 def write(
-    folder: Path, batches: Iterable[NDArray[np.float32]], flat_up_to: int = FLAT_UP_TO
-) -> tuple[int, Lists | None]:
-    """Write L2-normalised vectors batch by batch; returns their dimension, and how they are listed if they are many."""
+    folder: Path, batches: Iterable[NDArray[np.float32]], exact_search_limit: int = EXACT_SEARCH_LIMIT
+) -> StoredVectors:
+    """Write L2-normalised vectors, batch by batch; in lists if they are more than ``exact_search_limit``."""
     path = folder / _DENSE
     rows, dimension = _write_dense(path, batches)
-    if rows <= flat_up_to:
-        return dimension, None
+    if rows <= exact_search_limit:
+        return StoredVectors(dimension)
     vectors = np.load(path, mmap_mode="r")
     index, lists = _listed(vectors)
     _faiss().write_index(index, str(folder / _LISTS))
     path.unlink()
-    return dimension, lists
+    return StoredVectors(dimension, lists=lists)
 
 
 def _write_dense(path: Path, batches: Iterable[NDArray[np.float32]]) -> tuple[int, int]:
@@ -105,15 +118,17 @@ def _measured(index: Any, vectors: NDArray[np.float32]) -> Lists:
     exact = _faiss().knn(queries, vectors, depth, metric=_faiss().METRIC_INNER_PRODUCT)[1]
     probes = min(_PROBES, index.nlist)
     while True:
-        found = index.search(queries, depth, params=_faiss().SearchParametersIVF(nprobe=probes))[1]
-        recall = _recall(exact, found, sample)
+        probed = index.search(queries, depth, params=_faiss().SearchParametersIVF(nprobe=probes))[1]
+        recall = _recall(exact, probed, sample)
         if recall >= _RECALL or probes == index.nlist:
             return Lists(lists=index.nlist, probes=probes, recall=round(recall, 4))
         probes = min(2 * probes, index.nlist)
 
 
-def _recall(exact: NDArray[np.int64], found: NDArray[np.int64], own: NDArray[np.int64]) -> float:
-    pairs = [(set(a) - {n}, set(b) - {n}) for a, b, n in zip(exact.tolist(), found.tolist(), own.tolist(), strict=True)]
+def _recall(exact: NDArray[np.int64], probed: NDArray[np.int64], own: NDArray[np.int64]) -> float:
+    pairs = [
+        (set(a) - {n}, set(b) - {n}) for a, b, n in zip(exact.tolist(), probed.tolist(), own.tolist(), strict=True)
+    ]
     return sum(len(a & b) for a, b in pairs) / sum(len(a) for a, _ in pairs)
 
 
@@ -135,16 +150,16 @@ def _scan(path: Path, shape: tuple[int, int]) -> Nearest:
     def nearest(queries: NDArray[np.float32], depth: int, without: tuple[int, int] = (0, 0), /) -> Numbered:
         first, end = without
         parts = [(0, vectors[:first]), (end, vectors[end:])] if end > first else [(0, vectors)]
-        found = [
+        results = [
             (shift, faiss.knn(queries, part, min(depth, len(part)), metric=metric))
             for shift, part in parts
             if len(part)
         ]
-        if len(found) == 1:
-            shift, (scores, numbers) = found[0]
+        if len(results) == 1:
+            shift, (scores, numbers) = results[0]
             return scores, numbers + shift
-        scores = np.concatenate([part for _, (part, _) in found], axis=1)
-        numbers = np.concatenate([part + shift for shift, (_, part) in found], axis=1)
+        scores = np.concatenate([part for _, (part, _) in results], axis=1)
+        numbers = np.concatenate([part + shift for shift, (_, part) in results], axis=1)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :depth]
         return np.take_along_axis(scores, order, 1), np.take_along_axis(numbers, order, 1)
 
@@ -170,6 +185,22 @@ def _probe(path: Path, shape: tuple[int, int], lists: Lists) -> Nearest:
         return scores, numbers
 
     return nearest
+
+
+def top_ranked(scores: NDArray[np.float32], numbers: NDArray[np.int64], count: int) -> list[list[int]]:
+    """Per row the ``count`` numbers of the highest scores, highest first, ties by the smaller number.
+
+    Both arrays are of shape (rows, candidates). Scores are rounded to five decimals first: the same text scores some
+    1e-7 differently in another batch, and must still get the same demonstrations.
+    """
+    width = int(numbers.max()) + 1
+    keys = np.rint(scores * 1e5).astype(np.int64) * width - numbers
+    if count < keys.shape[1]:
+        best = np.argpartition(keys, -count, axis=1)[:, -count:]
+        keys, numbers = np.take_along_axis(keys, best, 1), np.take_along_axis(numbers, best, 1)
+    order = np.argsort(-keys, axis=1)
+    ranked: list[list[int]] = np.take_along_axis(numbers, order, 1).tolist()
+    return ranked
 
 
 def _faiss() -> Any:

@@ -10,7 +10,8 @@ from pathlib import Path
 from ner_batch import retrieval
 from ner_batch.data import Example
 from ner_batch.errors import UserError
-from ner_batch.retrieval.manifest import ENCODED
+from ner_batch.io.examples import read_examples
+from ner_batch.retrieval import ENCODED
 from ner_batch.task import Task
 from ner_batch.train.samples import Neighbours, Source
 from ner_batch.train.settings import DemonstrationsConfig, GoldConfig
@@ -20,7 +21,7 @@ SHOWN_ROWS = 5
 
 def read(uri: str, task: Task | None) -> tuple[Example, ...]:
     """Examples with text, whose types the task knows."""
-    examples = tuple(x for x in retrieval.read_examples(uri) if x.text.strip())
+    examples = tuple(x for x in read_examples(uri) if x.text.strip())
     if not examples:
         raise UserError(f"{uri}: no example with text")
     wrong = [(x.id, e.type) for x in examples for e in x.entities if task and e.type not in task.labels]

@@ -14,10 +14,9 @@ from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.prompts.chat import ChatTokenizer
 from ner_batch.text import windows
 from ner_batch.train.packing import Sample
-from ner_batch.verification import examples as claims
 from ner_batch.verification import question as verify
-from ner_batch.verification.examples import Claim
-from ner_batch.verification.pool import Asked, Pool
+from ner_batch.verification.examples import VerificationExample, verification_examples
+from ner_batch.verification.pool import MentionQuery, Pool
 
 Neighbours = tuple[tuple[Example, ...], ...]  # of each example, nearest last
 
@@ -104,7 +103,7 @@ def _samples(example: Example, near: Sequence[Example], shown: int, builder: Pro
 class _Question:
     """A verification question to come: about what, the answer, and with how many claims as demonstrations."""
 
-    asked: Asked
+    asked: MentionQuery
     true: bool
     shown: int
 
@@ -117,8 +116,8 @@ def _questions(
     whole, share = divmod(mix.verification, 1)
     count = int(whole) + (random.Random(seed).random() < share)  # noqa: S311 - repeatable, not secret
     given = replace(swapped, text=clean(swapped.text))
-    made = claims.claims(given, names, count, seed)
-    return [_Question(Asked(claim.text, claim.entity, example.text), claim.true, shown) for claim in made]
+    made = verification_examples(given, names, count, seed)
+    return [_Question(MentionQuery(x.text, x.entity, example.text), x.is_true, shown) for x in made]
 
 
 def _verified(questions: Sequence[_Question], examples: tuple[Example, ...], builder: PromptBuilder) -> Iterator[_Made]:
@@ -130,9 +129,9 @@ def _verified(questions: Sequence[_Question], examples: tuple[Example, ...], bui
         yield _Made(Sample(tuple(ids), tuple(answer)) if ids else None, negative=False, hard=False)
 
 
-def _shown(questions: Sequence[_Question], examples: tuple[Example, ...]) -> list[list[Claim]]:
+def _shown(questions: Sequence[_Question], examples: tuple[Example, ...]) -> list[list[VerificationExample]]:
     """The demonstrations of each; those of one number are searched together."""
-    found: list[list[Claim]] = [[] for _ in questions]
+    found: list[list[VerificationExample]] = [[] for _ in questions]
     for k in {question.shown for question in questions} - {0}:
         numbers = [i for i, question in enumerate(questions) if question.shown == k]
         near = _pool(examples).nearest([questions[i].asked for i in numbers], k)

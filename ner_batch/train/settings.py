@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ner_batch.config import Config, Count, FormatName, IndexKind, Share, Uri, WindowsConfig
 from ner_batch.errors import UserError
-from ner_batch.retrieval.manifest import ENCODED
+from ner_batch.retrieval import ENCODED
 
 Packing = Literal["auto", "none", "random", "greedy", "shared"]
 ReportTo = Literal["tensorboard", "wandb", "mlflow", "none"]

@@ -17,8 +17,8 @@ from ner_batch.engine.engine import Engine, Request
 from ner_batch.extract import confidence
 from ner_batch.train import evaluation
 from ner_batch.train.plan import Plan
-from ner_batch.verification import examples as claims
 from ner_batch.verification import question as verify
+from ner_batch.verification.examples import verification_examples
 
 LEAST = 20  # right and wrong entities each, below which nothing is fitted
 CLAIMS = 4  # verification questions per dev example: two gold entities and two near misses, where there are as many
@@ -104,8 +104,8 @@ def _verification(
     right: Sequence[Sequence[bool]],
 ) -> Verification | None:
     """The threshold that serves dev's predictions best, and how well P(yes) tells gold from near misses."""
-    made = [c for x in plan.dev.examples for c in claims.claims(x, plan.task.names, CLAIMS, f"dev {x.id}")]
-    area = auroc(asking.likely([(c.text, c.entity) for c in made]), [c.true for c in made])
+    made = [c for x in plan.dev.examples for c in verification_examples(x, plan.task.names, CLAIMS, f"dev {x.id}")]
+    area = auroc(asking.likely([(c.text, c.entity) for c in made]), [c.is_true for c in made])
     texts = [plan.dev.examples[question.example].text for question in asked]
     likely = asking.likely([(text, e) for text, entities in zip(texts, found, strict=True) for e in entities])
     truth = [value for values in right for value in values]

@@ -1,4 +1,4 @@
-"""Claims about gold: entities that a text has, and ones that it does not have but nearly might.
+"""Examples of the verification question, made of gold: entities that a text has, and hard negatives.
 
 They train verification and demonstrate it (:mod:`ner_batch.verification.pool`).
 """
@@ -16,54 +16,60 @@ from ner_batch.text.boundaries import word_chunks
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """Something said about a text, and whether it is so: a demonstration of the question, or a sample of it."""
+class VerificationExample:
+    """An entity claimed of a text, and whether the gold has it."""
 
     text: str
     entity: Entity
-    true: bool
+    is_true: bool
 
 
-def claims(example: Example, names: Sequence[str], count: int, seed: str) -> list[Claim]:
-    """``count`` claims about an example, true and false in turn as far as there are true ones. Deterministic.
+def verification_examples(example: Example, names: Sequence[str], count: int, seed: str) -> list[VerificationExample]:
+    """Up to ``count`` questions about a gold example, true and false in turn as far as there are true ones.
 
-    A coin decides which comes first, so that a single claim is as often false as true. The false ones are near the
-    truth: an entity with an edge moved by a word or two, an entity under another type, and, where nothing else can be
-    made, some other run of words.
+    Deterministic. A coin decides which comes first, so that a single one is as often false as true. There are fewer
+    than ``count`` where neither kind is left. ``names`` are the task's types; another ``seed`` gives other questions.
     """
     rng = random.Random(seed)  # noqa: S311 - repeatable, not secret
-    true = rng.sample(example.entities, len(example.entities))
-    wanted = rng.random() < 0.5
-    made: list[Claim] = []
-    while len(made) < count:
-        false = None if wanted and true else corrupted(example, names, rng)
-        if false is None and not true:
+    positives = rng.sample(example.entities, len(example.entities))
+    positive_next = rng.random() < 0.5
+    examples: list[VerificationExample] = []
+    while len(examples) < count:
+        negative = None if positive_next and positives else hard_negative(example, names, rng)
+        if negative is not None:
+            examples.append(VerificationExample(example.text, negative, is_true=False))
+        elif positives:
+            examples.append(VerificationExample(example.text, positives.pop(), is_true=True))
+        else:
             break
-        made.append(Claim(example.text, false or true.pop(), false is None))
-        wanted = not wanted
-    return made
+        positive_next = not positive_next
+    return examples
 
 
-def corrupted(example: Example, names: Sequence[str], rng: random.Random) -> Entity | None:
-    """An entity that the example does not have: a moved edge, another type, or other words; None if there is none."""
+def hard_negative(example: Example, names: Sequence[str], rng: random.Random) -> Entity | None:
+    """An entity that the example does not have but nearly might; None if there is none.
+
+    One with an edge moved by a word or two, or one under another type; where nothing else can be made, some other run
+    of words.
+    """
     gold = {(e.text, e.type) for e in example.entities}
-    kinds = [_moved, _retyped] if example.entities else []
-    for make in [*rng.sample(kinds, len(kinds)), _other_words]:
-        possible = [e for e in make(example, names, rng) if e.text.strip() and (e.text, e.type) not in gold]
-        if possible:
-            return rng.choice(possible)
+    ways = [_shifted, _retyped] if example.entities else []
+    for way in [*rng.sample(ways, len(ways)), _other_words]:
+        candidates = [e for e in way(example, names, rng) if e.text.strip() and (e.text, e.type) not in gold]
+        if candidates:
+            return rng.choice(candidates)
     return None
 
 
-def _moved(example: Example, _names: Sequence[str], rng: random.Random) -> Iterable[Entity]:
-    return moved(example.text, rng.choice(example.entities), word_edges(example.text))
+def _shifted(example: Example, _names: Sequence[str], rng: random.Random) -> Iterable[Entity]:
+    return shift_boundary(example.text, rng.choice(example.entities), word_edges(example.text))
 
 
-def moved(text: str, entity: Entity, edges: Sequence[int]) -> Iterator[Entity]:
+def shift_boundary(text: str, entity: Entity, edges: Sequence[int]) -> Iterator[Entity]:
     """The entity with one of its edges a word or two further in or out; ``edges`` are the text's word edges."""
-    for start in _near(edges, entity.start):
+    for start in _adjacent_edges(edges, entity.start):
         yield from _spans(text, [(start, entity.end)], entity.type)
-    for end in _near(edges, entity.end):
+    for end in _adjacent_edges(edges, entity.end):
         yield from _spans(text, [(entity.start, end)], entity.type)
 
 
@@ -95,7 +101,7 @@ def word_edges(text: str) -> list[int]:
     return list(accumulate(map(len, word_chunks(text)), initial=0))
 
 
-def _near(edges: Sequence[int], place: int) -> Sequence[int]:
+def _adjacent_edges(edges: Sequence[int], place: int) -> Sequence[int]:
     """The two edges before and after a place."""
     before, after = bisect_left(edges, place), bisect_right(edges, place)
     return (*edges[max(0, before - 2) : before], *edges[after : after + 2])

@@ -4,7 +4,7 @@ After GPT-NER (Wang et al., 2025), whose self-verification looks for them by kNN
 ones, and hard ones. What can be claimed is a surface of an example:
 
 1. its gold mentions;
-2. near misses: of every gold mention two runs of words with one edge moved (:func:`.examples.moved`);
+2. near misses: of every gold mention two runs of words with one edge moved (:func:`.examples.shift_boundary`);
 3. coincidences: gold mentions of other examples that stand in this one between word boundaries and are none here, at
    most four an example, the longest first.
 
@@ -12,8 +12,8 @@ A surface that stands in an example more than once is there once, at its first g
 words, not about a place. Claimed as type T it is true where the example has (surface, T) as gold, and false otherwise:
 so other examples' mentions of the same words under another type are false claims too.
 
-Likeness is lexical, without any model: cosines of damped TF-IDF of character n-grams (:mod:`.searches`), that of the
-surface between its edges and that of its context, weighted. It is exact. Ties go to the earlier example.
+Likeness is lexical, without any model: cosines of damped TF-IDF of character n-grams (:class:`.NgramTfidf`), that of
+the surface between its edges and that of its context, weighted. It is exact. Ties go to the earlier example.
 
 Over Resume's 3,803 distinct training texts a pool has 48,260 places, takes 1.6 CPU-seconds and 32 MB, and answers a
 question in 0.8 CPU-ms; all three grow with the places. The likeness alone tells true claims about dev from near misses
@@ -36,9 +36,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ner_batch.data import Entity, Example
-from ner_batch.retrieval.searches import QUERY_BLOCK, idf, ngram_counts, ranked, weighted
+from ner_batch.retrieval.lexical import QUERY_BLOCK, NgramTfidf
+from ner_batch.retrieval.vectors import top_ranked
 from ner_batch.text import boundaries
-from ner_batch.verification.examples import Claim, moved, word_edges
+from ner_batch.verification.examples import VerificationExample, shift_boundary, word_edges
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -54,12 +55,23 @@ _LEFT_OUT = -1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """An entity asked about. ``origin`` is the text that its text was made of, where it was changed for training."""
+class MentionQuery:
+    """An entity of a text that is asked about.
+
+    ``origin`` is the text that its text was made of, where it was changed for training.
+    """
 
     text: str
     entity: Entity
     origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A surface that can be claimed, where it stands; its type is left open."""
+
+    text: str
+    entity: Entity
 
 
 class Pool:
@@ -69,71 +81,64 @@ class Pool:
         distinct: dict[str, Example] = {}
         for example in examples:
             distinct.setdefault(example.text.strip(), example)
-        self.places: list[Asked] = []
+        self.places: list[_Place] = []
         self._own: dict[str, slice] = {}
         self._true: dict[str, list[int]] = defaultdict(list)
-        surfaces = _Surfaces(e.text for x in distinct.values() for e in x.entities)
+        surfaces = _SurfaceFinder(e.text for x in distinct.values() for e in x.entities)
         for stripped, example in distinct.items():
             begin = len(self.places)
             self._add(example, surfaces)
             self._own[stripped] = slice(begin, len(self.places))
         self._likeness = _Likeness(self.places) if self.places else None
 
-    def _add(self, example: Example, surfaces: _Surfaces) -> None:
+    def _add(self, example: Example, surfaces: _SurfaceFinder) -> None:
         types: dict[str, dict[str, None]] = defaultdict(dict)
         for entity in example.entities:
             types[entity.text][entity.type] = None
         for surface, entity in _claimable(example, surfaces).items():
             for label in types.get(surface, ()):
                 self._true[label].append(len(self.places))
-            self.places.append(Asked(example.text, entity))
+            self.places.append(_Place(example.text, entity))
 
-    def nearest(self, asked: Sequence[Asked], k: int) -> list[list[Claim]]:
-        """Up to ``k`` claims per question under the type asked about, the nearest LAST; see :meth:`Index.nearest`.
+    def nearest(self, queries: Sequence[MentionQuery], k: int) -> list[list[VerificationExample]]:
+        """Up to ``k`` examples per query under the type asked about, the nearest LAST; see :meth:`Index.nearest`.
 
-        Half of them are true and half false; of an odd number the kind whose next claim is nearer has one more. Where
+        Half of them are true and half false; of an odd number the kind whose next one is nearer has one more. Where
         one kind runs short the other does too: one-sided demonstrations would tell the answer. None is about
         the text itself or its origin, outer white space aside. What else is asked makes no difference.
         """
-        found: list[list[Claim]] = [[] for _ in asked]
+        demonstrations: list[list[VerificationExample]] = [[] for _ in queries]
         if k == 0 or self._likeness is None:
-            return found
+            return demonstrations
+        numbers_by_type: dict[str, list[int]] = defaultdict(list)
+        for number, query in enumerate(queries):
+            numbers_by_type[query.entity.type].append(number)
         size = min(QUERY_BLOCK, max(1, _SCORES // len(self.places)))
-        for label, numbers in _by_type(asked).items():
+        for label, numbers in numbers_by_type.items():
             for start in range(0, len(numbers), size):
                 block = numbers[start : start + size]
-                scores = self._scores(self._likeness, [asked[i] for i in block])
-                for i, claims in zip(block, self._claims(scores, label, k), strict=True):
-                    found[i] = claims
-        return found
+                scores = self._scores(self._likeness, [queries[i] for i in block])
+                for i, examples in zip(block, self._examples(scores, label, k), strict=True):
+                    demonstrations[i] = examples
+        return demonstrations
 
-    def _scores(self, likeness: _Likeness, asked: Sequence[Asked]) -> NDArray[np.float32]:
-        """How like every place is to each question, below 0 where it is of the question's own text."""
-        scores = likeness.scores(asked)
-        for row, one in zip(scores, asked, strict=True):
-            for text in (one.text, one.origin):
+    def _scores(self, likeness: _Likeness, queries: Sequence[MentionQuery]) -> NDArray[np.float32]:
+        """How like every place is to each query, below 0 where it is of the query's own text."""
+        scores = likeness.scores(queries)
+        for row, query in zip(scores, queries, strict=True):
+            for text in (query.text, query.origin):
                 row[self._own.get(text.strip(), slice(0))] = _LEFT_OUT
         return scores
 
-    def _claims(self, scores: NDArray[np.float32], label: str, k: int) -> Iterator[list[Claim]]:
+    def _examples(self, scores: NDArray[np.float32], label: str, k: int) -> Iterator[list[VerificationExample]]:
         most = -(-k // 2)
         gold = np.asarray(self._true.get(label, ()), np.int64)
-        true = _best(scores[:, gold], gold, most)
+        positives = _best(scores[:, gold], gold, most)
         scores[:, gold] = _LEFT_OUT
-        false = _best(scores, np.arange(len(self.places)), most)
-        for yes, no in zip(true, false, strict=True):
-            yield [self._claim(number, label, is_true) for _, number, is_true in _halves(yes, no, k)]
-
-    def _claim(self, number: int, label: str, true: bool) -> Claim:
-        place = self.places[number]
-        return Claim(place.text, replace(place.entity, type=label), true)
-
-
-def _by_type(asked: Sequence[Asked]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = defaultdict(list)
-    for i, one in enumerate(asked):
-        found[one.entity.type].append(i)
-    return found
+        negatives = _best(scores, np.arange(len(self.places)), most)
+        for true, false in zip(positives, negatives, strict=True):
+            places = [(self.places[number], is_true) for _, number, is_true in _halves(true, false, k)]
+            yield [VerificationExample(p.text, replace(p.entity, type=label), is_true) for p, is_true in places]
 
 
 Hit = tuple[float, int]
@@ -145,7 +150,7 @@ def _best(scores: NDArray[np.float32], numbers: NDArray[np.int64], count: int) -
     if not len(numbers):
         return [[] for _ in scores]
     columns = np.broadcast_to(np.arange(len(numbers)), scores.shape)
-    order = ranked(scores, columns, min(count, len(numbers)))
+    order = top_ranked(scores, columns, min(count, len(numbers)))
     return [
         [(-round(float(row[i]) * 1e5), int(numbers[i])) for i in best if row[i] >= 0]
         for row, best in zip(scores, order, strict=True)
@@ -163,7 +168,7 @@ def _halves(true: Sequence[Hit], false: Sequence[Hit], k: int) -> list[tuple[flo
 # --- what can be claimed ---
 
 
-class _Surfaces:
+class _SurfaceFinder:
     """Gold surfaces, found wherever they stand between word boundaries."""
 
     def __init__(self, surfaces: Iterable[str]) -> None:
@@ -172,7 +177,7 @@ class _Surfaces:
         for surface in self.known:
             self.lengths[surface[:2]].add(len(surface))
 
-    def standing(self, text: str) -> Iterator[Entity]:
+    def places(self, text: str) -> Iterator[Entity]:
         """All places of all surfaces in a text, without a type."""
         cuts = boundaries.cuts(text)
         for start in (i for i in range(len(text)) if cuts[i]):
@@ -183,23 +188,23 @@ class _Surfaces:
                         yield Entity(start, end, "", surface)
 
 
-def _claimable(example: Example, surfaces: _Surfaces) -> dict[str, Entity]:
+def _claimable(example: Example, surfaces: _SurfaceFinder) -> dict[str, Entity]:
     """A place for every surface of an example that can be claimed."""
     gold = [entity for entity in example.entities if entity.text.strip()]
-    found: dict[str, Entity] = {}
+    claimable: dict[str, Entity] = {}
     for entity in chain(gold, _near_misses(example.text, gold)):
-        found.setdefault(entity.text, entity)
-    others = {e.text: e for e in sorted(surfaces.standing(example.text), reverse=True) if e.text not in found}
+        claimable.setdefault(entity.text, entity)
+    others = {e.text: e for e in sorted(surfaces.places(example.text), reverse=True) if e.text not in claimable}
     longest = sorted(others.values(), key=lambda e: (-len(e.text), e.start))
-    return {**found, **{e.text: e for e in longest[:COINCIDENCES]}}
+    return {**claimable, **{e.text: e for e in longest[:COINCIDENCES]}}
 
 
 def _near_misses(text: str, gold: Sequence[Entity]) -> Iterator[Entity]:
     edges, surfaces = word_edges(text), {entity.text for entity in gold}
     for entity in gold:
-        possible = list({e.text: e for e in moved(text, entity, edges) if e.text not in surfaces}.values())
+        candidates = list({e.text: e for e in shift_boundary(text, entity, edges) if e.text not in surfaces}.values())
         draw = random.Random(f"{text}\0{entity.start}\0{entity.end}")  # noqa: S311 - repeatable, not secret
-        yield from draw.sample(possible, min(NEAR_MISSES, len(possible)))
+        yield from draw.sample(candidates, min(NEAR_MISSES, len(candidates)))
 
 
 # --- likeness ---
@@ -208,29 +213,31 @@ def _near_misses(text: str, gold: Sequence[Entity]) -> Iterator[Entity]:
 class _Likeness:
     """Vectors of places: the surface's n-grams, then the context's. Kept as postings, features x places."""
 
-    def __init__(self, places: Sequence[Asked]) -> None:
-        counts = _counts(places)
-        self.weights = [idf(part) for part in counts]
-        self.postings = self._vectors(counts).T.tocsr()
+    def __init__(self, places: Sequence[_Place]) -> None:
+        self.surface_tfidf, self.context_tfidf = NgramTfidf(), NgramTfidf()
+        surfaces = self.surface_tfidf.fit_transform(_surfaces(places))
+        contexts = self.context_tfidf.fit_transform(_contexts(places))
+        self.postings = _joined(surfaces, contexts).T.tocsr()
 
-    def scores(self, asked: Sequence[Asked]) -> NDArray[np.float32]:
-        """Questions x places: 0 to 1."""
-        return np.asarray((self._vectors(_counts(asked)) @ self.postings).toarray(), np.float32)
-
-    def _vectors(self, counts: Sequence[csr_matrix]) -> csr_matrix:
-        from scipy.sparse import hstack
-
-        shares = (sqrt(SURFACE), sqrt(1 - SURFACE))
-        parts = [
-            weighted(part, weights) * share for part, weights, share in zip(counts, self.weights, shares, strict=True)
-        ]
-        return hstack(parts, format="csr", dtype=np.float32)
+    def scores(self, queries: Sequence[MentionQuery]) -> NDArray[np.float32]:
+        """Cosines of queries and places, 0 to 1, shape (queries, places)."""
+        surfaces = self.surface_tfidf.transform(_surfaces(queries))
+        contexts = self.context_tfidf.transform(_contexts(queries))
+        return np.asarray((_joined(surfaces, contexts) @ self.postings).toarray(), np.float32)
 
 
-def _counts(places: Sequence[Asked]) -> list[csr_matrix]:
-    """N-grams of the surfaces, and of what stands around them."""
-    surfaces = [f"{_EDGE}{place.entity.text}{_EDGE}" for place in places]
-    return [ngram_counts(surfaces), ngram_counts([_context(place.text, place.entity) for place in places])]
+def _joined(surfaces: csr_matrix, contexts: csr_matrix) -> csr_matrix:
+    from scipy.sparse import hstack
+
+    return hstack([surfaces * sqrt(SURFACE), contexts * sqrt(1 - SURFACE)], format="csr", dtype=np.float32)
+
+
+def _surfaces(places: Sequence[_Place | MentionQuery]) -> list[str]:
+    return [f"{_EDGE}{place.entity.text}{_EDGE}" for place in places]
+
+
+def _contexts(places: Sequence[_Place | MentionQuery]) -> list[str]:
+    return [_context(place.text, place.entity) for place in places]
 
 
 def _context(text: str, entity: Entity) -> str:

@@ -21,7 +21,7 @@ from ner_batch.errors import UserError
 from ner_batch.prompts import wording
 from ner_batch.prompts.chat import ChatTokenizer
 from ner_batch.task import Language, Task
-from ner_batch.verification.examples import Claim
+from ner_batch.verification.examples import VerificationExample
 
 ANSWER_TOKENS = 8  # room for yes or no and the end of the turn
 
@@ -33,9 +33,11 @@ _QUESTION: Mapping[Language, str] = {"en": 'Is "{}" {}?', "zh": "“{}”是{}�
 _ANSWERS: Mapping[Language, tuple[str, str]] = {"en": ("yes", "no"), "zh": ("是", "否")}
 
 
-def messages(text: str, entity: Entity, task: Task, shown: Sequence[Claim] = ()) -> list[Message]:
+def messages(
+    text: str, entity: Entity, task: Task, demonstrations: Sequence[VerificationExample] = ()
+) -> list[Message]:
     """The prompt about one entity of a text; demonstrations in the order given (the nearest last)."""
-    turns = ((_turn(claim.text, claim.entity, task), answer(task, claim.true)) for claim in shown)
+    turns = ((_turn(x.text, x.entity, task), answer(task, x.is_true)) for x in demonstrations)
     system = wording.system(task, task.names, _RULE[task.language])
     return wording.conversation(system, turns, _turn(text, entity, task))
 
@@ -52,13 +54,13 @@ class Questions:
         self.chat = chat
         self.max_model_len = max_model_len
 
-    def prompt(self, text: str, entity: Entity, shown: Sequence[Claim] = ()) -> list[int] | None:
+    def prompt(self, text: str, entity: Entity, demonstrations: Sequence[VerificationExample] = ()) -> list[int] | None:
         """Token ids, with room left for the answer; the farthest demonstrations are dropped until it fits.
 
         None where it does not fit even without them.
         """
-        for dropped in range(len(shown) + 1):
-            ids = self.chat.encode(messages(text, entity, self.task, shown[dropped:]))
+        for dropped in range(len(demonstrations) + 1):
+            ids = self.chat.encode(messages(text, entity, self.task, demonstrations[dropped:]))
             if len(ids) + ANSWER_TOKENS <= self.max_model_len:
                 return ids
         return None
@@ -66,8 +68,8 @@ class Questions:
     def fingerprint(self) -> str:
         """A digest of all that the prompts are made of but the texts: the wording, task, template and tokenizer."""
         probe = Entity(0, 4, self.task.names[0], "Anna")
-        claims = [Claim("Anna saw 北京.", probe, true) for true in (True, False)]
-        ids = self.chat.encode(messages("Anna saw 北京.", probe, self.task, claims))
+        examples = [VerificationExample("Anna saw 北京.", probe, is_true) for is_true in (True, False)]
+        ids = self.chat.encode(messages("Anna saw 北京.", probe, self.task, examples))
         return hashlib.sha256(json.dumps([ids, self.tokens()]).encode()).hexdigest()[:16]
 
     def tokens(self) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from ner_batch.config import VerifyConfig
 from ner_batch.data import Completion, Entity
 from ner_batch.engine.engine import Engine, Request
 from ner_batch.verification import question as verify
-from ner_batch.verification.pool import Asked, Pool
+from ner_batch.verification.pool import MentionQuery, Pool
 from ner_batch.verification.question import Questions
 
 
@@ -41,7 +41,7 @@ class Verifier:
     def judge(self, texts: Sequence[str], entities: Sequence[Sequence[Entity]]) -> list[Verdict]:
         """One verdict per text, about its entities."""
         claims = [(i, entity) for i, of_text in enumerate(entities) for entity in of_text]
-        requests = self._requests([Asked(texts[i], entity) for i, entity in claims])
+        requests = self._requests([MentionQuery(texts[i], entity) for i, entity in claims])
         completions = iter(self.engine.generate([request for request in requests if request]))
         kept: list[list[Entity]] = [[] for _ in texts]
         answers: list[list[Completion]] = [[] for _ in texts]
@@ -52,15 +52,18 @@ class Verifier:
             kept[i] += [judged] if judged else []
         return [Verdict(tuple(kept[i]), tuple(answers[i])) for i in range(len(texts))]
 
-    def _requests(self, asked: Sequence[Asked]) -> list[Request | None]:
-        near = self.pool.nearest(asked, self.config.k)
-        prompts = [self.questions.prompt(one.text, one.entity, shown) for one, shown in zip(asked, near, strict=True)]
+    def _requests(self, queries: Sequence[MentionQuery]) -> list[Request | None]:
+        demonstrations = self.pool.nearest(queries, self.config.k)
+        prompts = [
+            self.questions.prompt(query.text, query.entity, examples)
+            for query, examples in zip(queries, demonstrations, strict=True)
+        ]
         return [Request(ids, 1, self.adapter, logprobs=self.tokens) if ids else None for ids in prompts]
 
     def _judged(self, entity: Entity, completion: Completion | None) -> Entity | None:
         """The entity with its score; None where it is dropped."""
-        likely = verify.read(completion, self.tokens) if completion else None
-        if likely is None:
+        p_yes = verify.read(completion, self.tokens) if completion else None
+        if p_yes is None:
             return replace(entity, score=None)
-        verified = likely >= (self.config.threshold or 0.0)
-        return replace(entity, score=likely, verified=verified) if verified or self.config.rejected == "keep" else None
+        verified = p_yes >= (self.config.threshold or 0.0)
+        return replace(entity, score=p_yes, verified=verified) if verified or self.config.rejected == "keep" else None

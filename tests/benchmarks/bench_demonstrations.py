@@ -28,6 +28,7 @@ from pathlib import Path
 
 from ner_batch import retrieval
 from ner_batch.data import Entity, Example
+from ner_batch.io.examples import read_examples
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("NER_BATCH_DATA", ROOT.parent / "shared" / "data"))
@@ -62,8 +63,8 @@ def judged(queries: Sequence[Example], found: Sequence[Sequence[Example]]) -> li
 
 def measure(name: str, kind: str, limit: int, encoder: str) -> str:
     """One line of the table; seconds of CPU, for the machine may do other work."""
-    train = retrieval.read_examples(str(DATA / name / "train.parquet"))
-    test = retrieval.read_examples(str(DATA / name / f"{SETS[name]}.parquet"))
+    train = read_examples(str(DATA / name / "train.parquet"))
+    test = read_examples(str(DATA / name / f"{SETS[name]}.parquet"))
     queries = random.Random(0).sample(test, min(limit, len(test)))
     if kind.endswith("*"):
         train = [example for example in train if example.entities]

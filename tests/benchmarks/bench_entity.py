@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from ner_batch.data import Entity, Example
-from ner_batch.retrieval import entity
 from ner_batch.retrieval.encoder import TokenStates
+from ner_batch.retrieval.entity import EntitySearch
 
 WORDS, PER_TEXT, K = 30, 4, 9
 TEXT = " ".join(["name"] * WORDS)
@@ -40,18 +40,17 @@ class States:
         return [TokenStates(i, OFFSETS, self.surfaces[i] + n) for i, n in zip(ids, noise, strict=True)]
 
 
-def bench(folder: Path, examples: list[Example], dimension: int, texts: int, flat_up_to: int) -> None:
+def bench(folder: Path, examples: list[Example], dimension: int, texts: int, exact_search_limit: int) -> None:
     """Write, open, search."""
     folder.mkdir()
     wall, cpu = time.perf_counter(), time.process_time()
     made: Any = States(dimension, 1)
-    _, mentions, lists = entity.write_entity(folder, examples, made, flat_up_to)
+    stored = EntitySearch.write(folder, examples, made, exact_search_limit)
     size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
-    print(f"  {lists or 'exact'}: {size:.0f} MB, built in {time.process_time() - cpu:.1f} CPU-s", end="")
+    print(f"  {stored.lists or 'exact'}: {size:.0f} MB, built in {time.process_time() - cpu:.1f} CPU-s", end="")
     print(f" ({time.perf_counter() - wall:.1f} s)", flush=True)
-    opened = entity.read_mentions(folder, (mentions, dimension), lists)
     asking: Any = States(dimension, 2)
-    search = entity.entity_search(opened, examples, 0, asking)
+    search = EntitySearch.open(folder, examples, stored, 0, asking).search
     wall, cpu = time.perf_counter(), time.process_time()
     search([f"{TEXT} {n}" for n in range(texts)], K)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall

@@ -23,10 +23,10 @@ from sklearn.metrics import roc_auc_score
 
 from ner_batch import retrieval
 from ner_batch.data import Entity, Example
-from ner_batch.verification import examples as claims
+from ner_batch.io.examples import read_examples
 from ner_batch.verification import pool as mention
-from ner_batch.verification.examples import Claim
-from ner_batch.verification.pool import Asked, Pool
+from ner_batch.verification.examples import VerificationExample, verification_examples
+from ner_batch.verification.pool import MentionQuery, Pool
 
 DATA = Path(os.environ.get("NER_BATCH_DATA", Path(__file__).parents[3] / "shared" / "data"))
 SETS = ("resume", "weibo", "gum_named")
@@ -36,18 +36,18 @@ LIKENESS = ((4, 1.0), (2, 0.7), (4, 0.6), (4, 0.7), (4, 0.8), (8, 0.7), (16, 0.7
 
 def of_nearest(
     train: Sequence[Example], dev: Sequence[Example], names: Sequence[str]
-) -> list[tuple[Entity, list[Claim]]]:
+) -> list[tuple[Entity, list[VerificationExample]]]:
     """The way before: one claim about each of the nearest sentences."""
     with tempfile.TemporaryDirectory() as folder:
         retrieval.build(train, "lexical", Path(folder) / "index")
         near = retrieval.open_index(Path(folder) / "index").nearest([x.text for x in dev], K)
-    shown = [[c for x in some for c in claims.claims(x, names, 1, x.id)] for some in near]
+    shown = [[c for x in some for c in verification_examples(x, names, 1, x.id)] for some in near]
     return [(e, made) for x, made in zip(dev, shown, strict=True) for e in x.entities]
 
 
-def tell(way: str, pairs: Iterable[tuple[Entity, Sequence[Claim]]]) -> None:
+def tell(way: str, pairs: Iterable[tuple[Entity, Sequence[VerificationExample]]]) -> None:
     """How often the words asked about are among the demonstrations."""
-    found = [[(c.entity.type == e.type, c.true) for c in shown if c.entity.text == e.text] for e, shown in pairs]
+    found = [[(c.entity.type == e.type, c.is_true) for c in shown if c.entity.text == e.text] for e, shown in pairs]
     some, true, false = (sum(map(test, found)) / len(found) for test in (bool, has(True), has(False)))
     print(f"  {way:<9} same words {some:.1%}, in a true claim of the type {true:.1%}, in a false one {false:.1%}")
 
@@ -56,7 +56,7 @@ def has(true: bool):
     return lambda found: (True, true) in found
 
 
-def cost(train: Sequence[Example], asked: Sequence[Asked]) -> Pool:
+def cost(train: Sequence[Example], asked: Sequence[MentionQuery]) -> Pool:
     """Make a pool and ask it, and tell what that took."""
     start = time.process_time()
     pool = Pool(train)
@@ -69,7 +69,7 @@ def cost(train: Sequence[Example], asked: Sequence[Asked]) -> Pool:
     return pool
 
 
-def votes(pool: Pool, asked: Sequence[Asked]) -> Iterator[float]:
+def votes(pool: Pool, asked: Sequence[MentionQuery]) -> Iterator[float]:
     """The likest true claim's likeness less the likest false one's."""
     for one in asked:
         scores = pool._scores(pool._likeness, [one])[0]
@@ -81,17 +81,17 @@ def votes(pool: Pool, asked: Sequence[Asked]) -> Iterator[float]:
 
 def main(names: Sequence[str]) -> None:
     for name in names:
-        train, dev = (retrieval.read_examples(str(DATA / name / f"{part}.parquet")) for part in ("train", "dev"))
+        train, dev = (read_examples(str(DATA / name / f"{part}.parquet")) for part in ("train", "dev"))
         types = sorted({e.type for x in train for e in x.entities})
-        gold = [Asked(x.text, e) for x in dev for e in x.entities]
+        gold = [MentionQuery(x.text, e) for x in dev for e in x.entities]
         print(f"{name}: {len(gold):,} gold mentions")
         pool = cost(train, gold)
         tell("sentences", of_nearest(train, dev, types))
         tell("mentions", zip((a.entity for a in gold), pool.nearest(gold, K), strict=True))
-        made = [c for x in dev for c in claims.claims(x, types, 4, x.id)]
+        made = [c for x in dev for c in verification_examples(x, types, 4, x.id)]
         for mention.CONTEXT, mention.SURFACE in LIKENESS:
             area = roc_auc_score(
-                [c.true for c in made], list(votes(Pool(train), [Asked(c.text, c.entity) for c in made]))
+                [c.is_true for c in made], list(votes(Pool(train), [MentionQuery(c.text, c.entity) for c in made]))
             )
             print(
                 f"  context {mention.CONTEXT}, surface {mention.SURFACE}: AUROC {area:.3f} over {len(made):,} claims",

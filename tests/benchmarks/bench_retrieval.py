@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from ner_batch import retrieval
 from ner_batch.data import Example
-from ner_batch.retrieval import searches
+from ner_batch.io.examples import read_examples
+from ner_batch.retrieval.sentence import SentenceSearch
 from ner_batch.retrieval.vectors import open_nearest
 
 QUERIES, K = 1000, 8
@@ -30,7 +31,7 @@ DATA = Path(os.environ.get("NER_BATCH_DATA", Path(__file__).parents[3] / "shared
 def texts(count: int) -> tuple[str, list[str]]:
     """Distinct real sentences, Chinese and English, as far as there are; then generated ones."""
     files = [DATA / name / "train.parquet" for name in ("gum_named", "msra", "cluener", "wnut17", "ncbi_disease")]
-    found = {x.text.strip() for file in files if file.exists() for x in retrieval.read_examples(str(file))}
+    found = {x.text.strip() for file in files if file.exists() for x in read_examples(str(file))}
     rng = random.Random(0)
     real = sorted(found)
     rng.shuffle(real)
@@ -83,7 +84,7 @@ def bench_sentence(folder: Path, count: int, dimension: int) -> None:
     encoder: Any = Vectors(unit_vectors(256, dimension, 1))
     search = timed(
         f"sentence open ({count * dimension * 4 / 1e6:.0f} MB)",
-        lambda: searches.sentence_search(open_nearest(folder, (count, dimension), None), count, encoder),
+        lambda: SentenceSearch(open_nearest(folder, (count, dimension), None), count, encoder).search,
     )
     batch = ["query"] * 250
     search(batch, K + 1)  # the pages of the file come in once

@@ -1,0 +1,100 @@
+"""`ner-batch index`: check everything, tell what will be built, build it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from ner_batch.config import IndexConfig
+from ner_batch.data import Example
+from ner_batch.errors import Problems
+from ner_batch.io.examples import read_examples
+from ner_batch.retrieval import ENCODED, Settings, build
+from ner_batch.retrieval.encoder import Encoder
+from ner_batch.retrieval.index import check_kind, check_place, local_encoder, usable_examples
+
+OK = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An index that can be built."""
+
+    config: IndexConfig
+    examples: tuple[Example, ...]
+    """As they were read; a build leaves out blank and repeated texts."""
+    report: tuple[str, ...]
+    """What will be built, line by line."""
+
+
+def prepare(config: IndexConfig) -> Plan:
+    """Check kind, gold, place and encoder; the encoder is loaded for it.
+
+    Raises:
+        UserError: every problem, one line each.
+    """
+    problems = Problems()
+    kind = problems.check(lambda: check_kind(config.kind, config.encoder))
+    problems.check(lambda: check_place(config.out))
+    examples = problems.check(lambda: read_examples(config.examples))
+    distinct = None
+    if kind is not None and examples is not None:
+        distinct = problems.check(lambda: usable_examples(examples, kind, config.examples))
+    dimension = 0
+    if kind in ENCODED and config.encoder:
+        encoder = Encoder(local_encoder(config.encoder) or config.encoder)
+        dimension = problems.check(lambda: _dimension(encoder, kind)) or 0
+    problems.stop_if_any()
+    if examples is None or distinct is None:
+        raise AssertionError("a check failed without a line")
+    return Plan(config, tuple(examples), _report(config, examples, distinct, dimension))
+
+
+def run(plan: Plan, console: Console) -> int:
+    """Build the index; whole or not at all."""
+    config = plan.config
+    limit = config.exact_search_limit
+    settings = Settings() if limit is None else Settings(exact_search_limit=limit)
+    manifest = build(plan.examples, config.kind, config.out, config.encoder, settings)
+    console.print(f"index: {config.out}", highlight=False, markup=False)
+    console.print(manifest)
+    return OK
+
+
+def _dimension(encoder: Encoder, kind: str | None) -> int:
+    """Length of the vectors that a kind takes from an encoder. Raises UserError where it cannot be loaded."""
+    if kind == "sentence":
+        return int(encoder(["a"]).shape[1])
+    return int(encoder.tokens(["a"])[0].states.shape[1])
+
+
+def _report(
+    config: IndexConfig, examples: Sequence[Example], distinct: Sequence[Example], dimension: int
+) -> tuple[str, ...]:
+    mentions = [entity for example in distinct for entity in example.entities]
+    types = Counter(entity.type for entity in mentions)
+    blank = sum(not example.text.strip() for example in examples)
+    repeated = len(examples) - blank - len(distinct)
+    counts = ", ".join(f"{name} {count:,}" for name, count in types.most_common())
+    left_out = f"{repeated:,} repeated and {blank:,} blank are left out"
+    return (
+        f"gold: {config.examples}: {len(examples):,} examples, {len(distinct):,} distinct texts ({left_out})",
+        f"mentions: {len(mentions):,}" + (f" ({counts})" if counts else ""),
+        f"vectors: {_vectors(config, len(distinct), len(mentions), dimension)}",
+        f"kind: {config.kind}, to {config.out}",
+    )
+
+
+def _vectors(config: IndexConfig, examples: int, mentions: int, dimension: int) -> str:
+    """How many vectors there will be, and how large; of mentions at most, for one without a token has none."""
+    if config.kind == "random":
+        return "none"
+    if config.kind == "lexical":
+        return f"{examples:,}, sparse"
+    count = mentions if config.kind == "entity" else examples
+    limit = Settings().exact_search_limit if config.exact_search_limit is None else config.exact_search_limit
+    how = "searched exactly" if count <= limit else "searched in lists"
+    return f"{count:,} of {dimension:,} dimensions, {count * dimension * 4 / 1e6:,.1f} MB, {how}"

@@ -1,0 +1,342 @@
+"""Build an index, open it, search it.
+
+An index is a folder::
+
+    examples.parquet   the gold examples, one per distinct text (schema ``data.EXAMPLES``)
+    vectors.*          L2-normalised: one per example, for ``entity`` one per mention; none for ``random``
+    mentions.npy       ``entity``: whose mentions they are
+    manifest.json      kind, encoder, sizes, fingerprint: :class:`IndexManifest`
+
+Kinds: ``random`` (the papers' baseline), ``lexical`` (character n-grams, no model to fetch), ``sentence`` (any
+sentence-transformers encoder), ``entity`` (GPT-NER's: the gold mentions nearest to what stands in the text vote for
+their sentences; any encoder with token states, no gold for the text: :mod:`ner_batch.retrieval.entity`). Vectors are
+searched exactly up to 200,000 and by inverted lists above, with their recall in the manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Literal, Protocol, assert_never
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ner_batch.config import explain
+from ner_batch.data import Example, clean, examples_table
+from ner_batch.errors import UserError, first_line
+from ner_batch.io import copies, storage
+from ner_batch.io.examples import examples_digest, read_examples
+from ner_batch.retrieval import vectors
+from ner_batch.retrieval.encoder import Encoder
+from ner_batch.retrieval.entity import EntitySearch
+from ner_batch.retrieval.lexical import LexicalSearch
+from ner_batch.retrieval.sampling import RandomSearch
+from ner_batch.retrieval.sentence import SentenceSearch
+from ner_batch.retrieval.vectors import Lists, StoredVectors
+
+Kind = Literal["random", "lexical", "sentence", "entity"]
+KINDS: tuple[Kind, ...] = ("random", "lexical", "sentence", "entity")
+ENCODED = ("sentence", "entity")
+"""Kinds that need an encoder."""
+MANIFEST = "manifest.json"
+EXAMPLES_FILE = "examples.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a build leaves alone unless told."""
+
+    seed: int = 0
+    """random, and what entity fills up with: another seed draws other demonstrations."""
+    exact_search_limit: int = vectors.EXACT_SEARCH_LIMIT
+    """Vectors that are searched exactly; more are listed, see :mod:`ner_batch.retrieval.vectors`."""
+
+
+class Search(Protocol):
+    """What a kind finds; safe to call from several threads."""
+
+    def search(self, texts: Sequence[str], count: int) -> Sequence[Sequence[int]]:
+        """For each text the numbers of its ``count`` nearest examples, nearest first."""
+
+
+class IndexManifest(BaseModel):
+    """What an index is made of; the content of ``manifest.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    kind: Kind
+    encoder: str | None
+    """sentence, entity: local folder (absolute) or hub name."""
+    revision: str | None
+    """Commit of a hub encoder, or ``sha256:`` digest of a local one."""
+    dimension: int
+    """Length of a vector; 0 for random."""
+    examples: int
+    """Distinct texts kept; blank and repeated ones are left out."""
+    seed: int
+    """random: another seed draws other demonstrations. entity: likewise where examples are filled up."""
+    mentions: int | None = None
+    """entity: vectors, one per mention that has a token."""
+    lists: Lists | None = None
+    """sentence, entity: how the vectors are searched where they are too many to scan; None: exactly."""
+    fingerprint: str
+    """Digest of the examples and all of the above: same fingerprint, same demonstrations."""
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An open index. Safe to search from several threads."""
+
+    kind: Kind
+    fingerprint: str
+    encoder: str | None
+    examples: tuple[Example, ...] = field(repr=False)
+    searcher: Search = field(repr=False)
+
+    def nearest(self, texts: Sequence[str], k: int) -> list[list[Example]]:
+        """Up to ``k`` demonstrations per text, the nearest LAST.
+
+        Last, because models lean on what stands next to the input (the recency bias of Zhao et al. 2021, "Calibrate
+        before use"), and because a prompt that is too long drops demonstrations from the front. No demonstration is
+        the text itself or differs from it in outer white space only, so training prompts are leave-one-out without
+        ids; and no two of them are of one text. Ties go to the earlier example.
+        """
+        if k == 0 or not texts:
+            return [[] for _ in texts]
+        cleaned = [clean(text) for text in texts]
+        # One more than asked: examples are of distinct texts, so at most one of them is the text itself.
+        numbers = self.searcher.search(cleaned, min(k + 1, len(self.examples)))
+        demonstrations: list[list[Example]] = []
+        for text, nearest_first in zip(cleaned, numbers, strict=True):
+            others = [self.examples[n] for n in nearest_first if self.examples[n].text.strip() != text.strip()]
+            demonstrations.append(others[:k][::-1])
+        return demonstrations
+
+
+def build(
+    examples: str | Path | Sequence[Example],
+    kind: str,
+    out: str | Path,
+    encoder: str | None = None,
+    settings: Settings = Settings(),
+) -> IndexManifest:
+    """Build an index at the local folder ``out``, replacing an index that is there; whole or not at all.
+
+    The same arguments give the same bytes. ``examples`` is a Parquet file, a folder of them, or Examples.
+
+    Raises:
+        UserError: one line: unknown kind, bad examples, an encoder that cannot be loaded, or an ``out`` that is taken.
+    """
+    checked_kind = check_kind(kind, encoder)
+    source = str(examples) if isinstance(examples, str | Path) else "examples"
+    with _replacing(out) as folder:
+        gold = read_examples(source) if isinstance(examples, str | Path) else examples
+        distinct = usable_examples(gold, checked_kind, source)
+        storage.write_table(str(folder / EXAMPLES_FILE), examples_table(distinct), {})
+        local = local_encoder(encoder) if encoder else None
+        model = Encoder(local or encoder) if encoder else None
+        stored = _write_vectors(folder, checked_kind, distinct, model, settings.exact_search_limit)
+        draft = IndexManifest(
+            kind=checked_kind,
+            encoder=local or encoder,
+            revision=content_digest(local) if local else model.commit() if model else None,
+            examples=len(distinct),
+            seed=settings.seed,
+            fingerprint="",
+            **asdict(stored),
+        )
+        manifest = draft.model_copy(update={"fingerprint": fingerprint(distinct, draft)})
+        storage.write_json(str(folder / MANIFEST), manifest.model_dump())
+    return manifest
+
+
+def _write_vectors(
+    folder: Path, kind: Kind, examples: Sequence[Example], encoder: Encoder | None, exact_search_limit: int
+) -> StoredVectors:
+    if kind == "random":
+        return StoredVectors()
+    if kind == "lexical":
+        return LexicalSearch.write(folder, examples)
+    if encoder is None:
+        raise ValueError(f"kind {kind} without an encoder")
+    searcher = SentenceSearch if kind == "sentence" else EntitySearch
+    return searcher.write(folder, examples, encoder, exact_search_limit)
+
+
+def open_index(path: str | Path, encoder: str | None = None, device: str | None = None) -> Index:
+    """Open an index; its encoder is loaded at the first search, not here.
+
+    Args:
+        path: local or ``s3://`` (copied to the local disk, one copy for the processes of a machine).
+        encoder: where the encoder lies today, None where the manifest says; it must be the one the index was built
+            with.
+        device: torch's name of where the encoder runs; None: a GPU where there is one.
+
+    Vectors are memory-mapped, so replicas on one machine share them.
+
+    Raises:
+        UserError: one line: no such index, a broken one, or one built with another encoder.
+    """
+    uri = str(path)
+    if not storage.exists(storage.join(uri, MANIFEST)):
+        raise UserError(f"{uri}: no such index: build one with `ner-batch index`")
+    folder = Path(copies.fetched(uri))
+    manifest = read_manifest(folder / MANIFEST, uri)
+    model = checked_encoder(manifest, uri, encoder, device)
+    try:
+        examples = tuple(read_examples(str(folder / EXAMPLES_FILE)))
+        if fingerprint(examples, manifest) != manifest.fingerprint:
+            raise UserError("the examples or the manifest were changed after it was built")
+        searcher = _open_search(folder, manifest, examples, model)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{uri}: broken index ({first_line(error)}): build it again with `ner-batch index`") from None
+    return Index(manifest.kind, manifest.fingerprint, manifest.encoder, examples, searcher)
+
+
+def _open_search(folder: Path, manifest: IndexManifest, examples: Sequence[Example], encoder: Encoder) -> Search:
+    stored = StoredVectors(manifest.dimension, manifest.mentions, manifest.lists)
+    match manifest.kind:
+        case "random":
+            return RandomSearch(len(examples), manifest.seed)
+        case "lexical":
+            return LexicalSearch.open(folder, len(examples))
+        case "sentence":
+            return SentenceSearch.open(folder, len(examples), stored, encoder)
+        case "entity":
+            return EntitySearch.open(folder, examples, stored, manifest.seed, encoder)
+        case unknown:
+            assert_never(unknown)
+
+
+def usable_examples(examples: Iterable[Example], kind: Kind, source: str) -> list[Example]:
+    """The first example of each text that is not blank; outer white space makes no difference.
+
+    Its entities are in order, as they will be when the index is read again: the fingerprint is of their order too.
+
+    Raises:
+        UserError: there is none, or none with an entity for kind entity; one line that begins with ``source``.
+    """
+    first: dict[str, Example] = {}
+    for example in examples:
+        first.setdefault(example.text.strip(), example)
+    first.pop("", None)
+    if not first:
+        raise UserError(f"{source}: no example with text")
+    if kind == "entity" and not any(example.entities for example in first.values()):
+        raise UserError(f"{source}: no example has an entity, so kind entity finds nothing: choose another kind")
+    return [replace(example, entities=tuple(sorted(example.entities))) for example in first.values()]
+
+
+def check_place(out: str | Path) -> Path:
+    """The local path of a place where an index can be built: free, empty, or an index to replace.
+
+    Raises:
+        UserError: one line: not a local place, or taken by something else.
+    """
+    local = storage.local_path(str(out))
+    if local is None:
+        raise UserError(f"{out}: an index is built on a local disk; copy the folder there afterwards")
+    target = Path(local)
+    if target.exists() and not (target / MANIFEST).is_file() and (target.is_file() or any(target.iterdir())):
+        raise UserError(f"{out}: exists and is not an index: name another place")
+    return target
+
+
+@contextmanager
+def _replacing(out: str | Path) -> Iterator[Path]:
+    """An empty folder that takes the place of ``out`` if the block ends well, and leaves no trace if it does not."""
+    target = check_place(out)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temporary:
+        new = Path(temporary) / "new"
+        new.mkdir()
+        yield new
+        if target.exists():
+            target.rename(Path(temporary) / "old")
+        new.rename(target)
+
+
+# --- manifest ---
+
+_LATER = ("mentions", "lists")  # fields that came later: left out of the digest where unset, so old indexes still open
+
+
+def read_manifest(path: Path, uri: str) -> IndexManifest:
+    """The manifest of an index. Raises UserError in one line that names the index."""
+    try:
+        manifest = IndexManifest.model_validate(storage.read_json(str(path)))
+        check_kind(manifest.kind, manifest.encoder)
+    except ValidationError as error:
+        reason = "; ".join(explain(IndexManifest, error))
+    except ValueError as error:
+        reason = first_line(error)
+    else:
+        return manifest
+    raise UserError(f"{uri}: {MANIFEST} is broken ({reason}): build it again with `ner-batch index`")
+
+
+def check_kind(kind: str, encoder: str | None) -> Kind:
+    """The kind; raises a UserError in one line where it does not exist, or does not go with its encoder."""
+    known = next((name for name in KINDS if name == kind), None)
+    if known is None:
+        raise UserError(f"kind: no {kind!r}; there are {', '.join(KINDS)}")
+    if kind in ENCODED and not encoder:
+        model = {"sentence": "sentence-transformers", "entity": "sentence-transformers or Hugging Face"}[kind]
+        raise UserError(f"encoder: missing; kind {kind} needs a {model} model, local folder or hub name")
+    if kind not in ENCODED and encoder:
+        raise UserError(f"encoder: kind {kind} has none; remove it or choose kind sentence or entity")
+    return known
+
+
+def fingerprint(examples: Iterable[Example], manifest: IndexManifest) -> str:
+    """Sixteen hex digits over the examples and the manifest; an encoder is what it holds, not where it lies."""
+    unset = {name for name in _LATER if getattr(manifest, name) is None}
+    identity = manifest.model_dump(exclude={"fingerprint", "encoder", *unset})
+    hub_name = None if _is_digest(manifest.revision) else manifest.encoder
+    return examples_digest(examples, after=json.dumps([identity, hub_name], sort_keys=True))
+
+
+def checked_encoder(manifest: IndexManifest, uri: str, configured: str | None, device: str | None) -> Encoder:
+    """The encoder to search with: the one configured, else where the manifest says, if it is still the same."""
+    name = configured or manifest.encoder or ""
+    if manifest.kind not in ENCODED:
+        if configured:
+            raise UserError(
+                f"{uri}: built as {manifest.kind}, without an encoder, config asks for {configured}: remove it"
+            )
+        return Encoder(name)
+    local = local_encoder(name)
+    revision = content_digest(local) if local else manifest.revision
+    if revision != manifest.revision or (not local and name != manifest.encoder):
+        built, now = f"{manifest.encoder} ({manifest.revision})", f"{name} ({revision})" if local else name
+        raise UserError(f"{uri}: built with encoder {built}, config asks for {now}: build it again")
+    if not local and _is_digest(revision):
+        raise UserError(f"{uri}: its encoder {name} is not here: say where it lies with retrieval.encoder")
+    return Encoder(local or name, None if local else revision, device)
+
+
+def local_encoder(name: str) -> str | None:
+    """The absolute path of an encoder that is a folder here; None for a hub name."""
+    folder = Path(name).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else None
+
+
+def content_digest(folder: str) -> str:
+    """SHA-256 over a folder's files, names and contents: some 0.6 s for an encoder of 1 GB."""
+    total = hashlib.sha256()
+    for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        total.update(f"{path.relative_to(folder).as_posix()}\0{content}\0".encode())
+    return f"sha256:{total.hexdigest()[:16]}"
+
+
+def _is_digest(revision: str | None) -> bool:
+    return (revision or "").startswith("sha256:")
