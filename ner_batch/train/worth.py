@@ -16,6 +16,7 @@ from ner_batch.adapter import Calibration, Verification
 from ner_batch.data import Completion, Entity, clean
 from ner_batch.engine.engine import Engine, Request
 from ner_batch.extract import confidence
+from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.train import evaluation
 from ner_batch.train.plan import Plan
 from ner_batch.verification import examples as claims
@@ -37,7 +38,8 @@ def measure(
     plan: Plan, engine: Engine, adapter: str, asked: Sequence[evaluation.Question], said: Sequence[Completion]
 ) -> Worth:
     """From the served answers to dev prompts (with log-probabilities of their tokens)."""
-    found = [_scored(plan, question, completion) for question, completion in zip(asked, said, strict=True)]
+    builder = plan.builder()  # once: it loads the tokenizer
+    found = [_scored(plan, builder, question, completion) for question, completion in zip(asked, said, strict=True)]
     gold = [{(e.start, e.end, e.type) for e in plan.dev.examples[q.example].entities} for q in asked]
     right = [[(e.start, e.end, e.type) in known for e in entities] for entities, known in zip(found, gold, strict=True)]
     scores = [e.score for entities in found for e in entities]
@@ -48,9 +50,11 @@ def measure(
     return Worth(calibrated(scores, truth), verification)
 
 
-def _scored(plan: Plan, question: evaluation.Question, completion: Completion) -> tuple[Entity, ...]:
+def _scored(
+    plan: Plan, builder: PromptBuilder, question: evaluation.Question, completion: Completion
+) -> tuple[Entity, ...]:
     """The entities of one answer with their uncalibrated scores."""
-    builder, text = plan.builder(), clean(plan.dev.examples[question.example].text)
+    text = clean(plan.dev.examples[question.example].text)
     answer = builder.format.complete(completion.text) if completion.finish_reason == "length" else completion.text
     parsed = builder.format.parse(answer, text, question.labels, builder.task)
     said = builder.format.said(completion.text, text, question.labels, builder.task)
