@@ -98,7 +98,7 @@ def train(
         raise typer.Exit
     from ner_batch.train import job
 
-    raise typer.Exit(outcome(lambda: job.run(work, console)))
+    raise typer.Exit(checked(lambda: outcome(lambda: job.run(work, console))))
 
 
 @app.command()
