@@ -1,51 +1,23 @@
-"""Served = trained, on a real engine: what it costs and what it leaves."""
+"""Served = trained: what the comparison costs on a real engine, and what it leaves."""
 
+import io
+import json
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
-import yaml
+from rich.console import Console
+from trainings import plan_training
 from transformers import AutoTokenizer
 
-from ner_batch.data import Entity, Example, examples_table
-from ner_batch.train import serving
-from ner_batch.train.plan import prepare
-from ner_batch.train.settings import TrainConfig
-
-pytestmark = pytest.mark.engine
-
-TASK = {"name": "t", "labels": {"PER": "a person", "ORG": "a company"}}
+from ner_batch.errors import JobError, UserError
+from ner_batch.train import job, serving
+from ner_batch.train.calibrate import CalibrationResult
+from ner_batch.train.plan import finished, write_proof
 
 
-def examples(count):
-    """Sentences with one person each."""
-    return [
-        Example(str(n), f"Anna{n} joined Acme.", (Entity(0, 4 + len(str(n)), "PER", f"Anna{n}"),)) for n in range(count)
-    ]
-
-
-@pytest.fixture
-def plan_with_dev(tmp_path, random_model):
-    """Plans a training with that many dev examples."""
-
-    def plan(count, **sections):
-        (tmp_path / "task.yaml").write_text(yaml.safe_dump(TASK, sort_keys=False))
-        for name, size in (("train", 8), ("dev", count)):
-            pq.write_table(examples_table(examples(size)), tmp_path / f"{name}.parquet")
-        config = {
-            "base": {"model": random_model, "dtype": "float32", "max_model_len": 512},
-            "task": str(tmp_path / "task.yaml"),
-            "gold": {"train": str(tmp_path / "train.parquet"), "dev": str(tmp_path / "dev.parquet")},
-            "output": str(tmp_path / "adapter"),
-            "run": {"storage": str(tmp_path / "runs")},
-        }
-        return prepare(TrainConfig.model_validate(config | sections))
-
-    return plan
-
-
+@pytest.mark.engine
 def test_the_tokenizer_is_loaded_as_often_for_many_dev_answers_as_for_few(
-    plan_with_dev, random_model, random_adapter, monkeypatch
+    tmp_path, random_model, random_adapter, monkeypatch
 ):
     """Loading a large vocabulary takes seconds: 200 answers, each with a load of its own, once took 18 minutes."""
     adapter = random_adapter(random_model, 5)
@@ -57,8 +29,51 @@ def test_the_tokenizer_is_loaded_as_often_for_many_dev_answers_as_for_few(
     )
     numbers = []
     for count in (1, 6):
-        plan = plan_with_dev(count, serving={"prompts": 1}, augmentation={"verification": 1.0})
+        plan = plan_training(
+            tmp_path, random_model, dev=count, serving={"prompts": 1}, augmentation={"verification": 1.0}
+        )
         loads.clear()
         serving.compare(plan, files, gpu=False)
         numbers.append(len(loads))
     assert 0 < numbers[1] <= numbers[0]  # vLLM loads it once more for the first engine of a process
+
+
+def test_too_little_agreement_fails_and_is_written_beside_the_adapter(tmp_path, random_model):
+    """One line that names both answers and what to do; in float32 on a CPU nothing less than all will do."""
+    plan = plan_training(tmp_path, random_model, dev=1, serving={"min_agreement": 0.5})
+    agreement = serving.Agreement(4, 1, ('{"PER":["Anna"]}', "{}"), CalibrationResult())
+    with pytest.raises(JobError) as error:
+        job.conclude(plan, tmp_path, agreement, Console(file=io.StringIO()), exact=False)
+    for words in ("25%", "50%", "serving.min_agreement", "Anna", "serving.prompts=0"):
+        assert words in str(error.value)
+    proof = json.loads((tmp_path / "adapter" / "serving.json").read_text())
+    assert (proof["status"], proof["identical"], proof["prompts"], proof["min_agreement"]) == ("disagreed", 1, 4, 0.5)
+    assert proof["first_difference"] == {"trained": '{"PER":["Anna"]}', "served": "{}"}
+    most = serving.Agreement(4, 3, ("a", "b"), CalibrationResult())
+    with pytest.raises(JobError, match="100%"):
+        job.conclude(plan, tmp_path, most, Console(file=io.StringIO()), exact=True)
+
+
+def test_an_unproved_adapter_is_gone_on_with_by_its_own_run_alone(tmp_path, random_model):
+    """A run that was killed before its proof may finish; another one must not write over the adapter."""
+    plan = plan_training(tmp_path, random_model, dev=1)
+    output = tmp_path / "adapter"
+    write_proof(plan, "pending")
+    assert not finished(str(output))
+    (output / "ner_batch.json").write_text("{}")
+    for status, done in (
+        ("pending", False),
+        ("failed", False),
+        ("disagreed", False),
+        ("agreed", True),
+        ("skipped", True),
+    ):
+        write_proof(plan, status)
+        assert finished(str(output)) is done, status
+        if done:
+            with pytest.raises(UserError, match="holds an adapter already"):
+                plan_training(tmp_path, random_model, dev=1)
+        else:
+            assert plan_training(tmp_path, random_model, dev=1, serving={"prompts": 0}).schedule == plan.schedule
+            with pytest.raises(UserError, match="holds an adapter already"):
+                plan_training(tmp_path, random_model, dev=1, optimiser={"steps": 7})

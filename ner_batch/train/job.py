@@ -164,42 +164,53 @@ def progress_text(step: int, steps: int, latest: Metrics, seconds_left: float | 
 # --- served = trained ---
 
 
-def prove(plan: Plan, adapter: Path, gpu: bool, console: Console) -> None:
-    """Compare trained and served answers, write the outcome and what was fitted beside the adapter.
+REMEDY = "the adapter is at its place, unproved: the same command tries again, serving.prompts=0 does without"
 
-    In a process of its own, whose memory is free afterwards.
+
+def prove(plan: Plan, adapter: Path, gpu: bool, console: Console) -> None:
+    """Compare trained and served answers, in a process of its own, whose memory is free afterwards.
 
     Raises:
         JobError: vLLM does not serve the adapter, or answers otherwise than the trained model.
     """
-    output = plan.config.output
-    remedy = "the adapter is at its place, unproved: the same command tries again, serving.prompts=0 does without"
     environment = {} if "VLLM_ENABLE_V1_MULTIPROCESSING" in os.environ else {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
     task = ray.remote(num_cpus=1, num_gpus=1 if gpu else 0, max_retries=0)(serving.compare)
     files = {path.name: path.read_bytes() for path in adapter.iterdir()}
-    try:
-        agreement: serving.Agreement = ray.get(
-            task.options(runtime_env={"env_vars": environment}).remote(plan, files, gpu)
-        )
-    except RayError as error:
-        cause = error.cause if isinstance(error, RayTaskError) else error
-        write_proof(plan, "failed", error=first_line(cause))
-        if isinstance(cause, (UserError, EngineDead, torch.OutOfMemoryError, RayError)):
-            raise JobError(
-                f"vLLM could not be compared with the trained model: {first_line(cause)}; {remedy}"
-            ) from None
-        raise  # a bug; the message has the task's traceback
+    with ProgressLine(console) as line:
+        line.show("comparing served with trained answers")
+        try:
+            agreement = ray.get(task.options(runtime_env={"env_vars": environment}).remote(plan, files, gpu))
+        except RayError as error:
+            cause = error.cause if isinstance(error, RayTaskError) else error
+            write_proof(plan, "failed", error=first_line(cause))
+            if not isinstance(cause, (UserError, EngineDead, torch.OutOfMemoryError, RayError)):
+                raise  # a bug; the message has the task's traceback
+            raise JobError(f"served = trained could not be shown: {first_line(cause)}; {REMEDY}") from None
+    conclude(plan, adapter, agreement, console, exact=not gpu and plan.config.base.dtype != "bfloat16")
 
-    exact = not gpu and plan.config.base.dtype != "bfloat16"
+
+def conclude(plan: Plan, adapter: Path, agreement: serving.Agreement, console: Console, *, exact: bool) -> None:
+    """Write beside the published adapter how the comparison came out, and into it what was fitted.
+
+    Args:
+        plan: of the run.
+        adapter: the adapter's local folder.
+        agreement: what was compared.
+        console: for one line about it.
+        exact: all answers must be identical, whatever ``serving.min_agreement``.
+
+    Raises:
+        JobError: too few answers are identical.
+    """
     min_agreement = 1.0 if exact else plan.config.serving.min_agreement
     agrees = agreement.share >= min_agreement
-    trained, served = agreement.difference or (None, None)
     console.print(
         f"served = trained: {agreement.identical} of {agreement.prompts} greedy answers identical", highlight=False
     )
     if agrees:
         artefacts.add_calibration(adapter, agreement.fitted)
-        artefacts.publish(adapter, output)
+        artefacts.publish(adapter, plan.config.output)
+    trained, served = agreement.difference or (None, None)
     write_proof(
         plan,
         "agreed" if agrees else "disagreed",
@@ -210,8 +221,8 @@ def prove(plan: Plan, adapter: Path, gpu: bool, console: Console) -> None:
     )
     if not agrees:
         raise JobError(
-            f"the served adapter agrees in {agreement.share:.0%} of the answers, serving.min_agreement is "
-            f"{min_agreement:.0%}; for example {trained!r} was served as {served!r}; {remedy}"
+            f"the served adapter agrees in {agreement.share:.0%} of the answers, {min_agreement:.0%} are asked for "
+            f"(serving.min_agreement); for example {trained!r} was served as {served!r}; {REMEDY}"
         )
     if verification := agreement.fitted.verification:
         console.print(
