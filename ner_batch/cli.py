@@ -72,9 +72,9 @@ def extract(
     # Imported late: `--help` and a wrong config need neither Ray nor transformers.
     from ner_batch.extract import dryrun, job, plan
 
-    work = checked(lambda: job.resume(plan.prepare(config, limit), retry=retry))
+    work = checked(lambda: plan.prepare(config, limit, retry=retry))
     step = dryrun.dry_run if dry_run else job.run
-    raise typer.Exit(outcome(lambda: step(work, console)))
+    raise typer.Exit(checked(lambda: outcome(lambda: step(work, console))))
 
 
 @app.command()

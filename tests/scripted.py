@@ -1,55 +1,83 @@
-"""The extraction job over a scripted predictor: real Ray, real Parquet, real processes, no model.
+"""The extraction job over a scripted engine: real Ray, real Parquet, real processes, real prompts, no model.
 
-`python scripted.py CONFIG` runs the job as the command line does, but for the predictor; kill it wherever you like.
-Every prediction is written down in the folder NER_BATCH_SCRIPTED_LOG, so a test can see what was computed twice.
+`python scripted.py CONFIG` runs the job as the command line does, but for the engine; kill it wherever you like.
+Every text that is answered is written down in the folder NER_BATCH_SCRIPTED_LOG, so a test can see what was computed
+twice. NER_BATCH_SCRIPTED_DELAY is what an answer takes, in seconds; _HARMLESS lets poisoned texts live; _BUG makes the
+engine raise what nobody foresaw; _REFUSAL makes it refuse to start, with these words.
 """
 
-import asyncio
 import os
 import re
 import sys
+import time
 import uuid
 from pathlib import Path
 
-from ner_batch.data import Entity, Prediction, Status
+from transformers import AutoTokenizer
+
+from ner_batch.data import Completion, Entity, Prediction, Status
+from ner_batch.errors import UserError
 
 POISON = "POISON"
+MENTION = re.compile(r"[A-Z]\w+")
 
 
-class Scripted:
-    """Finds capitalised words, in about a millisecond each. A text that holds POISON takes the process down."""
+class ScriptedEngine:
+    """Answers every prompt with the capitalised words of its text, in json. A text that holds POISON ends the process."""
 
-    def __init__(self):
+    def __init__(self, config, _adapters):
+        if refusal := os.environ.get("NER_BATCH_SCRIPTED_REFUSAL"):
+            raise UserError(refusal)
+        self.tokenizer = AutoTokenizer.from_pretrained(config.model)
         self.log = Path(os.environ["NER_BATCH_SCRIPTED_LOG"]) / uuid.uuid4().hex
         self.delay = float(os.environ.get("NER_BATCH_SCRIPTED_DELAY", "0.001"))
 
-    async def predict(self, texts, progress=None):
-        await asyncio.sleep(self.delay * len(texts))
-        if any(POISON in (text or "") for text in texts):
+    def generate(self, requests):
+        """One answer per request, after some milliseconds each."""
+        time.sleep(self.delay * len(requests))
+        if os.environ.get("NER_BATCH_SCRIPTED_BUG"):
+            return 1 / 0
+        texts = [self.text_of(request) for request in requests]
+        if any(POISON in text for text in texts) and not os.environ.get("NER_BATCH_SCRIPTED_HARMLESS"):
             os._exit(1)
         with self.log.open("a") as log:
             log.write("".join(f"{text}\n" for text in texts))
-        if progress:
-            progress(len(texts), 0)
-        return [predict_one(text) for text in texts]
+        return [Completion(answer(text), "stop", 10, 5) for text in texts]
+
+    def close(self):
+        """Nothing to stop."""
+
+    def text_of(self, request):
+        """The text a prompt asks about: what stands after `Text:` in its last turn."""
+        prompt = self.tokenizer.decode(list(request.token_ids))
+        return re.search(r"Text:\n(.*?)<\|im_end\|>", prompt[prompt.rindex("Text:") :], re.DOTALL)[1]
+
+
+def answer(text):
+    """The capitalised words of a text, in json."""
+    words = ", ".join(f'"{word}"' for word in MENTION.findall(text))
+    return f'{{"NAME": [{words}]}}' if words else "{}"
 
 
 def predict_one(text):
+    """What must come out for a text."""
     if not text:
         return Prediction(status=Status.EMPTY)
-    words = re.finditer(r"[A-Z]\w+", text)
-    return Prediction(tuple(Entity(m.start(), m.end(), "NAME", m[0]) for m in words))
+    entities = tuple(Entity(m.start(), m.end(), "NAME", m[0]) for m in MENTION.finditer(text))
+    return Prediction(entities, prompt_tokens=10, completion_tokens=5)
 
 
 def main():
     from rich.console import Console
 
-    from ner_batch.cli import outcome
+    from ner_batch.cli import checked, outcome
     from ner_batch.config import ExtractConfig, load
     from ner_batch.extract import job, plan
 
-    config = load(ExtractConfig, sys.argv[1], sys.argv[2:])
-    sys.exit(outcome(lambda: job.run(job.resume(plan.prepare(config)), Console(soft_wrap=True), Scripted)))
+    arguments = [word for word in sys.argv[1:] if word != "--retry"]
+    config = load(ExtractConfig, arguments[0], arguments[1:])
+    work = plan.prepare(config, retry="--retry" in sys.argv)
+    sys.exit(checked(lambda: outcome(lambda: job.run(work, Console(soft_wrap=True), ScriptedEngine))))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Scores: where answers name their mentions, and the model's own probability of the tokens there."""
 
-import asyncio
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -121,11 +120,11 @@ def test_scores_of_a_trained_model(tiny_model):
     recipe = TaskRecipe(load_task(str(FILES / "task.yaml")), "json", adapter, decoding="free", score=True)
     extractor = Extractor(Recipe(engine, 128, (recipe,)))
     try:
-        found = asyncio.run(extractor.predict([x.text for x in examples]))
+        found = extractor.predict([x.text for x in examples])
         reader = extractor.readers[0]
         prompt = reader.builder.build(clean(examples[0].text), reader.groups[0]).token_ids
         request = Request(prompt, 100, adapter, logprobs=())
-        (answer,) = asyncio.run(extractor.engine.generate([request]))
+        (answer,) = extractor.engine.generate([request])
     finally:
         extractor.close()
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), adapter)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import pickle
 import random
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import pytest
 
 from ner_batch.config import EngineConfig
 from ner_batch.data import Completion, Message, Status
-from ner_batch.engine.engine import Engine, EngineDead, Request
+from ner_batch.engine.engine import Engine, EngineDeadError, Request
 from ner_batch.prompts import formats
 from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.prompts.chat import load_tokenizer
@@ -34,7 +34,7 @@ def prompts(model: str, texts: Sequence[str]) -> list[list[int]]:
 
 
 def generate(engine: Engine, requests: Sequence[Request]) -> list[Completion]:
-    return asyncio.run(engine.generate(requests))
+    return engine.generate(requests)
 
 
 def answers(engine: Engine, requests: Sequence[Request]) -> list[str]:
@@ -54,21 +54,15 @@ def test_adapters_and_base_answer_side_by_side(
 
 
 def test_batching_does_not_change_answers(random_engine: Engine, random_model: str) -> None:
-    """One big batch, and the same prompts trickled in by several coroutines, give the same greedy answers in order."""
+    """One big batch, and the same prompts trickled in by several threads, give the same greedy answers in order."""
     requests = [Request(p, 8 + 5 * (i % 7)) for i, p in enumerate(prompts(random_model, TEXTS))]
 
-    async def trickle(worker: int) -> list[tuple[int, str]]:
-        found = []
-        for i in range(worker, len(requests), 4):
-            await asyncio.sleep(0.01 * worker)
-            found.append((i, (await random_engine.generate([requests[i]]))[0].text))
-        return found
+    def trickle(worker: int) -> list[tuple[int, str]]:
+        return [(i, random_engine.generate([requests[i]])[0].text) for i in range(worker, len(requests), 4)]
 
-    async def trickled() -> list[str]:
-        parts = await asyncio.gather(*(trickle(worker) for worker in range(4)))
-        return [text for _, text in sorted(pair for part in parts for pair in part)]
-
-    assert asyncio.run(trickled()) == answers(random_engine, requests)
+    with ThreadPoolExecutor(4) as pool:
+        trickled = sorted(pair for part in pool.map(trickle, range(4)) for pair in part)
+    assert [text for _, text in trickled] == answers(random_engine, requests)
 
 
 def test_more_requests_than_fit_at_once(start_engine: Callable[..., Engine], random_model: str) -> None:
@@ -195,7 +189,7 @@ def test_no_requests(random_engine: Engine) -> None:
 
 
 def test_a_stalled_engine_is_dead(random_model: str) -> None:
-    """When vLLM returns nothing for longer than allowed, waiting and later callers get EngineDead."""
+    """When vLLM returns nothing for longer than allowed, waiting and later callers get EngineDeadError."""
     config = EngineConfig(
         model=random_model,
         dtype="float32",
@@ -207,56 +201,48 @@ def test_a_stalled_engine_is_dead(random_model: str) -> None:
     engine = Engine(config, adapters=False)
     rng = random.Random(1)
     long = [Request([rng.randrange(5, 300) for _ in range(4000)], 64) for _ in range(4)]
-    with pytest.raises(EngineDead, match="returned nothing for"):
+    with pytest.raises(EngineDeadError, match="returned nothing for"):
         generate(engine, long)
-    with pytest.raises(EngineDead):
+    with pytest.raises(EngineDeadError):
         generate(engine, long[:1])
     engine.close()
 
 
 def test_a_closed_engine_is_dead(random_model: str) -> None:
-    """Closing answers whoever waits with EngineDead."""
+    """Closing answers whoever waits with EngineDeadError."""
     engine = Engine(EngineConfig(model=random_model, dtype="float32", max_model_len=1024, enforce_eager=True))
 
-    async def close_meanwhile() -> None:
-        waiting = asyncio.ensure_future(engine.generate([Request([5] * 20, 900)] * 8))
-        await asyncio.sleep(0.05)
-        await asyncio.to_thread(engine.close)
-        await waiting
-
-    with pytest.raises(EngineDead, match="closed"):
-        asyncio.run(close_meanwhile())
-    with pytest.raises(EngineDead, match="closed"):
+    waiting = engine.submit([Request([5] * 20, 900)] * 8)
+    engine.close()
+    with pytest.raises(EngineDeadError, match="closed"):
+        waiting.result()
+    with pytest.raises(EngineDeadError, match="closed"):
         generate(engine, [Request([5], 1)])
 
 
 KILLED = """
-import asyncio, os, psutil, sys
+import os, psutil, sys
 from ner_batch.config import EngineConfig
-from ner_batch.engine.engine import Engine, EngineDead, Request
-
-async def main(engine):
-    waiting = asyncio.ensure_future(engine.generate([Request([5] * 20, 900)] * 8))
-    await asyncio.sleep(0.3)
-    for process in psutil.Process().children(recursive=True):
-        process.kill()
-    for attempt in (waiting, engine.generate([Request([5], 1)])):
-        try:
-            await asyncio.wait_for(attempt, 60)
-        except EngineDead as error:
-            print("dead:", error, flush=True)
+from ner_batch.engine.engine import Engine, EngineDeadError, Request
 
 if __name__ == "__main__":
     engine = Engine(EngineConfig(model=sys.argv[1], max_model_len=1024, cpu_kv_cache_gib=1, enforce_eager=True, in_process=False))
-    print(asyncio.run(engine.generate([Request([5, 6], 3)]))[0].completion_tokens, "tokens", flush=True)
-    asyncio.run(main(engine))
+    print(engine.generate([Request([5, 6], 3)])[0].completion_tokens, "tokens", flush=True)
+    waiting = engine.submit([Request([5] * 20, 900)] * 8)
+    for process in psutil.Process().children(recursive=True):
+        process.kill()
+    for attempt in (lambda: waiting.result(60), lambda: engine.generate([Request([5], 1)])):
+        try:
+            attempt()
+        except EngineDeadError as error:
+            print("dead:", error, flush=True)
     os._exit(0)
 """
 
 
 @pytest.mark.slow
 def test_killing_the_core_process_kills_the_engine(random_model: str, tmp_path: Path) -> None:
-    """With vLLM's core in a process of its own: it answers; killed, it makes every caller hear EngineDead."""
+    """With vLLM's core in a process of its own: it answers; killed, it makes every caller hear EngineDeadError."""
     script = tmp_path / "killed.py"
     script.write_text(KILLED)
     env = {k: v for k, v in os.environ.items() if k != "VLLM_ENABLE_V1_MULTIPROCESSING"}
@@ -273,7 +259,7 @@ def test_killing_the_core_process_kills_the_engine(random_model: str, tmp_path: 
 
 def test_engine_dead_pickles() -> None:
     """It crosses process borders on Ray."""
-    assert str(pickle.loads(pickle.dumps(EngineDead("vLLM died: x")))) == "vLLM died: x"
+    assert str(pickle.loads(pickle.dumps(EngineDeadError("vLLM died: x")))) == "vLLM died: x"
 
 
 def test_a_model_that_is_not_there() -> None:

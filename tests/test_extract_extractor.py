@@ -1,12 +1,12 @@
 """One replica on a real engine: texts in, predictions out, whatever the texts are."""
 
-import asyncio
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from ner_batch.config import EngineConfig
 from ner_batch.data import Status
+from ner_batch.engine.engine import Engine
 from ner_batch.extract.extractor import Extractor
 from ner_batch.extract.recipe import Recipe, TaskRecipe
 from ner_batch.prompts.formats import NAMES
@@ -25,12 +25,19 @@ HOSTILE = [
 ]
 
 
-def extractor(model, window_tokens=64, **changes):
+def extractor(model, window_tokens=64, start_engine=Engine, max_in_flight=512, **changes):
     """A replica on a small in-process engine."""
     engine = EngineConfig(
-        model=model, dtype="float32", max_model_len=1024, max_num_seqs=16, enforce_eager=True, cpu_kv_cache_gib=1
+        model=model,
+        dtype="float32",
+        max_model_len=1024,
+        max_num_seqs=16,
+        max_in_flight=max_in_flight,
+        enforce_eager=True,
+        cpu_kv_cache_gib=1,
     )
-    return Extractor(Recipe(engine, window_tokens, (TaskRecipe(TASK, **({"format": "json"} | changes)),)))
+    recipe = Recipe(engine, window_tokens, (TaskRecipe(TASK, **({"format": "json"} | changes)),))
+    return Extractor(recipe, start_engine=start_engine)
 
 
 @pytest.mark.parametrize("format_name", NAMES)
@@ -39,7 +46,7 @@ def test_hostile_texts_through_every_format_under_the_grammar(random_model, form
     replica = extractor(random_model, format=format_name, decoding="constrained", temperature=1.0)
     finished = []
     try:
-        predictions = asyncio.run(replica.predict(HOSTILE, lambda rows, tokens: finished.append((rows, tokens))))
+        predictions = replica.predict(HOSTILE, lambda rows, tokens: finished.append((rows, tokens)))
     finally:
         replica.close()
     assert [p.status for p in predictions[:3]] == [Status.EMPTY] * 3
@@ -57,9 +64,9 @@ def test_free_answers_of_a_random_model_fail_visibly_and_auto_repairs_them(rando
     """Noise is `malformed` or `truncated` with a reason, never "no entities"; `auto` asks those again and pays for it."""
     replica = extractor(random_model, decoding="free")
     try:
-        free = asyncio.run(replica.predict(HOSTILE[3:]))
-        replica.readers[0].recipe = TaskRecipe(TASK, "json", decoding="auto")
-        repaired = asyncio.run(replica.predict(HOSTILE[3:]))
+        free = replica.predict(HOSTILE[3:])
+        auto = extractor(random_model, start_engine=lambda *_: replica.engine, decoding="auto")
+        repaired = auto.predict(HOSTILE[3:])
     finally:
         replica.close()
     assert {p.status for p in free} <= {Status.MALFORMED, Status.TRUNCATED}
@@ -68,24 +75,23 @@ def test_free_answers_of_a_random_model_fail_visibly_and_auto_repairs_them(rando
     assert any(r.status is Status.OK for r in repaired)
 
 
-def test_an_extractor_outlives_an_event_loop(random_model):
-    """More batches than may wait at once, twice, each time under an event loop of its own."""
-    replica = extractor(random_model, window_tokens=4, decoding="free")
-    replica.recipe = replace(replica.recipe, engine=replica.recipe.engine.model_copy(update={"max_in_flight": 1}))
+def test_more_batches_than_are_read_at_once(random_model):
+    """Two threads ask at once, each for more windows than the replica's two threads take at a time."""
+    replica = extractor(random_model, window_tokens=4, max_in_flight=127, decoding="free")
     texts = ["Anna met Bob. " * 600]
     try:
-        for _ in range(2):
-            (prediction,) = asyncio.run(replica.predict(texts))
-            assert prediction.prompt_tokens > 0
+        with ThreadPoolExecutor(2) as pool:
+            (first,), (second,) = pool.map(replica.predict, [texts, texts])
     finally:
         replica.close()
+    assert first.prompt_tokens == second.prompt_tokens > 0
 
 
 def test_a_prompt_that_cannot_fit_is_too_long_and_says_so(random_model):
     """Nothing is cut silently: the row's status tells, and the other rows are read."""
     replica = extractor(random_model, window_tokens=100_000, decoding="constrained")
     try:
-        long, short = asyncio.run(replica.predict(["Anna met Bob. " * 400, "Anna"]))
+        long, short = replica.predict(["Anna met Bob. " * 400, "Anna"])
     finally:
         replica.close()
     assert (long.status, long.entities, long.prompt_tokens) == (Status.TOO_LONG, (), 0)

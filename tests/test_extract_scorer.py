@@ -1,6 +1,5 @@
 """Scores of answers under a grammar: the model's own probabilities, read once more without it."""
 
-import asyncio
 import json
 import math
 import shutil
@@ -48,14 +47,21 @@ def texts():
     return [clean(x.text) for x in corpus.gold()["dev"] if len(x.text) < 100][:24]
 
 
+def extractor(model, start_engine=Engine, **changes):
+    """The shipped adapter with scores; prompts of some 200 tokens are computed in pieces of 64."""
+    recipe = TaskRecipe(
+        TASK, **{"format": "json", "adapter": ADAPTER, "decoding": "constrained", "score": True} | changes
+    )
+    settings = rereading(config(model), [adapter.load(ADAPTER)]) | {"long_prefill_token_threshold": 64}
+    return Extractor(Recipe(config(model, extra=settings), 128, (recipe,)), start_engine=start_engine)
+
+
 @pytest.fixture(scope="module")
 def replica(tiny_model):
-    """The shipped adapter with scores; prompts of some 200 tokens are computed in pieces of 64."""
-    recipe = TaskRecipe(TASK, "json", ADAPTER, decoding="constrained", score=True)
-    settings = rereading(config(tiny_model), [adapter.load(ADAPTER)]) | {"long_prefill_token_threshold": 64}
-    made = Extractor(Recipe(config(tiny_model, extra=settings), 128, (recipe,)))
-    yield made
-    made.close()
+    """One of them, with its engine."""
+    running = extractor(tiny_model)
+    yield running
+    running.close()
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +97,9 @@ def read_again(request, completion):
 def answered(replica, texts, grammar):
     """Requests, their answers, and the same read again."""
     asked = [request(replica, text, grammar) for text in texts]
-    said = asyncio.run(replica.engine.generate(asked))
+    said = replica.engine.generate(asked)
     again = [read_again(r, c) for r, c in zip(asked, said, strict=True)]
-    read = asyncio.run(replica.engine.generate(again))
+    read = replica.engine.generate(again)
     return asked, said, [confidence.reread(c, x) for c, x in zip(said, read, strict=True)]
 
 
@@ -126,9 +132,9 @@ def test_answers_under_a_grammar_have_the_models_own_log_probabilities(replica, 
 def test_scores_under_a_grammar(replica, texts, theirs):
     """Every entity's is the product of transformers' probabilities over its naming."""
     reader = replica.readers[0]
-    predictions = asyncio.run(replica.predict(texts))
+    predictions = replica.predict(texts)
     asked = [request(replica, text, grammar=True) for text in texts]
-    said = asyncio.run(replica.engine.generate(asked))
+    said = replica.engine.generate(asked)
     seen = 0
     for text, r, completion, prediction in zip(texts, asked, said, predictions, strict=True):
         named = reader.format.said(completion.text, text, reader.groups[0], TASK)
@@ -146,13 +152,8 @@ def test_scores_under_a_grammar(replica, texts, theirs):
 @pytest.mark.engine
 def test_what_reading_again_costs_is_in_the_row(replica, texts):
     """Prompt and answer once more, and the one token that vLLM must add, for every answer that names something."""
-    reader = replica.readers[0]
-    scored = asyncio.run(replica.predict(texts))
-    scorer, reader.scorer = reader.scorer, None
-    try:
-        plain = asyncio.run(replica.predict(texts))
-    finally:
-        reader.scorer = scorer
+    scored = replica.predict(texts)
+    plain = extractor(replica.recipe.engine.model, lambda *_: replica.engine, score=False).predict(texts)
     assert {e.score for p in plain for e in p.entities} == {None}
     for one, bare in zip(scored, plain, strict=True):
         assert [(e.start, e.end, e.type) for e in one.entities] == [(e.start, e.end, e.type) for e in bare.entities]
@@ -166,13 +167,9 @@ def test_what_reading_again_costs_is_in_the_row(replica, texts):
 @pytest.mark.engine
 def test_a_calibration_holds_for_answers_under_a_grammar(replica, texts):
     """The adapter's sigmoid over the very scores it would have without."""
-    scorer = replica.readers[0].scorer
-    bare = asyncio.run(replica.predict(texts))
-    scorer.calibration = Calibration(slope=0.5, offset=-1.0, entities=40)
-    try:
-        found = asyncio.run(replica.predict(texts))
-    finally:
-        scorer.calibration = None
+    bare = replica.predict(texts)
+    calibration = Calibration(slope=0.5, offset=-1.0, entities=40)
+    found = extractor(replica.recipe.engine.model, lambda *_: replica.engine, calibration=calibration).predict(texts)
     pairs = [(a, b) for p, q in zip(bare, found, strict=True) for a, b in zip(p.entities, q.entities, strict=True)]
     assert pairs
     for a, b in pairs:
@@ -191,7 +188,7 @@ def test_an_answer_that_fills_the_model_has_no_scores(random_model):
         grammar = reader.format.grammar(text, reader.groups[0], TASK)
         full = Request([*prompt.token_ids, *[5] * (1024 - len(prompt.token_ids))], 1, prompt_logprobs=True)
         asked = [full, Request(prompt.token_ids, 8, grammar=grammar)]
-        rejected, answer = asyncio.run(shown.engine.generate(asked))
+        rejected, answer = shown.engine.generate(asked)
     finally:
         shown.close()
     assert rejected.finish_reason == "error"
@@ -212,9 +209,9 @@ def test_adapters_and_base_are_read_again_side_by_side(tmp_path, random_adapter,
     asked = [Request(p, 12, adapter=a, logprobs=()) for p in prompts for a in [None, *paths]]
     engine = Engine(config(model, extra=layers, max_loras=2))
     try:
-        said = asyncio.run(engine.generate(asked))
+        said = engine.generate(asked)
         again = [read_again(r, c) for r, c in zip(asked, said, strict=True)]
-        read = asyncio.run(engine.generate([*again, *asked]))[: len(again)]
+        read = engine.generate([*again, *asked])[: len(again)]
     finally:
         engine.close()
     for decoded, x in zip(said, read, strict=True):
@@ -232,7 +229,7 @@ def test_an_engine_that_could_adapt_its_output_layer_refuses(random_model):
     try:
         for _ in range(2):
             asked = [Request(prompt, 1, prompt_logprobs=True), Request(prompt, 4)]
-            refused, answer = asyncio.run(engine.generate(asked))
+            refused, answer = engine.generate(asked)
             assert refused.finish_reason == "error"
             assert "lora_target_modules" in refused.error
             assert answer.completion_tokens > 0
@@ -246,7 +243,7 @@ def test_auto_scores_what_it_asked_again(random_model):
     task = TaskRecipe(TASK, "json", decoding="auto", temperature=1.0, score=True)
     shown = Extractor(Recipe(config(random_model), 64, (task,)))
     try:
-        predictions = asyncio.run(shown.predict(["Anna met Bob in Paris.", "Carla lives in Rome."] * 12))
+        predictions = shown.predict(["Anna met Bob in Paris.", "Carla lives in Rome."] * 12)
     finally:
         shown.close()
     scores = [e.score for p in predictions for e in p.entities]
@@ -257,7 +254,7 @@ def test_auto_scores_what_it_asked_again(random_model):
 def recipe_of(tiny_model, **changes):
     """What a config of the demo's adapter with scores becomes."""
     values = {"engine": config(tiny_model), "adapter": ADAPTER, "score": True, "windows": WindowsConfig(max_tokens=128)}
-    return make_recipe(RecipeConfig(**(values | changes)))[0]
+    return make_recipe(RecipeConfig(**(values | changes)))
 
 
 def test_a_run_with_scores_tells_vllm_how_it_will_read_again(tiny_model):

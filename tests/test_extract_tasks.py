@@ -1,6 +1,5 @@
 """Several tasks, each with its own adapter, over one corpus in one pass: what each finds alone, tagged by its name."""
 
-import asyncio
 from pathlib import Path
 
 import pyarrow.dataset as pads
@@ -28,7 +27,7 @@ def read(recipe, texts):
     """The predictions of one extractor."""
     extractor = Extractor(recipe)
     try:
-        return asyncio.run(extractor.predict(texts))
+        return extractor.predict(texts)
     finally:
         extractor.close()
 

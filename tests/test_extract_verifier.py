@@ -1,6 +1,5 @@
 """Verification on a real engine: the probability is the model's own, the threshold decides, costs are counted."""
 
-import asyncio
 from dataclasses import replace
 
 import pytest
@@ -36,7 +35,7 @@ NAMED = [replace(e, score=0.9) for e in LONG.entities]  # as `score: true` has l
 def judge(engine, questions, **config):
     """The verdicts about two texts, the second of which is too long to ask about."""
     verifier = Verifier(VerifyConfig(**config), None, engine, questions, POOL)
-    return asyncio.run(verifier.judge([ANNA.text, LONG.text], [ANNA.entities, NAMED]))
+    return verifier.judge([ANNA.text, LONG.text], [ANNA.entities, NAMED])
 
 
 def test_scores_are_the_probabilities_of_the_model(engine, tiny_model):
@@ -55,12 +54,12 @@ def test_scores_are_the_probabilities_of_the_model(engine, tiny_model):
                 logits = model(torch.tensor([ids])).logits[0, -1, [yes, no]]
             assert judged.score == pytest.approx(float(logits.softmax(0)[0]), abs=1e-4)
             assert judged.verified is True
-        assert anna.completion_tokens == len(ANNA.entities)
-        assert anna.prompt_tokens == sum(
+        assert sum(c.completion_tokens for c in anna.completions) == len(ANNA.entities)
+        assert sum(c.prompt_tokens for c in anna.completions) == sum(
             len(questions.prompt(ANNA.text, e, shown)) for e, shown in zip(ANNA.entities, near, strict=True)
         )
         assert long.entities == LONG.entities  # nobody could ask: it stays, unscored, whatever score it had
-        assert (long.prompt_tokens, long.completion_tokens) == (0, 0)
+        assert long.completions == ()
 
 
 def test_the_threshold_drops_or_marks(engine, tiny_model):
@@ -81,13 +80,15 @@ def test_demonstrations_without_retrieval(engine, tiny_model, tmp_path):
     chat = load_tokenizer(tiny_model)
     recipe = TaskRecipe(TASK, "json", index=str(tmp_path / "index"), verify=VerifyConfig(threshold=0, k=2))
     reader = Reader(recipe, engine, chat, 2048)
-    assert reader._nearest([Window(0, 0, ANNA.text)]) == [[]]
-    with_them = asyncio.run(reader.verifier.judge([ANNA.text], [ANNA.entities]))
+    bare = Reader(replace(recipe, index=None, verify=None), engine, chat, 2048)
+    ((reading,),) = reader.read([Window(0, 0, ANNA.text)])
+    ((alone,),) = bare.read([Window(0, 0, ANNA.text)])
+    assert reading.prompt_tokens == alone.prompt_tokens
+    with_them = reader.verifier.judge([ANNA.text], [ANNA.entities])
     assert with_them == judge(engine, Questions(TASK, chat, 2048), threshold=0, k=2)[:1]
-    without = asyncio.run(
-        Reader(replace(recipe, index=None), engine, chat, 2048).verifier.judge([ANNA.text], [ANNA.entities])
-    )
-    assert with_them[0].prompt_tokens > without[0].prompt_tokens
+    alone = Reader(replace(recipe, index=None), engine, chat, 2048)
+    without = alone.verifier.judge([ANNA.text], [ANNA.entities])
+    assert with_them[0].completions[0].prompt_tokens > without[0].completions[0].prompt_tokens
 
 
 def test_training_shows_what_inference_shows(engine, tiny_model):
@@ -113,7 +114,7 @@ def test_how_demonstrations_are_chosen_is_part_of_the_fingerprint(tiny_model, tm
     def told(index, k):
         near = {"index": str(tmp_path / index), "k": 0}
         engine = {"model": tiny_model, "max_model_len": 2048}
-        return make_recipe(RecipeConfig(task=str(task), retrieval=near, verify={"k": k}, engine=engine))[1]
+        return make_recipe(RecipeConfig(task=str(task), retrieval=near, verify={"k": k}, engine=engine)).fingerprint
 
     few, zero = told("one", 2), told("one", 0)
     assert few != told("other", 2)

@@ -1,15 +1,12 @@
 """Self-consistency: who stays is a matter of counting, and a real engine answers as often as asked."""
 
-import asyncio
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ner_batch.config import VotesConfig
 from ner_batch.data import Entity, Parsed, Status, Ungrounded
-from ner_batch.extract.reading import Reading
-from ner_batch.extract.votes import vote
+from ner_batch.extract.reading import Reading, vote
 
 SPANS = [Entity(i, i + 1, kind, "x") for i in range(3) for kind in ("A", "B")]
 READINGS = st.lists(
@@ -58,7 +55,7 @@ def test_votes_of_a_real_engine(tiny_model):
     often = TaskRecipe(task, "json", str(FILES / "adapter"), decoding="free", votes=VotesConfig(passes=4, least=0.25))
     extractor = Extractor(Recipe(engine, 128, (once, often)))
     try:
-        predictions = asyncio.run(extractor.predict(texts))
+        predictions = extractor.predict(texts)
     finally:
         extractor.close()
     voted = [e for p in predictions for e in p.entities if e.score is not None]

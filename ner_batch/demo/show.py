@@ -75,7 +75,7 @@ def run(out: Path, console: Console) -> int:
     console.rule("3. an adapter: the one that ships, trained some steps further")
     train(gold, out / "adapter", console)
     console.rule("4. extract")
-    code = job.run(job.resume(plan.prepare(config(out))), console)
+    code = job.run(plan.prepare(config(out)), console)
     console.rule("5. what came out")
     report(out, answers, console)
     return code

@@ -5,7 +5,6 @@ vllm is imported when an engine starts, not with this module: the import alone t
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import multiprocessing
 import os
@@ -13,7 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -27,7 +26,7 @@ from ner_batch.prompts.chat import load_tokenizer
 _CLOSE_SECONDS = 30.0
 
 
-class EngineDead(RuntimeError):  # noqa: N818 - it is a state, not a slip
+class EngineDeadError(RuntimeError):
     """The engine cannot answer any more: it crashed, stalled or was closed. Its process should be replaced."""
 
 
@@ -53,7 +52,7 @@ class Request:
 
 
 class Engine:
-    """One vLLM engine, driven by a thread and fed by any number of coroutines.
+    """One vLLM engine, driven by a thread of its own and fed by any number of other threads.
 
     The thread owns vLLM's ``LLMEngine``: it adds requests as token ids and calls ``step`` for as long as there is work,
     so the engine never drains between the batches of its callers. At most ``max_in_flight`` requests are inside vLLM;
@@ -79,16 +78,16 @@ class Engine:
 
     Raises:
         UserError: the model or the config is not usable, in one line.
-        EngineDead: vLLM did not start.
+        EngineDeadError: vLLM did not start.
     """
 
     def __init__(self, config: EngineConfig, adapters: bool = True) -> None:
         stop_token_ids = load_tokenizer(config.model, config.revision).stop_token_ids
         self._config = config
         self._lock = threading.Lock()
-        self._queue: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_QueuedRequest | None] = queue.SimpleQueue()
         self._open: set[_Batch] = set()
-        self._in_flight: dict[str, _Task] = {}
+        self._in_flight: dict[str, _QueuedRequest] = {}
         self._dead: str | None = None
         self._progress = time.monotonic()
         self._ended = threading.Event()
@@ -98,28 +97,33 @@ class Engine:
         processes = started.result()
         threading.Thread(target=self._watch, args=(processes,), name="vllm-watchdog", daemon=True).start()
 
-    async def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        """The completions of some requests, in their order. Calls overlap freely, from any event loop.
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """The completions of some requests, in their order; waits for them. Calls of many threads overlap freely.
 
         A request that vLLM rejects (a prompt that is too long, a wrong grammar, an unusable adapter) gets a
         completion with ``finish_reason="error"``; the others are not touched.
 
         Raises:
-            EngineDead: the engine died before all of them were answered, or earlier.
+            EngineDeadError: the engine died before all of them were answered, or earlier.
         """
+        return self.submit(requests).result()
+
+    def submit(self, requests: Sequence[Request]) -> Future[list[Completion]]:
+        """Like :meth:`generate`, without waiting; the future raises what :meth:`generate` would."""
+        batch = _Batch(requests)
         if not requests:
-            return []
-        batch = _Batch(len(requests))
+            batch.future.set_result([])
+            return batch.future
         with self._lock:
             if self._dead is not None:
-                raise EngineDead(self._dead)
+                raise EngineDeadError(self._dead)
             self._open.add(batch)
-            for index, request in enumerate(requests):
-                self._queue.put(_Task(batch, index, request))
-        return await batch.future
+        for index, request in enumerate(requests):
+            self._queue.put(_QueuedRequest(batch, index, request))
+        return batch.future
 
     def close(self) -> None:
-        """Stop the engine and free its memory; whoever still waits gets :class:`EngineDead`."""
+        """Stop the engine and free its memory; whoever still waits gets :class:`EngineDeadError`."""
         self._die("the engine was closed")
         self._queue.put(None)
         self._ended.wait(_CLOSE_SECONDS)
@@ -132,7 +136,7 @@ class Engine:
             started.set_exception(UserError(f"engine for {self._config.model!r}: {_line(error)}"))
             return
         except Exception as error:  # noqa: BLE001 - whatever it was, the caller must hear of it
-            started.set_exception(EngineDead(f"vLLM did not start: {_line(error)}"))
+            started.set_exception(EngineDeadError(f"vLLM did not start: {_line(error)}"))
             return
         started.set_result(vllm.processes)
         try:
@@ -151,28 +155,28 @@ class Engine:
         """Hand waiting requests to vLLM while there is room; wait for one if it has nothing to do. False: closed."""
         while self._dead is None and len(self._in_flight) < self._config.max_in_flight:
             try:
-                task = self._queue.get(block=not self._in_flight)
+                queued = self._queue.get(block=not self._in_flight)
             except queue.Empty:
                 break
-            if task is not None:
+            if queued is not None:
                 self._progress = time.monotonic()
-                self._submit(vllm, task)
+                self._submit(vllm, queued)
         return self._dead is None
 
-    def _submit(self, vllm: _Vllm, task: _Task) -> None:
-        key = str(id(task))
+    def _submit(self, vllm: _Vllm, queued: _QueuedRequest) -> None:
+        key = str(id(queued))
         try:
-            vllm.add(key, task.request)
+            vllm.add(key, queued.request)
         except _RejectedError as error:
-            tokens = len(task.request.token_ids)
-            self._finish(task, Completion("", "error", tokens, 0, str(error)))
+            tokens = len(queued.request.token_ids)
+            self._finish(queued, Completion("", "error", tokens, 0, str(error)))
         else:
-            self._in_flight[key] = task
+            self._in_flight[key] = queued
 
-    def _finish(self, task: _Task, completion: Completion) -> None:
-        if task.batch.put(task.index, completion):
+    def _finish(self, queued: _QueuedRequest, completion: Completion) -> None:
+        if queued.batch.put(queued.index, completion):
             with self._lock:
-                self._open.discard(task.batch)
+                self._open.discard(queued.batch)
 
     def _die(self, cause: str) -> None:
         """Fail everything that waits, and everything that will. The first cause stays."""
@@ -182,7 +186,7 @@ class Engine:
             self._dead = cause
             batches, self._open = self._open, set()
         for batch in batches:
-            batch.fail(EngineDead(cause))
+            batch.fail(EngineDeadError(cause))
 
     def _watch(self, processes: Sequence[BaseProcess]) -> None:
         """Declare the engine dead when a process of it is, or when it has work and returns nothing for too long.
@@ -205,33 +209,30 @@ class Engine:
 
 
 class _Batch:
-    """The requests of one ``generate`` call: its event loop is woken once, when the last is answered."""
+    """The requests of one ``submit``: its future is resolved once, when the last of them is answered."""
 
-    def __init__(self, size: int) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._completions: list[Completion | None] = [None] * size
-        self._missing = size
-        self.future: asyncio.Future[list[Completion]] = self._loop.create_future()
+    def __init__(self, requests: Sequence[Request]) -> None:
+        self._completions: list[Completion | None] = [None] * len(requests)
+        self._missing = len(requests)
+        self.future: Future[list[Completion]] = Future()
 
     def put(self, index: int, completion: Completion) -> bool:
         """Store one completion; true when it was the last. Called by the engine's thread only."""
         self._completions[index] = completion
         self._missing -= 1
         if self._missing == 0:
-            self._wake(lambda: self.future.set_result([c for c in self._completions if c is not None]))
+            with contextlib.suppress(InvalidStateError):  # the engine was closed meanwhile, which failed the batch
+                self.future.set_result([c for c in self._completions if c is not None])
         return self._missing == 0
 
-    def fail(self, error: EngineDead) -> None:
-        """Raise ``error`` in the waiting coroutine."""
-        self._wake(lambda: self.future.set_exception(error))
-
-    def _wake(self, resolve: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the caller's event loop is gone, and with it whoever waited
-            self._loop.call_soon_threadsafe(lambda: self.future.done() or resolve())
+    def fail(self, error: EngineDeadError) -> None:
+        """Raise ``error`` for whoever waits."""
+        with contextlib.suppress(InvalidStateError):  # answered in this very moment
+            self.future.set_exception(error)
 
 
 @dataclass(frozen=True, slots=True)
-class _Task:
+class _QueuedRequest:
     batch: _Batch
     index: int
     request: Request

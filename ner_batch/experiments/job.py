@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import time
@@ -11,8 +10,8 @@ import pyarrow as pa
 from rich.console import Console
 
 from ner_batch.data import Example, Prediction, examples_table, predictions_table
-from ner_batch.engine.engine import Engine, EngineDead
-from ner_batch.errors import JobError
+from ner_batch.engine.engine import Engine, EngineDeadError
+from ner_batch.errors import JobError, UserError
 from ner_batch.experiments import report, training
 from ner_batch.experiments.cells import cells
 from ner_batch.experiments.plan import META, Plan, Work, done, path, with_recipes
@@ -45,7 +44,7 @@ def _complete(plan: Plan, failed: list[str]) -> Plan:
     """The plan with every cell whose adapter is there."""
     try:
         return with_recipes(plan, cells(plan.config))
-    except ValueError as error:
+    except UserError as error:
         raise JobError(failed[0] if failed else str(error)) from None
 
 
@@ -80,7 +79,7 @@ def _read(plan: Plan, waiting: list[Work], console: Console) -> None:
         for number, work in enumerate(waiting, 1):
             seconds = _cell(plan, work, engine)
             console.print(f"{number} of {len(waiting)}  {work.cell.name}  {seconds:,.1f} s", highlight=False)
-    except EngineDead as death:
+    except EngineDeadError as death:
         raise JobError(f"{death}: {ENGINE_LOST}") from death
     finally:
         if engine:
@@ -92,11 +91,11 @@ def _cell(plan: Plan, work: Work, engine: Engine) -> float:
 
     A few texts are read before the clock starts: what a first prompt costs (compiling, loading an adapter) is left out.
     """
-    extractor = Extractor(work.recipe, engine)
+    extractor = Extractor(work.recipe, start_engine=lambda *_: engine)
     texts = [example.text for example in plan.test]
-    asyncio.run(extractor.predict(texts[:2]))
+    extractor.predict(texts[:2])
     begun = time.monotonic()
-    predictions = asyncio.run(extractor.predict(texts))
+    predictions = extractor.predict(texts)
     seconds = time.monotonic() - begun
     about = {"digest": work.digest, "seconds": seconds, "cell": work.cell.values}
     storage.write_table(path(plan, work), table(plan.test, predictions), {META: json.dumps(about)})

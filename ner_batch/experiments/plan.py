@@ -91,11 +91,11 @@ def with_recipes(plan: Plan, chosen: Sequence[Cell]) -> Plan:
     work, left_out = [], []
     for cell in chosen:
         try:
-            recipe, fingerprint = make_recipe(recipe_config(cell, plan.config, _places(plan, cell)))
-        except ValueError as error:
+            recipe = make_recipe(recipe_config(cell, plan.config, _places(plan, cell)))
+        except UserError as error:
             left_out.append((cell, str(error).splitlines()[0]))
             continue
-        work.append(Work(cell, recipe, _digest(fingerprint, plan.test)))
+        work.append(Work(cell, recipe, _digest(recipe.fingerprint, plan.test)))
     if not work and left_out:
         raise UserError(f"axes: no combination can be read; the first: {left_out[0][1]}")
     engine = _room(plan.config.engine, [one.recipe for one in work])
@@ -162,7 +162,7 @@ def _check_reader(config: AblateConfig, reader: str) -> None:
     own = RecipeConfig(engine=config.engine, task=config.task, adapter=adapter, windows=config.windows)
     try:
         make_recipe(own)
-    except ValueError as error:
+    except UserError as error:
         # An adapter that was never trained without demonstrations is sound all the same.
         if any("demonstrations:" not in line for line in str(error).splitlines()):
             raise

@@ -133,7 +133,7 @@ def _check_one(training: Training, where: str) -> None:
     _write(training)
     try:
         prepare(training.config)
-    except ValueError as error:
+    except UserError as error:
         raise UserError("\n".join(f"{where}: {line}" for line in str(error).splitlines())) from None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,14 +15,14 @@ from rich.table import Table
 from ner_batch.data import Prediction
 from ner_batch.extract import job
 from ner_batch.extract.extractor import Extractor
-from ner_batch.extract.job import Work
-from ner_batch.extract.output import versions
+from ner_batch.extract.manifest import VERSIONS
 from ner_batch.extract.plan import Plan
-from ner_batch.extract.progress import duration
 from ner_batch.extract.recipe import Recipe
 from ner_batch.io.rows import read_unit, texts_of
 from ner_batch.io.shards import Unit
 from ner_batch.jobs import cluster
+from ner_batch.jobs.progress import duration
+from ner_batch.jobs.record import versions
 
 SAMPLE_ROWS = 256
 SAMPLE_PLACES = 16
@@ -50,30 +49,30 @@ class Sampler:
 
     def read(self, texts: Sequence[str | None]) -> Sample:
         """Read the texts; the first few once before, so that compilation and first-use costs are not counted."""
-        asyncio.run(self.extractor.predict(texts[:4]))
+        self.extractor.predict(texts[:4])
         started = time.monotonic()
-        predictions = asyncio.run(self.extractor.predict(texts))
+        predictions = self.extractor.predict(texts)
         seconds = time.monotonic() - started
         return Sample(len(texts), sum(len(t or "") for t in texts), seconds, self.startup_seconds, predictions)
 
 
-def dry_run(work: Work, console: Console) -> int:
+def dry_run(plan: Plan, console: Console) -> int:
     """Print the resolved recipe, the listing, and what a sample says about the whole. Writes nothing; 0."""
-    plan = work.plan
     table = Table(show_header=False, box=None, pad_edge=False)
-    for key, value in {**plan.fingerprint, **{f"version of {k}": v for k, v in versions().items()}}.items():
+    for key, value in {**plan.fingerprint, **{f"version of {k}": v for k, v in versions(*VERSIONS).items()}}.items():
         table.add_row(key, value)
     console.print(table)
-    rows = sum(unit.rows for unit, _ in work.pending)
-    console.print(f"{plan.rows:,} rows in {len(plan.listing.shards):,} files, {rows:,} to do", highlight=False)
+    console.print(
+        f"{plan.rows:,} rows in {len(plan.listing.shards):,} files, {plan.pending_rows:,} to do", highlight=False
+    )
     for corrupt in plan.listing.corrupt:
         console.print(
             f"[red]unreadable[/] {escape(f'{corrupt.name}: {corrupt.reason}')}", highlight=False, soft_wrap=True
         )
-    texts = sample_texts(plan, [unit for unit, _ in work.pending])
+    texts = sample_texts(plan, plan.pending)
     if texts:
         with cluster.session(plan.config.job.address):
-            _print_estimate(plan, rows, _read_on_a_replica(plan, texts), console)
+            _print_estimate(plan, plan.pending_rows, _read_on_a_replica(plan, texts), console)
     return job.OK
 
 

@@ -2,21 +2,34 @@
 
 A text becomes windows; each task's reader (:mod:`reader`) turns a window into one prompt per label group, with its
 nearest demonstrations; the engine answers; the format reads the answer back into spans of the window; a text's windows
-are merged into one prediction.
+are merged into one prediction. Everything is a plain call: many units are in flight because several threads call, and
+the windows of a unit because a pool of threads reads them in batches.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
-from itertools import pairwise
+from typing import NoReturn
 
-from ner_batch.data import Entity, Prediction, Status, Ungrounded, clean, distinct, worst
-from ner_batch.engine.engine import Engine
+import psutil
+import pyarrow as pa
+
+from ner_batch.config import EngineConfig
+from ner_batch.data import Entity, Prediction, Status, clean, distinct, worst
+from ner_batch.engine.engine import Engine, EngineDeadError
+from ner_batch.errors import UserError
+from ner_batch.extract import units
 from ner_batch.extract.reader import Reader
 from ner_batch.extract.reading import Reading
 from ner_batch.extract.recipe import Recipe
+from ner_batch.extract.tracker import RemoteTracker, SharedLock, Tracker
+from ner_batch.io.rows import texts_of
 from ner_batch.prompts.chat import load_tokenizer
 from ner_batch.text import windows
 from ner_batch.text.windows import Window
@@ -25,73 +38,172 @@ from ner_batch.text.windows import Window
 # first prompts after some 50 ms.
 BATCH_WINDOWS = 128
 
+# The exit status of a replica whose engine died, so that the cause can be told from other crashes in Ray's logs.
+ENGINE_DEAD_STATUS = 70
+
+BAD_ROW = "the engine died while it read this row alone; the row was given up"
+
+StartEngine = Callable[[EngineConfig, bool], Engine]
+"""Starts the engine of a config; the flag says whether requests name adapters. Usually :class:`Engine` itself."""
+
 Progress = Callable[[int, int], None]
-"""Called with (rows finished, tokens spent) as a unit proceeds."""
+"""Called with (rows finished, tokens spent) as a table proceeds."""
 
 
 class Extractor:
-    """Holds one engine and a reader per task.
+    """Holds one engine and a reader per task. Ray Data calls it with tables; :meth:`predict` takes plain texts.
 
     Args:
-        engine: one that runs already, with room for the recipe's adapters; None starts one.
+        recipe: what decides an answer.
+        tracker: counts engine deaths per unit, over all replicas and their restarts.
+        text_column: the column of a table that is read.
+        start_engine: makes the engine; another one serves where an engine runs already.
+
+    Raises:
+        UserError: the model or the config of the engine is not usable.
+        EngineDeadError: the engine did not start.
     """
 
-    def __init__(self, recipe: Recipe, engine: Engine | None = None) -> None:
-        self.recipe = recipe
+    def __init__(
+        self,
+        recipe: Recipe,
+        tracker: Tracker | RemoteTracker | None = None,
+        text_column: str = "text",
+        start_engine: StartEngine = Engine,
+    ) -> None:
+        self.recipe, self.text_column = recipe, text_column
+        self.tracker = tracker or Tracker()
         config = recipe.engine
-        self.chat = load_tokenizer(config.model, config.revision)
-        self.engine = engine or Engine(config, adapters=any(task.adapter for task in recipe.tasks))
-        self.readers = [Reader(task, self.engine, self.chat, config.max_model_len) for task in recipe.tasks]
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._batches = asyncio.Semaphore()
+        self.tokenizer = load_tokenizer(config.model, config.revision)
+        try:
+            self.engine = start_engine(config, any(task.adapter for task in recipe.tasks))
+        except (UserError, EngineDeadError) as error:
+            self.tracker.replica_refused(str(error), isinstance(error, UserError))
+            raise
+        self.readers = [Reader(task, self.engine, self.tokenizer, config.max_model_len) for task in recipe.tasks]
+        # Prompts of a few batches wait beside the engine's own queue: it never drains, and memory stays flat.
+        self.pool = ThreadPoolExecutor(2 + config.max_in_flight // BATCH_WINDOWS, thread_name_prefix="windows")
+        self.lock = SharedLock()
+        self.names_in_flight: set[str] = set()
+        self.names_lock = threading.Lock()
+        self.replica = units.replica_name()
+        self.tracker.replica_started(self.replica)
 
-    async def predict(self, texts: Sequence[str | None], progress: Progress | None = None) -> list[Prediction]:
-        """One prediction per text, in order. Raises EngineDead when the engine is gone; anything else is a status."""
-        self._wait_in(asyncio.get_running_loop())
-        cleaned = [None if text is None else clean(text) for text in texts]
-        cut = await asyncio.to_thread(windows.split, cleaned, self.recipe.window_tokens, self.chat.count)
-        report = progress or (lambda _rows, _tokens: None)
-        report(len(texts) - len({window.document for window in cut}), 0)
-        slices = [slice(i, i + BATCH_WINDOWS) for i in range(0, len(cut), BATCH_WINDOWS)]
-        ends = [a.document != b.document for a, b in pairwise(cut)] + [True]
-        readings = await asyncio.gather(*(self._read(cut[s], sum(ends[s]), report) for s in slices))
-        return merge(texts, cut, [reading for batch in readings for reading in batch])
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """The table with the columns of :func:`ner_batch.data.predictions_schema` appended, row by row.
 
-    def _wait_in(self, loop: asyncio.AbstractEventLoop) -> None:
-        """A semaphore of this event loop.
-
-        Prompts of a few batches wait beside the engine's own queue: it never drains, and memory stays flat.
+        A table of a run's :class:`~ner_batch.extract.units.ShardUnits` is a work unit and may say that it could not be
+        read, or bring predictions of an earlier run of which only failed rows are done again.
         """
-        if loop is not self._loop:
-            self._loop, self._batches = loop, asyncio.Semaphore(2 + self.recipe.engine.max_in_flight // BATCH_WINDOWS)
+        if units.read_error(table) is not None:
+            return table
+        texts, unreadable = texts_of(table, self.text_column)
+        predictions = units.earlier_predictions(table) or [Prediction(status=Status.FAILED)] * len(texts)
+        rows = [row for row, prediction in enumerate(predictions) if prediction.status is Status.FAILED]
+        with self._in_flight(units.unit_name(table), texts) as unit:
+            try:
+                read = self._predict_unit(unit, [texts[row] for row in rows])
+            except EngineDeadError as death:
+                self.tracker.engine_died(str(death))
+                exit_process()
+        for row, prediction in zip(rows, read, strict=True):
+            problem = unreadable.get(row)
+            predictions[row] = Prediction(status=Status.FAILED, error=problem) if problem else prediction
+        return units.with_predictions(table, predictions, self.recipe.tagged)
+
+    def predict(self, texts: Sequence[str | None], progress: Progress | None = None) -> list[Prediction]:
+        """One prediction per text, in order. Any number of threads may call at once.
+
+        Raises:
+            EngineDeadError: the engine is gone. Anything else that can happen to a text is its status.
+        """
+        documents = [None if text is None else clean(text) for text in texts]
+        cut = windows.split(documents, self.recipe.window_tokens, self.tokenizer.count)
+        last_window = {window.document: i for i, window in enumerate(cut)}
+        if progress:
+            progress(len(texts) - len(last_window), 0)
+        readings: list[list[Reading]] = []
+        batches = [cut[i : i + BATCH_WINDOWS] for i in range(0, len(cut), BATCH_WINDOWS)]
+        for batch in self.pool.map(self._read, batches):
+            if progress:
+                ends = range(len(readings), len(readings) + len(batch))
+                rows = sum(last_window[cut[i].document] == i for i in ends)
+                progress(rows, sum(r.prompt_tokens + r.completion_tokens for window in batch for r in window))
+            readings += batch
+        return merge(texts, cut, readings)
 
     def close(self) -> None:
-        """Stop the engine."""
+        """Stop the engine and the threads."""
         self.engine.close()
+        self.pool.shutdown()
 
-    async def _read(self, batch: Sequence[Window], rows: int, progress: Progress) -> list[list[Reading]]:
-        """The readings of some windows by every reader; ``rows`` texts end among them."""
-        async with self._batches:
-            by_task = await asyncio.gather(*(reader.read(batch) for reader in self.readers))
-        if self.recipe.tagged:
-            by_task = [
-                _tagged(found, reader.recipe.task.name) for found, reader in zip(by_task, self.readers, strict=True)
-            ]
-        readings = [[r for found in per_window for r in found] for per_window in zip(*by_task, strict=True)]
-        progress(rows, sum(r.prompt_tokens + r.completion_tokens for found in readings for r in found))
-        return readings
+    def _read(self, batch: Sequence[Window]) -> list[list[Reading]]:
+        """The readings of some windows by every task's reader."""
+        by_window: list[list[Reading]] = [[] for _ in batch]
+        for reader in self.readers:
+            task = reader.recipe.task.name if self.recipe.tagged else None
+            for readings, of_task in zip(by_window, reader.read(batch), strict=True):
+                readings += [_tagged(reading, task) if task else reading for reading in of_task]
+        return by_window
+
+    @contextmanager
+    def _in_flight(self, name: str | None, texts: Sequence[str | None]) -> Iterator[str]:
+        """The name under which attempts at a table are counted.
+
+        A table of the user's own dataset has none: it is known by its replica, which Ray gives it to again, and its
+        texts. Two in flight with the same texts are numbered; which is which makes no difference.
+        """
+        if name is not None:
+            yield name
+            return
+        digest = f"{self.replica}-{units.content_digest(texts)}"
+        numbered = (f"{digest}-{number}" for number in itertools.count())
+        with self.names_lock:
+            name = next(one for one in numbered if one not in self.names_in_flight)
+            self.names_in_flight.add(name)
+        try:
+            yield name
+        finally:
+            with self.names_lock:
+                self.names_in_flight.discard(name)
+
+    def _predict_unit(self, unit: str, texts: Sequence[str | None]) -> list[Prediction]:
+        """One prediction per text. A unit that saw engines die before is read alone, in ever smaller ranges of rows."""
+
+        def progress(rows: int, tokens: int) -> None:
+            self.tracker.rows_done(unit, rows, tokens)
+
+        if not self.tracker.unit_started(unit, len(texts)):
+            with self.lock.shared():
+                predictions = self.predict(texts, progress)
+        else:
+            with self.lock.exclusive():
+                while span := self.tracker.next_range(unit):
+                    self.tracker.range_done(unit, span, self.predict(texts[span[0] : span[1]], progress))
+            by_range, bad_rows = self.tracker.ranges(unit)
+            by_start = {start: list(of_range) for (start, _), of_range in by_range.items()}
+            by_start |= {row: [Prediction(status=Status.FAILED, error=BAD_ROW)] for row in bad_rows}
+            predictions = [prediction for start in sorted(by_start) for prediction in by_start[start]]
+        self.tracker.unit_predicted(unit)
+        return predictions
 
 
-def _tagged(readings: Sequence[Sequence[Reading]], task: str) -> list[list[Reading]]:
-    """The same readings with the task's name in entities, ungrounded mentions and errors."""
-    return [[_tag(reading, task) for reading in found] for found in readings]
+def exit_process() -> NoReturn:
+    """End this process, and the engine's own if it still hangs on to the GPU.
+
+    Ray restarts an actor whose process ends, not one whose engine is gone (ray#60145).
+    """
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+    os._exit(ENGINE_DEAD_STATUS)
 
 
-def _tag(reading: Reading, task: str) -> Reading:
+def _tagged(reading: Reading, task: str) -> Reading:
+    """The same reading with the task's name in entities, ungrounded mentions and errors."""
     parsed = replace(
         reading.parsed,
-        entities=tuple(replace(e, task=task) for e in reading.parsed.entities),
-        ungrounded=tuple(replace(u, task=task) for u in reading.parsed.ungrounded),
+        entities=tuple(replace(entity, task=task) for entity in reading.parsed.entities),
+        ungrounded=tuple(replace(mention, task=task) for mention in reading.parsed.ungrounded),
     )
     return replace(reading, parsed=parsed, error=reading.error and f"{task}: {reading.error}")
 
@@ -101,8 +213,8 @@ def merge(
 ) -> list[Prediction]:
     """One prediction per text from the readings of its windows, offsets mapped back to the text."""
     per_text: list[list[tuple[Window, Reading]]] = [[] for _ in texts]
-    for window, group in zip(cut, readings, strict=True):
-        per_text[window.document] += [(window, reading) for reading in group]
+    for window, of_window in zip(cut, readings, strict=True):
+        per_text[window.document] += [(window, reading) for reading in of_window]
     return [_merge_one(text, parts) for text, parts in zip(texts, per_text, strict=True)]
 
 
@@ -110,16 +222,15 @@ def _merge_one(text: str | None, parts: Sequence[tuple[Window, Reading]]) -> Pre
     if not parts:
         return Prediction(status=Status.EMPTY)
     assert text is not None
-    entities = distinct(_lift(e, w.start, text) for w, r in parts for e in r.parsed.entities)
-    ungrounded: dict[Ungrounded, None] = dict.fromkeys(u for _, r in parts for u in r.parsed.ungrounded)
+    entities = distinct(_lift(entity, w.start, text) for w, reading in parts for entity in reading.parsed.entities)
     status = worst(reading.parsed.status for _, reading in parts)
     return Prediction(
         entities=entities,
-        ungrounded=tuple(ungrounded),
+        ungrounded=tuple(dict.fromkeys(mention for _, reading in parts for mention in reading.parsed.ungrounded)),
         status=status,
-        error=next((r.error for _, r in parts if r.parsed.status is status), None),
-        prompt_tokens=sum(r.prompt_tokens for _, r in parts),
-        completion_tokens=sum(r.completion_tokens for _, r in parts),
+        error=next((reading.error for _, reading in parts if reading.parsed.status is status), None),
+        prompt_tokens=sum(reading.prompt_tokens for _, reading in parts),
+        completion_tokens=sum(reading.completion_tokens for _, reading in parts),
     )
 
 

@@ -1,14 +1,11 @@
-"""The extraction job: units through a pool of replicas, resumable anywhere, and a sum that must come out even."""
+"""The extraction job: units through three Ray Data steps, resumable anywhere, and a sum that must come out even."""
 
 from __future__ import annotations
 
-import functools
 import logging
-import pickle
-import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,132 +15,88 @@ from rich.console import Console
 from rich.markup import escape
 
 from ner_batch.config import EngineConfig, JobConfig
-from ner_batch.data import Status
-from ner_batch.errors import JobError
-from ner_batch.extract import ledger as ledgers
-from ner_batch.extract import output
-from ner_batch.extract.extractor import Extractor
-from ner_batch.extract.output import Totals
+from ner_batch.engine.engine import Engine
+from ner_batch.errors import JobError, UserError
+from ner_batch.extract import manifest
+from ner_batch.extract import tracker as trackers
+from ner_batch.extract.extractor import Extractor, StartEngine
 from ner_batch.extract.plan import Plan
-from ner_batch.extract.progress import ProgressLine, Tally
-from ner_batch.extract.unit import Predictor, UnitExtractor, UnitReport
-from ner_batch.io.shards import Unit
+from ner_batch.extract.progress import ExtractionLine
+from ner_batch.extract.tracker import RemoteTracker
+from ner_batch.extract.units import ShardUnits, UnitFiles, UnitReport, write_empty
 from ner_batch.jobs import cluster
+from ner_batch.jobs.progress import ProgressLine
 
-OK, FAILED, TOO_MANY_FAILED = 0, 1, 3
-
-POLL_SECONDS = 0.5
-
-
-@dataclass(slots=True)
-class Flight:
-    """The units of one Ray Data execution as they come home, and how it ended."""
-
-    reports: list[UnitReport] = field(default_factory=list)
-    error: BaseException | None = None
-    over: threading.Event = field(default_factory=threading.Event)
+OK, TOO_MANY_FAILED = 0, 3
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What is left of a plan: units to do (and whether only their failed rows), and the sum of what was done before."""
-
-    plan: Plan
-    pending: tuple[tuple[Unit, bool], ...]
-    kept: Totals
-
-
-def resume(plan: Plan, *, retry: bool = False) -> Work:
-    """Look what earlier runs have left in the output. ``retry`` does rows of status ``failed`` again.
+def run(plan: Plan, console: Console, start_engine: StartEngine = Engine) -> int:
+    """Do what is pending and conclude; the exit code. ``start_engine`` makes each replica's engine.
 
     Raises:
-        UserError: the output belongs to another run; one line per difference.
-    """
-    done = output.open_output(plan)
-    before = output.reports(plan, [unit for unit in plan.units if unit.name in done])
-    redo = {r.name for r in before if retry and r.statuses.get(Status.FAILED)}
-    pending = tuple((u, u.name in redo) for u in plan.units if u.name not in done or u.name in redo)
-    return Work(plan, pending, output.add_up([report for report in before if report.name not in redo]))
-
-
-def run(work: Work, console: Console, make: Callable[[], Predictor] | None = None) -> int:
-    """Do the work; the exit code. ``make`` builds a replica's predictor, by default the plan's :class:`Extractor`.
-
-    Raises:
+        UserError: the engine refuses its config.
         JobError: the engines keep dying, or do not start. Finished units stay finished.
         KeyboardInterrupt: likewise.
     """
-    plan = work.plan
-    _announce(work, console)
-    if not work.pending:
-        return _conclude(plan, [], None, console)
-    output.begin(plan)
-    started, clock = datetime.now(UTC), time.monotonic()
+    _announce(plan, console)
+    if not plan.pending:
+        return conclude(plan, [], None, console)
+    manifest.begin(plan)
+    start_time, clock = datetime.now(UTC), time.monotonic()
     try:
-        errors = _execute(work, make or functools.partial(Extractor, plan.recipe), console)
+        with cluster.session(plan.config.job.address):
+            reports = extract_units(plan, console, start_engine)
     except BaseException:
-        output.write_manifest(plan, "interrupted", {})
+        manifest.write(plan, "interrupted", {})
         raise
-    rows = sum(unit.rows for unit, _ in work.pending)
-    return _conclude(plan, errors, _told(rows, started, time.monotonic() - clock), console)
+    seconds = time.monotonic() - clock
+    speed = {"rows": plan.pending_rows, "rows_per_second": round(plan.pending_rows / seconds, 2)}
+    about = {"started": start_time.isoformat(timespec="seconds"), "seconds": round(seconds, 1), **speed}
+    return conclude(plan, [report for report in reports if report.error], about, console)
 
 
-def _told(rows: int, started: datetime, seconds: float) -> dict[str, Any]:
-    """What the manifest tells of a run: when, how long, how fast (engine start included)."""
-    speed = {"rows": rows, "rows_per_second": round(rows / seconds, 2)}
-    return {"started": started.isoformat(timespec="seconds"), "seconds": round(seconds, 1), **speed}
-
-
-def _announce(work: Work, console: Console) -> None:
-    plan = work.plan
-    for corrupt in plan.listing.corrupt:
-        console.print(
-            f"[red]unreadable[/] {escape(f'{corrupt.name}: {corrupt.reason}')}", highlight=False, soft_wrap=True
+def extract_units(plan: Plan, console: Console, start_engine: StartEngine = Engine) -> list[UnitReport]:
+    """Read every pending unit, extract, write its file: the job itself. One report per unit."""
+    job, units = plan.config.job, [unit for unit in plan.pending if unit.rows]
+    tracker = trackers.start(job.max_engine_deaths)
+    sink = UnitFiles(plan.destination, tracker)
+    write_empty([unit for unit in plan.pending if not unit.rows], sink)
+    if not units:
+        return sink.reports
+    with _shown(plan, console, tracker), _data_context(), explained(tracker):
+        (
+            ray.data.read_datasource(
+                ShardUnits(units, plan.destination, plan.retried),
+                override_num_blocks=len(units),
+                num_cpus=0,
+                concurrency=read_tasks(job),
+            )
+            .map_batches(
+                Extractor,
+                batch_size=None,
+                batch_format="pyarrow",
+                fn_constructor_args=(plan.recipe, tracker, plan.destination.text_in_blocks, start_engine),
+                compute=replica_pool(job),
+                num_cpus=job.num_cpus,
+                num_gpus=gpus_per_replica(job, plan.recipe.engine),
+            )
+            .write_datasink(sink, ray_remote_args={"num_cpus": 0})
         )
-    console.print(
-        f"{plan.rows:,} rows in {len(plan.listing.shards):,} files, {len(plan.units):,} units; "
-        f"{work.kept.rows:,} rows done before, {sum(unit.rows for unit, _ in work.pending):,} to do",
-        highlight=False,
-        soft_wrap=True,
-    )
+    return sink.reports
 
 
-def _execute(work: Work, make: Callable[[], Predictor], console: Console) -> list[UnitReport]:
-    """Send the units through the pool; the reports of those that could not be read or written."""
-    job, tally = work.plan.config.job, Tally(work.plan.rows, work.kept.rows)
-    with cluster.session(job.address), ProgressLine(console) as line:
-        _quiet_data()
-        ledger = ledgers.start()
-        dataset = _dataset(work, make, ledger)
-        flight = Flight()
-        # The main thread stays free for Ctrl-C and for the progress line.
-        threading.Thread(target=_fly, args=(dataset, flight), daemon=True).start()
-        while not flight.over.wait(POLL_SECONDS):
-            report = ray.get(ledger.report.remote())
-            tally.done, tally.tokens, tally.statuses = report.rows, report.tokens, report.statuses
-            tally.deaths = max(0, report.starts - job.replicas)
-            line.show(tally)
-            if tally.deaths > job.max_engine_deaths:
-                raise JobError(f"engines died {tally.deaths} times (job.max_engine_deaths): {_last(report.causes)}")
-        if flight.error:
-            raise _explained(flight.error, ray.get(ledger.report.remote()).causes)
-    return [report for report in flight.reports if report.error]
+def read_tasks(job: JobConfig) -> int:
+    """Read tasks at a time. One decodes some 100 times what a replica reads; each keeps one decoded row group."""
+    return 2 + job.replicas // 8
 
 
-def _dataset(work: Work, make: Callable[[], Predictor], ledger: Any) -> Any:
-    """Units → replicas → reports. One unit is one block: the grain of scheduling and of retries."""
-    plan, job = work.plan, work.plan.config.job
-    flights = job.units_in_flight
-    items = [{"unit": pickle.dumps(unit)} for unit in work.pending]
-    return ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-        UnitExtractor,
-        batch_size=1,
-        fn_constructor_args=(make, plan.destination, ledger),
-        compute=ray.data.ActorPoolStrategy(
-            size=job.replicas, max_tasks_in_flight_per_actor=2 * flights, max_concurrent_calls_per_actor=flights
-        ),
-        num_cpus=job.num_cpus,
-        num_gpus=gpus_per_replica(job, plan.recipe.engine),
+def replica_pool(job: JobConfig) -> ray.data.ActorPoolStrategy:
+    """Replicas, each called by as many threads as it has units in flight, with as many units waiting beside it."""
+    return ray.data.ActorPoolStrategy(
+        size=job.replicas,
+        max_tasks_in_flight_per_actor=2 * job.units_in_flight,
+        max_concurrent_calls_per_actor=job.units_in_flight,
+        enable_true_multi_threading=True,
     )
 
 
@@ -154,32 +107,84 @@ def gpus_per_replica(job: JobConfig, engine: EngineConfig) -> float:
     return engine.tensor_parallel_size if ray.cluster_resources().get("GPU") else 0
 
 
-def _fly(dataset: Any, flight: Flight) -> None:
-    """Run the dataset to its end. An error is kept for the main thread, never lost."""
+@contextmanager
+def _shown(plan: Plan, console: Console, tracker: RemoteTracker) -> Iterator[None]:
+    """The live line while the units run."""
+    line = ExtractionLine(plan.rows, plan.before.rows)
+    with ProgressLine(console) as shown:
+        shown.show(lambda: line.text(tracker.progress()))
+        yield
+
+
+@contextmanager
+def _data_context() -> Iterator[None]:
+    """Ray Data's settings for this job; the process's own come back after it."""
+    context = ray.data.DataContext.get_current()
+    ours: dict[str, Any] = {
+        "target_max_block_size": None,  # a block is a unit: neither split nor joined by size
+        "enable_progress_bars": False,  # ours counts rows; Ray's counts blocks
+        "print_on_execution_start": False,
+        "execution_no_progress_timeout_s": -1,  # a unit of novels takes hours; the engine has its own watchdog
+        "max_consecutive_actor_init_deaths": 2,  # an engine that does not boot at once may boot the next time
+    }
+    before = {name: getattr(context, name) for name in ours}
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    for name, value in ours.items():
+        setattr(context, name, value)
+    logger.setLevel(logging.CRITICAL)  # errors come back as exceptions; it prints them too
     try:
-        for row in dataset.iter_rows():
-            flight.reports.append(pickle.loads(row["report"]))
-    except BaseException as error:  # noqa: BLE001 - raised again by the main thread
-        flight.error = error
-    flight.over.set()
+        yield
+    finally:
+        logger.setLevel(level)
+        for name, value in before.items():
+            setattr(context, name, value)
 
 
-def _last(causes: Sequence[str]) -> str:
-    return causes[-1] if causes else "the process was killed (out of memory?)"
+@contextmanager
+def explained(tracker: RemoteTracker) -> Iterator[None]:
+    """What ended the pipeline, as what it was: the user's fault, a job that cannot go on, or a bug with its traceback.
+
+    Ray wraps what happened on a replica in errors of its own.
+    """
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        progress = tracker.progress()
+        if progress.refusal:
+            message, user_error = progress.refusal
+            raise (UserError if user_error else JobError)(message) from None
+        cause = cluster.root_cause(error)
+        if isinstance(cause, JobError | UserError):
+            raise cause from None
+        if isinstance(cause, ray.exceptions.RayError):  # no exception of ours: a worker or a node is gone
+            died = progress.causes[-1] if progress.causes else cluster.last_line(error)
+            raise JobError(f"a replica failed: {died}") from None
+        raise
 
 
-def _explained(error: BaseException, causes: Sequence[str]) -> BaseException:
-    """Ray wraps what happened on a replica in pages of traceback; a person needs the last line."""
-    if isinstance(error, ray.exceptions.RayError):
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        return JobError(f"a replica failed: {causes[-1] if causes else lines[-1] if lines else error!r}")
-    return error
+def _announce(plan: Plan, console: Console) -> None:
+    for corrupt in plan.listing.corrupt:
+        console.print(
+            f"[red]unreadable[/] {escape(f'{corrupt.name}: {corrupt.reason}')}", highlight=False, soft_wrap=True
+        )
+    console.print(
+        f"{plan.rows:,} rows in {len(plan.listing.shards):,} files, {len(plan.units):,} units; "
+        f"{plan.before.rows:,} rows done before, {plan.pending_rows:,} to do",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
-def _conclude(plan: Plan, errors: Sequence[UnitReport], told: dict[str, Any] | None, console: Console) -> int:
-    """Read back what is on disk, write the manifest, print the line that adds up."""
+def conclude(plan: Plan, errors: Sequence[UnitReport], about: dict[str, Any] | None, console: Console) -> int:
+    """Read back what is on disk, write the manifest, print the line that adds up; the exit code.
+
+    ``errors`` are the units that could not be read or written; ``about`` is what the manifest tells of the run that
+    ends: when, how long, how fast (engine start included).
+    """
     missing = {report.name: report.error for report in errors}
-    totals = output.add_up(output.reports(plan, [unit for unit in plan.units if unit.name not in missing]))
+    names = [unit.name for unit in plan.units if unit.name not in missing]
+    totals = manifest.add_up(manifest.reports(plan.config.output.path, names))
     lost = sum(unit.rows for unit in plan.units if unit.name in missing)
     whole = not missing and not plan.listing.corrupt
     within = totals.failed <= plan.config.job.max_failed * totals.rows
@@ -192,29 +197,16 @@ def _conclude(plan: Plan, errors: Sequence[UnitReport], told: dict[str, Any] | N
         "statuses": dict(sorted(totals.statuses.items())),
         "tokens": totals.tokens,
     }
-    output.write_manifest(plan, state, results, told)
-    console.print(_sum(plan.rows, totals, lost), highlight=False, soft_wrap=True)
-    if totals.rows + lost != plan.rows or sum(totals.statuses.values()) != totals.rows:
-        raise JobError(f"{plan.config.output.path}: rows do not add up; this is a bug, please report it")
+    manifest.write(plan, state, results, about)
+    parts = [f"{count:,} {status}" for status, count in sorted(totals.statuses.items())]
+    not_done = f" + {lost:,} not done" if lost else ""
+    line = f"rows in {plan.rows:,} = rows out {totals.rows:,}{not_done} = " + " + ".join(parts or ["0"]) + not_done
+    console.print(line, highlight=False, soft_wrap=True)
+    assert totals.rows + lost == plan.rows, f"{plan.config.output.path}: rows do not add up"
+    assert sum(totals.statuses.values()) == totals.rows, f"{plan.config.output.path}: statuses do not add up"
     if state == "complete":
-        output.succeed(plan)
+        manifest.succeed(plan)
         return OK
     if not within:
-        console.print(f"{totals.failed:,} rows failed, over job.max_failed; `retry` does them again", soft_wrap=True)
+        console.print(f"{totals.failed:,} rows failed, over job.max_failed; --retry does them again", soft_wrap=True)
     return TOO_MANY_FAILED
-
-
-def _sum(rows: int, totals: Totals, lost: int) -> str:
-    """The line that adds up: rows in = rows out = sum over statuses."""
-    parts = [f"{count:,} {status}" for status, count in sorted(totals.statuses.items())]
-    unread = f" + {lost:,} not done" if lost else ""
-    return f"rows in {rows:,} = rows out {totals.rows:,}{unread} = " + " + ".join(parts or ["0"]) + unread
-
-
-def _quiet_data() -> None:
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False  # ours counts rows; Ray's counts blocks
-    context.print_on_execution_start = False
-    context.execution_no_progress_timeout_s = -1  # a unit of novels takes hours; the engine has its own watchdog
-    context.max_consecutive_actor_init_deaths = 2  # an engine that does not boot at once may boot the next time
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors come back as exceptions; it prints them too

@@ -5,30 +5,37 @@ All problems of a run are found here and reported together.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 
 from ner_batch.config import ExtractConfig
-from ner_batch.data import PREDICTIONS
+from ner_batch.data import PREDICTIONS, Status
 from ner_batch.errors import Problems, UserError
+from ner_batch.extract import manifest
+from ner_batch.extract.manifest import Totals
 from ner_batch.extract.recipe import Recipe, local, make_recipe
-from ner_batch.extract.unit import Destination
+from ner_batch.extract.units import RESERVED, Destination
 from ner_batch.io import storage
 from ner_batch.io.shards import Listing, Unit, list_shards, plan_units
 from ner_batch.jobs.cluster import check_lasting
+from ner_batch.jobs.record import digest
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run that can start. ``fingerprint`` names all that decides the output; a resumed run must have the same."""
+    """A run that can start.
+
+    ``fingerprint`` names all that decides the output; a resumed run must have the same. ``pending`` are the units to
+    do; of those named in ``retried`` only the failed rows. ``before`` adds up what earlier runs have left.
+    """
 
     config: ExtractConfig
     recipe: Recipe
     listing: Listing
     units: tuple[Unit, ...]
     fingerprint: dict[str, str]
-    limit: int | None
+    pending: tuple[Unit, ...]
+    retried: frozenset[str]
+    before: Totals
 
     @property
     def rows(self) -> int:
@@ -36,29 +43,35 @@ class Plan:
         return sum(unit.rows for unit in self.units)
 
     @property
+    def pending_rows(self) -> int:
+        """Rows of the units to do."""
+        return sum(unit.rows for unit in self.pending)
+
+    @property
     def destination(self) -> Destination:
         """Where and how units are written."""
-        config = self.config
-        digest = hashlib.sha256(json.dumps(self.fingerprint, sort_keys=True).encode()).hexdigest()[:16]
-        about = {"fingerprint": digest} | {n: self._every(n) for n in ("model", "adapter", "task", "format")}
-        source, target = config.input, config.output
+
+        def every(name: str) -> str:
+            """A value of the fingerprint; of several tasks, all their values."""
+            return ", ".join(v for k, v in self.fingerprint.items() if k == name or k.endswith(f": {name}"))
+
+        source, target = self.config.input, self.config.output
+        about = {name: every(name) for name in ("model", "adapter", "task", "format")}
         return Destination(
             target.path,
             source.text_column,
             source.rename,
             target.keep,
             target.drop_input_columns,
-            about,
+            {"fingerprint": digest(self.fingerprint), **about},
             self.recipe.tagged,
         )
 
-    def _every(self, name: str) -> str:
-        """A value of the fingerprint; of several tasks, all their values."""
-        return ", ".join(v for k, v in self.fingerprint.items() if k == name or k.endswith(f": {name}"))
 
+def prepare(config: ExtractConfig, limit: int | None = None, *, retry: bool = False) -> Plan:
+    """Check everything, lay out the run, and look what earlier runs have left of it in the output.
 
-def prepare(config: ExtractConfig, limit: int | None = None) -> Plan:
-    """Check everything and lay out the run.
+    ``limit``: only the first so many rows; ``retry``: rows of status ``failed`` are done again.
 
     Raises:
         UserError: every problem found, one line each.
@@ -66,17 +79,21 @@ def prepare(config: ExtractConfig, limit: int | None = None) -> Plan:
     problems = Problems()
     problems.check(lambda: check_lasting("output.path", config.output.path))
     config = _absolute(config)
-    ready = problems.check(lambda: make_recipe(config))
+    recipe = problems.check(lambda: make_recipe(config))
     listing = problems.check(lambda: list_shards(config.input.path, config.input.text_column))
     if listing:
         problems.check(lambda: _check_columns(config, listing))
     problems.check(lambda: _check_output(config))
     problems.stop_if_any()
-    assert ready and listing
-    recipe, fingerprint = ready
+    assert recipe and listing
+    fingerprint = {**recipe.fingerprint, **_layout(config, limit)}
     units = plan_units(listing.shards, config.job.unit_rows, config.job.unit_bytes, limit)
-    fingerprint |= _layout(config, limit)
-    return Plan(config, recipe, listing, units, fingerprint, limit)
+    finished = manifest.finished_units(config.output.path, fingerprint, listing, units)
+    reports = manifest.reports(config.output.path, [unit.name for unit in units if unit.name in finished])
+    retried = frozenset(report.name for report in reports if retry and report.statuses.get(Status.FAILED))
+    pending = tuple(unit for unit in units if unit.name not in finished or unit.name in retried)
+    before = manifest.add_up([report for report in reports if report.name not in retried])
+    return Plan(config, recipe, listing, units, fingerprint, pending, retried, before)
 
 
 def _absolute(config: ExtractConfig) -> ExtractConfig:
@@ -119,6 +136,8 @@ def _check_columns(config: ExtractConfig, listing: Listing) -> None:
                     f"{shard.uri}: its column {name!r} would meet the one this job adds: "
                     f"set input.rename.{name}=gold_{name} or output.drop_input_columns=[{name}]"
                 )
+            if name in RESERVED:
+                raise UserError(f"{shard.uri}: a column may not be called {name!r}: change input.rename")
             if out.count(name) > 1:
                 raise UserError(f"{shard.uri}: two columns would be called {name!r} in the output: change input.rename")
 

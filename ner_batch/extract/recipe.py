@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -32,6 +31,13 @@ from ner_batch.prompts.chat import ChatTokenizer, load_tokenizer
 from ner_batch.task import Task, load_task
 from ner_batch.verification import pool as mention
 from ner_batch.verification import question as verify
+
+ANSWERS_VERSION = "1"
+"""Part of every run's fingerprint: changed on purpose when our code, at the same settings, may answer differently.
+
+A release that changes no answer leaves it alone, so that a run begun before resumes after it. Prompts, tasks, adapters
+and the questions of verification have fingerprints of their own.
+"""
 
 R = TypeVar("R", bound=RecipeConfig)
 S = TypeVar("S", bound=TaskConfig)
@@ -75,6 +81,8 @@ class Recipe:
     engine: EngineConfig
     window_tokens: int
     tasks: tuple[TaskRecipe, ...]
+    fingerprint: Mapping[str, str] = field(default_factory=dict)
+    """All that decides an answer, in words a person can compare: what a resumed run must share with this one."""
 
     @property
     def tagged(self) -> bool:
@@ -97,16 +105,8 @@ def _local_task(config: S) -> S:
 
 
 @dataclass(frozen=True, slots=True)
-class _Base:
-    """The base model's fingerprint and tokenizer."""
-
-    fingerprint: str
-    chat: ChatTokenizer
-
-
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """What a task's recipe is made of, loaded and sound each by itself."""
+class _LoadedTask:
+    """A task's recipe, and what was loaded to check it."""
 
     recipe: TaskRecipe
     adapter: Adapter | None
@@ -114,58 +114,56 @@ class _Parts:
     builder: PromptBuilder
 
 
-def make_recipe(config: RecipeConfig) -> tuple[Recipe, dict[str, str]]:
-    """The recipe, and what of it belongs to the fingerprint.
+def make_recipe(config: RecipeConfig) -> Recipe:
+    """The recipe of a config, everything checked that can be without an engine.
 
     Raises:
         UserError: every problem found, one line each.
     """
     config = local(config)
+    engine = config.engine
     problems = Problems()
-    base = problems.check(lambda: _base(config.engine))
-    tasks = [_parts(task, config.engine, base, problems.under(where)) for where, task in _places(config)]
+    base = problems.check(lambda: adapters.model_fingerprint(engine.model, engine.revision))
+    chat = problems.check(lambda: load_tokenizer(engine.model, engine.revision)) if base else None
+    # Every task's config with its place in the file, which is empty where it stands at the top.
+    places = [(f"tasks.{i}: " if config.tasks else "", task) for i, task in enumerate(config.each_task)]
+    loaded = [_load_task(task, engine, chat, problems.under(place)) for place, task in places]
     problems.stop_if_any()
-    found = [parts for parts in tasks if parts]
-    assert base
-    recipe = Recipe(_engine(config.engine, found), config.windows.max_tokens, tuple(p.recipe for p in found))
-    for (where, _), parts in zip(_places(config), found, strict=True):
-        problems.under(where).check(partial(_check_fit, recipe, base.chat, parts.builder))
-        problems.under(where).check(partial(_check_questions_fit, recipe, base.chat, parts.recipe))
-        problems.under(where).check(partial(_check_adapter, recipe, base, parts))
-        problems.under(where).check(partial(_check_rereading, recipe, parts.adapter))
+    assert base and chat
+    tasks = [task for task in loaded if task]
+    recipe = Recipe(_engine(engine, tasks), config.windows.max_tokens, tuple(task.recipe for task in tasks))
+    for (place, _), task in zip(places, tasks, strict=True):
+        of_task = problems.under(place)
+        of_task.check(partial(_check_fit, recipe, chat, task.builder))
+        of_task.check(partial(_check_questions_fit, recipe, chat, task.recipe))
+        of_task.check(partial(_check_adapter, recipe, base, task))
+        of_task.check(partial(_check_rereading, recipe, task.adapter))
     problems.check(lambda: _check_names(recipe))
     problems.stop_if_any()
-    return recipe, _fingerprint(recipe, base, found)
+    return replace(recipe, fingerprint=_fingerprint(recipe, base, tasks))
 
 
-def _places(config: RecipeConfig) -> list[tuple[str, TaskConfig]]:
-    """Every task's config with its place in the file, which is empty where it stands at the top."""
-    return [(f"tasks.{i}: " if config.tasks else "", task) for i, task in enumerate(config.each_task)]
-
-
-def _base(engine: EngineConfig) -> _Base:
-    fingerprint = adapters.model_fingerprint(engine.model, engine.revision)
-    return _Base(fingerprint, load_tokenizer(engine.model, engine.revision))
-
-
-def _parts(config: TaskConfig, engine: EngineConfig, base: _Base | None, problems: Problems) -> _Parts | None:
-    wanted = config.adapter
-    adapter = problems.check(lambda: adapters.load(wanted)) if wanted else None
-    task = problems.check(lambda: _task(config, adapter)) if config.task or adapter or not wanted else None
+def _load_task(
+    config: TaskConfig, engine: EngineConfig, chat: ChatTokenizer | None, problems: Problems
+) -> _LoadedTask | None:
+    """A task's adapter, task file and index; None, with the problems noted, where one of them is not usable."""
+    uri = config.adapter
+    adapter = problems.check(lambda: adapters.load(uri)) if uri else None
+    task = problems.check(lambda: _task(config, adapter)) if config.task or adapter or not uri else None
     index = problems.check(lambda: _index(config))
-    problems.check(lambda: _check_verify(config, task, base))
-    if task is None or base is None:
+    problems.check(lambda: _check_verify(config, task, chat))
+    if task is None or chat is None:
         return None
-    near = config.retrieval if index else RetrievalConfig(k=0)
+    demonstrations = config.retrieval if index else RetrievalConfig(k=0)
     manifest = adapter.manifest if adapter else None
-    name = config.format or _trained_format(manifest)
+    name = config.format or (cast(FormatName, manifest.format) if manifest else "json")
     recipe = TaskRecipe(
         task,
         name,
-        wanted,
-        near.index,
-        near.encoder,
-        near.k,
+        uri,
+        demonstrations.index,
+        demonstrations.encoder,
+        demonstrations.k,
         decoding=config.decoding,
         temperature=config.temperature,
         score=config.score,
@@ -173,8 +171,7 @@ def _parts(config: TaskConfig, engine: EngineConfig, base: _Base | None, problem
         votes=config.votes,
         verify=_verify(config.verify, manifest),
     )
-    builder = PromptBuilder(formats.load(name), task, base.chat, engine.max_model_len)
-    return _Parts(recipe, adapter, index, builder)
+    return _LoadedTask(recipe, adapter, index, PromptBuilder(formats.load(name), task, chat, engine.max_model_len))
 
 
 def _task(config: TaskConfig, adapter: Adapter | None) -> Task:
@@ -187,38 +184,34 @@ def _task(config: TaskConfig, adapter: Adapter | None) -> Task:
     return adapter.manifest.task
 
 
-def _trained_format(trained: AdapterManifest | None) -> FormatName:
-    return cast(FormatName, trained.format) if trained else "json"
-
-
 def _index(config: TaskConfig) -> retrieval.Index | None:
-    chosen = config.retrieval
-    wanted = chosen.k or (config.verify and config.verify.k)
-    return retrieval.open_index(chosen.index, chosen.encoder) if chosen.index and wanted else None
+    place = config.retrieval
+    shows_examples = place.k or (config.verify and config.verify.k)
+    return retrieval.open_index(place.index, place.encoder) if place.index and shows_examples else None
 
 
-def _verify(wanted: VerifyConfig | None, trained: AdapterManifest | None) -> VerifyConfig | None:
+def _verify(config: VerifyConfig | None, trained: AdapterManifest | None) -> VerifyConfig | None:
     """With a threshold: the one asked for, the adapter's, or 0.5."""
-    if wanted is None or wanted.threshold is not None:
-        return wanted
-    found = trained.verification if trained else None
-    return wanted.model_copy(update={"threshold": found.threshold if found else 0.5})
+    if config is None or config.threshold is not None:
+        return config
+    fitted = trained.verification if trained else None
+    return config.model_copy(update={"threshold": fitted.threshold if fitted else 0.5})
 
 
-def _check_verify(config: TaskConfig, task: Task | None, base: _Base | None) -> None:
+def _check_verify(config: TaskConfig, task: Task | None, chat: ChatTokenizer | None) -> None:
     """Demonstrations need an index, and the model's tokenizer must tell yes from no by one token."""
     if config.verify is None:
         return
-    if task and base:
-        verify.Questions(task, base.chat, 0).tokens()
+    if task and chat:
+        verify.Questions(task, chat, 0).tokens()
     if config.verify.k and not config.retrieval.index:
         raise UserError(f"verify.k={config.verify.k}: demonstrations come from an index: name retrieval.index, or k=0")
 
 
-def _engine(config: EngineConfig, tasks: Sequence[_Parts]) -> EngineConfig:
+def _engine(config: EngineConfig, tasks: Sequence[_LoadedTask]) -> EngineConfig:
     """The engine with room for every adapter: the smallest of vLLM's ranks that holds theirs, and a slot for each."""
-    served = list({parts.adapter.path: parts.adapter for parts in tasks if parts.adapter}.values())
-    if any(parts.recipe.reread for parts in tasks):
+    served = list({task.adapter.path: task.adapter for task in tasks if task.adapter}.values())
+    if any(task.recipe.reread for task in tasks):
         config = config.model_copy(update={"extra": rereading(config, served) | config.extra})
     if not served:
         return config
@@ -285,13 +278,13 @@ def _check_questions_fit(recipe: Recipe, chat: ChatTokenizer, task: TaskRecipe) 
         )
 
 
-def _check_adapter(recipe: Recipe, base: _Base, parts: _Parts) -> None:
+def _check_adapter(recipe: Recipe, base: str, parts: _LoadedTask) -> None:
     if parts.adapter is None:
         return
     adapters.check(
         parts.adapter,
         base_model=recipe.engine.model,
-        base_fingerprint=base.fingerprint,
+        base_fingerprint=base,
         format=parts.recipe.format,
         task=parts.recipe.task,
         prompt_fingerprint=parts.builder.fingerprint(),
@@ -299,7 +292,7 @@ def _check_adapter(recipe: Recipe, base: _Base, parts: _Parts) -> None:
     )
 
 
-def _fingerprint(recipe: Recipe, base: _Base, tasks: Sequence[_Parts]) -> dict[str, str]:
+def _fingerprint(recipe: Recipe, base: str, tasks: Sequence[_LoadedTask]) -> dict[str, str]:
     """All that decides an answer, in words a person can compare; of several tasks each under its name."""
     engine = recipe.engine
     places = [f"{parts.recipe.task.name}: " if recipe.tagged else "" for parts in tasks]
@@ -307,18 +300,18 @@ def _fingerprint(recipe: Recipe, base: _Base, tasks: Sequence[_Parts]) -> dict[s
         place + key: value for place, parts in zip(places, tasks, strict=True) for key, value in _named(parts).items()
     }
     return {
-        "model": f"{Path(engine.model).name} ({base.fingerprint})",
+        "model": f"{Path(engine.model).name} ({base})",
         **of_tasks,
         "windows.max_tokens": str(recipe.window_tokens),
         "engine.max_model_len": str(engine.max_model_len),
         "engine.dtype": engine.dtype,
         "engine.quantization": str(engine.quantization),
         "engine.extra": json.dumps(engine.extra, sort_keys=True, default=str),
-        "code": version("ner-batch"),
+        "answers": ANSWERS_VERSION,
     }
 
 
-def _named(parts: _Parts) -> dict[str, str]:
+def _named(parts: _LoadedTask) -> dict[str, str]:
     """What decides the answers of one task."""
     adapter, index, recipe = parts.adapter, parts.index, parts.recipe
     questions = verify.Questions(recipe.task, parts.builder.chat, parts.builder.max_model_len)

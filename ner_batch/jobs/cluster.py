@@ -74,3 +74,19 @@ def check_lasting(field: str, path: str) -> None:
     """Raises UserError for an output that would be lost: a relative path in a submitted job."""
     if in_submitted_job() and "://" not in path and not Path(path).is_absolute():
         raise UserError(f"{field}: {path} would land in the job's copy of the working directory: give /abs or s3://")
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The exception that Ray's wrappers carry; the innermost of Ray's own where a process or a node is gone."""
+    seen = {id(error)}
+    while True:
+        inner = getattr(error, "cause", None) or error.__cause__
+        if not isinstance(inner, BaseException) or id(inner) in seen:
+            return error
+        seen.add(id(inner))
+        error = inner
+
+
+def last_line(error: BaseException) -> str:
+    """The last line of what an exception says: Ray puts pages of traceback before it."""
+    return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), repr(error))

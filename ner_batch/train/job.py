@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 import ray
 import ray.train
 import torch
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.exceptions import RayTrainError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
-from ner_batch.engine.engine import EngineDead
+from ner_batch.engine.engine import EngineDeadError
 from ner_batch.errors import JobError, UserError, first_line
 from ner_batch.io import storage
 from ner_batch.jobs import cluster
@@ -91,10 +91,10 @@ def fit(plan: Plan, gpu: bool, console: Console) -> Any:
             if isinstance(failure, UserError):
                 raise failure from None
         if any(isinstance(failure, (RayActorError, RayTrainError)) for failure in failures):
-            raise JobError(f"training failed: its workers died: {_last_line(error)}") from None
+            raise JobError(f"training failed: its workers died: {cluster.last_line(error)}") from None
         raise  # a bug; the message has the worker's traceback
     except ray.train.ControllerError as error:
-        raise JobError(f"training failed: {_last_line(error)}") from None
+        raise JobError(f"training failed: {cluster.last_line(error)}") from None
 
 
 def _checkpoint_storage(uri: str) -> dict[str, Any]:
@@ -181,9 +181,9 @@ def prove(plan: Plan, adapter: Path, gpu: bool, console: Console) -> None:
         try:
             agreement = ray.get(task.options(runtime_env={"env_vars": environment}).remote(plan, files, gpu))
         except RayError as error:
-            cause = error.cause if isinstance(error, RayTaskError) else error
+            cause = cluster.root_cause(error)
             write_proof(plan, "failed", error=first_line(cause))
-            if not isinstance(cause, (UserError, EngineDead, torch.OutOfMemoryError, RayError)):
+            if not isinstance(cause, (UserError, EngineDeadError, torch.OutOfMemoryError, RayError)):
                 raise  # a bug; the message has the task's traceback
             raise JobError(f"served = trained could not be shown: {first_line(cause)}; {REMEDY}") from None
     conclude(plan, adapter, agreement, console, exact=not gpu and plan.config.base.dtype != "bfloat16")
@@ -230,9 +230,3 @@ def conclude(plan: Plan, adapter: Path, agreement: serving.Agreement, console: C
             f"threshold {verification.threshold:.2f}",
             highlight=False,
         )
-
-
-def _last_line(error: BaseException) -> str:
-    """The last line of what Ray says, which is the worker's own."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else repr(error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from ner_batch.adapter import served_rank
 from ner_batch.config import EngineConfig
-from ner_batch.data import Completion, Entity, clean
+from ner_batch.data import Entity, clean
 from ner_batch.engine.engine import Engine, Request
 from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.train import calibrate, evaluate
@@ -53,7 +52,7 @@ def compare(plan: Plan, files: Mapping[str, bytes], gpu: bool) -> Agreement:
 
     Raises:
         UserError: vLLM cannot serve this model as configured.
-        EngineDead: vLLM did not start, or died.
+        EngineDeadError: vLLM did not start, or died.
     """
     builder, dev = plan.builder(), plan.dev.examples
     prompts = evaluate.dev_prompts(dev, plan.dev.demonstrations(plan.dev_k), builder)
@@ -64,8 +63,8 @@ def compare(plan: Plan, files: Mapping[str, bytes], gpu: bool) -> Agreement:
         trained = _trained_answers(plan.config.base, folder, compared, builder, gpu)
         engine = Engine(_engine_config(plan, gpu))
         try:
-            served = _completions(
-                engine, [Request(p.prompt.token_ids, p.prompt.max_tokens, folder, logprobs=()) for p in prompts]
+            served = engine.generate(
+                [Request(p.prompt.token_ids, p.prompt.max_tokens, folder, logprobs=()) for p in prompts]
             )
             predictions = calibrate.scored_predictions(dev, prompts, served, builder)
             questions = verify.Questions(plan.task, builder.chat, builder.max_model_len)
@@ -118,11 +117,6 @@ def _p_yes(
     """P(yes) of entities, each with its text, by questions without demonstrations."""
     tokens = questions.tokens()
     prompts = [questions.prompt(clean(text), entity) for text, entity in entities]
-    completions = iter(
-        _completions(engine, [Request(prompt, 1, adapter, logprobs=tokens) for prompt in prompts if prompt])
-    )
+    requests = [Request(prompt, 1, adapter, logprobs=tokens) for prompt in prompts if prompt]
+    completions = iter(engine.generate(requests))
     return [verify.read(next(completions), tokens) if prompt else None for prompt in prompts]
-
-
-def _completions(engine: Engine, requests: Sequence[Request]) -> list[Completion]:
-    return asyncio.run(engine.generate(requests))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,11 +15,10 @@ from ner_batch.verification.question import Questions
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is left of one text's entities, and what asking cost."""
+    """What is left of one text's entities, and the answers that decided it."""
 
     entities: tuple[Entity, ...]
-    prompt_tokens: int
-    completion_tokens: int
+    completions: tuple[Completion, ...]
 
 
 class Verifier:
@@ -40,19 +38,19 @@ class Verifier:
         self.engine, self.questions = engine, questions
         self.tokens = questions.tokens()
 
-    async def judge(self, texts: Sequence[str], found: Sequence[Sequence[Entity]]) -> list[Verdict]:
+    def judge(self, texts: Sequence[str], entities: Sequence[Sequence[Entity]]) -> list[Verdict]:
         """One verdict per text, about its entities."""
-        asked = [(i, entity) for i, entities in enumerate(found) for entity in entities]
-        requests = await asyncio.to_thread(self._requests, [Asked(texts[i], entity) for i, entity in asked])
-        completions = iter(await self.engine.generate([r for r in requests if r]))
-        answers = [next(completions) if request else None for request in requests]
+        claims = [(i, entity) for i, of_text in enumerate(entities) for entity in of_text]
+        requests = self._requests([Asked(texts[i], entity) for i, entity in claims])
+        completions = iter(self.engine.generate([request for request in requests if request]))
         kept: list[list[Entity]] = [[] for _ in texts]
-        spent = [(0, 0)] * len(texts)
-        for (i, entity), completion in zip(asked, answers, strict=True):
+        answers: list[list[Completion]] = [[] for _ in texts]
+        for (i, entity), request in zip(claims, requests, strict=True):
+            completion = next(completions) if request else None
+            answers[i] += [completion] if completion else []
             judged = self._judged(entity, completion)
             kept[i] += [judged] if judged else []
-            spent[i] = _added(spent[i], completion)
-        return [Verdict(tuple(entities), *cost) for entities, cost in zip(kept, spent, strict=True)]
+        return [Verdict(tuple(kept[i]), tuple(answers[i])) for i in range(len(texts))]
 
     def _requests(self, asked: Sequence[Asked]) -> list[Request | None]:
         near = self.pool.nearest(asked, self.config.k)
@@ -66,9 +64,3 @@ class Verifier:
             return replace(entity, score=None)
         verified = likely >= (self.config.threshold or 0.0)
         return replace(entity, score=likely, verified=verified) if verified or self.config.rejected == "keep" else None
-
-
-def _added(spent: tuple[int, int], completion: Completion | None) -> tuple[int, int]:
-    if completion is None:
-        return spent
-    return spent[0] + completion.prompt_tokens, spent[1] + completion.completion_tokens

@@ -4,7 +4,6 @@ python tests/benchmarks/bench_lora_cpu.py MODEL ADAPTER TEXTS.parquet [--rows 20
 """
 
 import argparse
-import asyncio
 import json
 import os
 import subprocess
@@ -36,9 +35,9 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     requests = [Request(p.token_ids, p.max_tokens, options.adapter) for p in prompts]
     config = {"dtype": "float32", "max_model_len": 1024, "max_num_seqs": 64, "max_lora_rank": found.rank}
     engine = Engine(EngineConfig(model=options.model, enforce_eager=True, cpu_kv_cache_gib=1, **config))
-    asyncio.run(engine.generate(requests[:8]))
+    engine.generate(requests[:8])
     begun = time.process_time()
-    completions = asyncio.run(engine.generate(requests))
+    completions = engine.generate(requests)
     spent = time.process_time() - begun
     engine.close()
     return {"cpu_seconds": round(spent, 1), "answers": [completion.text for completion in completions]}

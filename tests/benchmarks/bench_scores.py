@@ -6,12 +6,13 @@ are made here from the log-probabilities of a second decoding, which is in their
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+
+from ner_batch.extract.scorer import Named, Scorer
 
 from ner_batch import adapter
 from ner_batch.config import EngineConfig
@@ -20,7 +21,6 @@ from ner_batch.demo import corpus
 from ner_batch.extract.extractor import Extractor
 from ner_batch.extract.reading import Reading
 from ner_batch.extract.recipe import Recipe, TaskRecipe, rereading
-from ner_batch.extract.scorer import Named, Scorer
 from ner_batch.task import load_task
 from ner_batch.verification.threshold import auroc
 
@@ -70,11 +70,11 @@ def main() -> None:
     extractor = made()
     reader = extractor.readers[0]
     kinds = {"no scores": None, "read again": reader.scorer, "masked": Masked(extractor.engine, extractor.chat, None)}
-    asyncio.run(extractor.predict(texts[:8]))
+    extractor.predict(texts[:8])
     for name, scorer in kinds.items():
         reader.scorer = scorer
         cpu = time.process_time()
-        found = asyncio.run(extractor.predict(texts))
+        found = extractor.predict(texts)
         cpu, tokens = time.process_time() - cpu, sum(p.prompt_tokens for p in found)
         print(f"{name}: {cpu:.1f} CPU-s, {tokens:,} prompt tokens, {judged(found, examples)}", flush=True)
     extractor.close()

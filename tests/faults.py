@@ -1,0 +1,180 @@
+"""What a fault costs the extraction job: a process killed at a chosen moment, and the rows counted afterwards.
+
+`python tests/faults.py` prints the table of docs/benchmarks.md; tests/test_extract_faults.py asserts what is in it. Real
+Ray, real processes, real Parquet, a scripted engine (scripted.py).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+import yaml
+from processes import in_session, kill_session
+from random_model import save_random_model
+
+HERE = Path(__file__).parent
+NESTED = pa.struct([("tags", pa.list_(pa.int32())), ("source", pa.string())])
+SCHEMA = pa.schema([("id", pa.string()), ("text", pa.string()), ("meta", NESTED)])
+ROWS = 5334
+UNIT_ROWS = 100
+
+
+def table(name: str, rows: int, text: str = "row {} of Alice met Bob") -> pa.Table:
+    """Rows whose texts are all different, every seventh one null."""
+    texts = [text.format(f"{name}-{i}") if i % 7 else None for i in range(rows)]
+    meta = [{"tags": [i, i + 1], "source": name} if i % 3 else None for i in range(rows)]
+    return pa.table({"id": [f"{name}-{i}" for i in range(rows)], "text": texts, "meta": meta}, schema=SCHEMA)
+
+
+class ScriptedJob:
+    """A corpus of uneven shards of 5,334 rows in a folder, and the scripted job on it."""
+
+    def __init__(self, folder: Path, model: str) -> None:
+        self.folder, self.out = folder, folder / "out"
+        self.corpus, self.log, self.hold = folder / "corpus", folder / "log", folder / "hold"
+        for path in (self.corpus / "deep", self.log, self.hold):
+            path.mkdir(parents=True)
+        pq.write_table(table("empty", 0), self.corpus / "a-empty.parquet")
+        pq.write_table(table("one", 1), self.corpus / "b-one.parquet")
+        pq.write_table(table("many", 5000), self.corpus / "c-many.parquet", row_group_size=777)
+        pq.write_table(table("some", 333), self.corpus / "deep" / "d-some.parquet", row_group_size=50)
+        (folder / "task.yaml").write_text("name: t\nlabels: [NAME]\n")
+        config = {
+            "input": {"path": str(self.corpus)},
+            "output": {"path": str(self.out)},
+            "engine": {"model": model, "max_model_len": 8192},
+            "task": str(folder / "task.yaml"),
+            "job": {"unit_rows": UNIT_ROWS, "units_in_flight": 2},
+        }
+        (folder / "job.yaml").write_text(yaml.safe_dump(config))
+
+    def start(self, *arguments: str, delay: float = 0.0, **environment: str) -> subprocess.Popen[str]:
+        """The job as a process of its own session; ``delay`` is the scripted engine's, in seconds a prompt."""
+        env = os.environ | environment
+        env |= {
+            "NER_BATCH_SCRIPTED_LOG": str(self.log),
+            "NER_BATCH_SCRIPTED_DELAY": str(delay),
+            "NER_BATCH_HOLD": str(self.hold),
+            "PYTHONPATH": os.pathsep.join([str(HERE / "hold"), str(HERE.parent)]),
+        }
+        command = [sys.executable, str(HERE / "scripted.py"), str(self.folder / "job.yaml"), *arguments]
+        return subprocess.Popen(
+            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+
+    def files(self) -> dict[str, int]:
+        """The visible output files, by name, with what tells one writing from another."""
+        return {path.name: path.stat().st_mtime_ns for path in self.out.glob("*.parquet")}
+
+    def computed(self) -> Counter[str]:
+        """How often each text was predicted, over all runs."""
+        return Counter(line for log in self.log.iterdir() for line in log.read_text().splitlines())
+
+    def spot(self, name: str) -> list[int]:
+        """The processes that passed a spot (``read``, ``write``), in order."""
+        log = self.hold / f"{name}.log"
+        return [int(line.split()[0]) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 180) -> None:
+    """Return when the condition holds; a job that ends before, or takes longer, is an error."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if process.poll() is not None:
+            raise AssertionError(f"the job ended with {process.returncode}: {process.communicate()[0]}")
+        if time.monotonic() > end:
+            kill_session(process)
+            raise AssertionError(f"not seen within {seconds} s")
+        time.sleep(0.01)
+
+
+def kill_driver(job: ScriptedJob) -> str:
+    """kill -9 of the driver and all it started, in the middle of the work; then the same command to the end."""
+    process = job.start(delay=0.004)
+    wait_until(lambda: len(job.files()) >= 10, process)
+    os.kill(process.pid, signal.SIGKILL)
+    kill_session(process)
+    return finish(job.start())
+
+
+def kill_replica(job: ScriptedJob) -> str:
+    """kill -9 of the replica in the middle of the work; Ray starts another."""
+    process = job.start(delay=0.004)
+    wait_until(lambda: len(job.files()) >= 10, process)
+    (replica,) = in_session(process.pid, "ray::.*Extractor")
+    os.kill(replica, signal.SIGKILL)
+    return finish(process)
+
+
+def kill_held(spot: str, passages: int) -> Callable[[ScriptedJob], str]:
+    """kill -9 of a worker that is in the middle of its so-and-so-manieth read or write."""
+
+    def fault(job: ScriptedJob) -> str:
+        process = job.start(delay=0.004)
+        wait_until(lambda: len(job.spot(spot)) >= passages, process)
+        (job.hold / f"{spot}.hold").touch()
+        held = len(job.spot(spot))
+        wait_until(lambda: len(job.spot(spot)) > held, process)
+        os.kill(job.spot(spot)[-1], signal.SIGKILL)
+        (job.hold / f"{spot}.hold").unlink()
+        return finish(process)
+
+    return fault
+
+
+FAULTS: dict[str, Callable[[ScriptedJob], str]] = {
+    "driver": kill_driver,
+    "replica": kill_replica,
+    "read worker": kill_held("read", 4),
+    "write worker": kill_held("write", 6),
+}
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """The output of a job that must come to a good end."""
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    return output
+
+
+def count_rows(job: ScriptedJob) -> dict[str, int]:
+    """Rows in, out, lost, doubled, and how many were predicted more than once."""
+    source = pads.dataset(job.corpus, format="parquet").to_table(columns=["id"])["id"].to_pylist()
+    ids = Counter(pads.dataset(job.out, format="parquet").to_table(columns=["id"])["id"].to_pylist())
+    return {
+        "rows in": len(source),
+        "rows out": ids.total(),
+        "lost": len(set(source) - set(ids)),
+        "doubled": ids.total() - len(ids),
+        "predicted again": sum(count - 1 for count in job.computed().values()),
+    }
+
+
+def main() -> None:
+    """Print the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model"
+        model.mkdir()
+        save_random_model(model)
+        for number, (name, fault) in enumerate(FAULTS.items()):
+            job = ScriptedJob(Path(folder) / str(number), str(model))
+            fault(job)
+            counts = count_rows(job)
+            if number == 0:
+                print("| kill -9 of the | " + " | ".join(counts) + " |\n|---|" + "---:|" * len(counts))
+            print(f"| {name} | " + " | ".join(f"{count:,}" for count in counts.values()) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

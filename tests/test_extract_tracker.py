@@ -1,0 +1,112 @@
+"""The search for the row that kills engines, without engines."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ner_batch.errors import JobError
+from ner_batch.extract.tracker import SUSPECT, Tracker, UnitAttempts
+
+
+def read_until_done(tracker, rows, poisoned):
+    """A replica's life, over and over: it dies whenever it touches a poisoned row. Returns the number of deaths."""
+    deaths = 0
+    while True:
+        if not tracker.unit_started("unit", rows):
+            if not poisoned:
+                return deaths
+            deaths += 1
+            continue
+        while (span := tracker.next_range("unit")) is not None:
+            if any(span[0] <= row < span[1] for row in poisoned):
+                deaths += 1
+                break
+            tracker.range_done("unit", span, list(range(*span)))
+        else:
+            return deaths
+
+
+@settings(deadline=None)
+@given(st.integers(1, 300).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1), max_size=3))))
+def test_exactly_the_poisoned_rows_are_given_up_and_every_other_row_is_read_once(case):
+    """Whatever the rows: kept ranges and poisoned rows tile the unit, after about log2(rows) deaths per poisoned row."""
+    rows, poisoned = case
+    tracker = Tracker()
+    deaths = read_until_done(tracker, rows, poisoned)
+    kept, given_up = tracker.ranges("unit")
+    if not poisoned:
+        assert deaths == 0
+        return
+    assert sorted(given_up) == sorted(poisoned)
+    assert sorted(row for done in kept.values() for row in done) == sorted(set(range(rows)) - poisoned)
+    assert deaths <= SUSPECT + len(poisoned) * (math.ceil(math.log2(rows)) + 1)
+
+
+def test_a_unit_that_died_with_its_neighbours_is_not_blamed():
+    """Two deaths make a unit suspect, but alone it comes through and nothing is given up."""
+    tracker = Tracker()
+    assert [tracker.unit_started("innocent", 10) for _ in range(3)] == [False, False, True]
+    assert tracker.next_range("innocent") == (0, 10)
+    tracker.range_done("innocent", (0, 10), "all")
+    assert tracker.next_range("innocent") is None
+    assert tracker.ranges("innocent") == ({(0, 10): "all"}, [])
+
+
+def test_a_death_while_waiting_to_be_alone_blames_no_range():
+    """A suspect unit that dies before its first range starts again with the same range."""
+    case = UnitAttempts(rows=8)
+    for _ in range(5):
+        case.start()
+    assert case.waiting == [(0, 8)]
+    assert case.bad_rows == []
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_smallest_units(rows):
+    """A unit without rows has no range; a unit of one row is its own suspect."""
+    tracker = Tracker()
+    for _ in range(3):
+        tracker.unit_started("unit", rows)
+    assert tracker.next_range("unit") == (None if rows == 0 else (0, 1))
+
+
+def test_live_counters_forget_a_unit_that_is_done_or_starts_again():
+    """Progress counts rows once: those written, and those of units still in flight."""
+    tracker = Tracker()
+    tracker.replica_started("r")
+    tracker.unit_started("a", 10)
+    tracker.rows_done("a", 4, 100)
+    tracker.unit_started("b", 10)
+    tracker.rows_done("b", 2, 50)
+    report = tracker.progress()
+    assert (report.rows, report.tokens, report.replicas, report.deaths) == (6, 150, 1, 0)
+    tracker.unit_written("a", 250, {"ok": 9, "failed": 1})
+    tracker.unit_started("b", 10)
+    report = tracker.progress()
+    assert (report.rows, report.tokens, report.statuses) == (10, 250, {"ok": 9, "failed": 1})
+
+
+def test_past_the_limit_of_deaths_no_unit_starts():
+    """A replica that starts again has died; the last cause is told, or that it was killed."""
+    tracker = Tracker(max_engine_deaths=1)
+    for _ in range(2):
+        tracker.replica_started("a")
+    tracker.replica_started("b")
+    assert tracker.progress().deaths == 1
+    assert tracker.unit_started("unit", 10) is False
+    tracker.replica_started("b")
+    with pytest.raises(JobError, match=r"engines died 2 times .*killed"):
+        tracker.unit_started("unit", 10)
+    tracker.engine_died("vLLM died: why")
+    with pytest.raises(JobError, match="vLLM died: why"):
+        tracker.unit_started("unit", 10)
+
+
+def test_a_unit_that_is_predicted_is_blamed_for_nothing_later():
+    """Its replica dies while it is written, say: read again, it is no suspect."""
+    tracker = Tracker()
+    for _ in range(4):
+        assert tracker.unit_started("unit", 10) is False
+        tracker.unit_predicted("unit")

@@ -1,0 +1,186 @@
+"""What surrounds prediction on a replica: who may run beside whom, how a unit is read and how its file is written."""
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ner_batch.config import ExtractConfig
+from ner_batch.data import PREDICTIONS, Entity, Prediction, Status, Ungrounded
+from ner_batch.extract import plan
+from ner_batch.extract.progress import ExtractionLine
+from ner_batch.extract.tracker import RunProgress, SharedLock, Tracker
+from ner_batch.extract.units import (
+    Destination,
+    UnitFiles,
+    earlier_predictions,
+    read_blocks,
+    read_error,
+    read_report,
+    with_predictions,
+)
+from ner_batch.io.shards import list_shards, plan_units
+
+
+def test_a_suspect_is_alone_and_nobody_starves():
+    """Ordinary units overlap; a suspect waits for them, runs with nobody beside it, and lets the later ones in.
+
+    The two ordinary units of each pair meet at a barrier while inside, so they can only go on if both are.
+    """
+    lock, inside, seen = SharedLock(), set(), {}
+    meetings = {frozenset("ab"): threading.Barrier(2), frozenset("cd"): threading.Barrier(2)}
+
+    def visit(name, entry):
+        with entry():
+            inside.add(name)
+            for pair, meeting in meetings.items():
+                if name in pair:
+                    meeting.wait(timeout=30)
+            seen[name] = frozenset(inside)
+            inside.remove(name)
+
+    order = [("a", lock.shared), ("b", lock.shared), ("S", lock.exclusive), ("T", lock.exclusive), ("c", lock.shared)]
+    with ThreadPoolExecutor(6) as pool:
+        visits = [pool.submit(visit, *who) for who in [*order, ("d", lock.shared)]]
+        for done in visits:
+            done.result(timeout=30)
+    assert seen["S"] == {"S"}
+    assert seen["T"] == {"T"}
+    assert set(seen) == set("abSTcd")
+
+
+def test_a_lock_survives_an_exception_inside():
+    """An exception inside leaves the lock usable."""
+    lock = SharedLock()
+    for entry in (lock.exclusive, lock.shared):
+        with pytest.raises(RuntimeError), entry():
+            raise RuntimeError
+    with lock.exclusive():
+        pass
+
+
+def blocks(destination, table, tmp_path, **changes):
+    """A file's only unit, read as a block."""
+    pq.write_table(table, tmp_path / "a.parquet")
+    listing = list_shards(str(tmp_path / "a.parquet"), destination.text_column)
+    (unit,) = plan_units(listing.shards, 1000, 10_000_000)
+    (block,) = read_blocks(unit, destination, retry=changes.get("retry", False))
+    return unit, block
+
+
+def written(destination, block, predictions):
+    """The block's rows as they lie in the output file."""
+    tracker = Tracker()
+    report = UnitFiles(destination, tracker).write_unit(with_predictions(block, predictions, destination.tagged))
+    assert report.error is None
+    assert tracker.progress().statuses == report.statuses
+    return pq.read_table(destination.uri(report.name))
+
+
+def test_columns_kept_dropped_and_renamed(tmp_path):
+    """The input's columns as configured, then exactly ours; the text is read also where it is not kept."""
+    table = pa.table({"id": [1], "text": ["x"], "entities": [["gold"]], "big": ["y"]})
+    predictions = [Prediction(status=Status.EMPTY)]
+    out = str(tmp_path / "out")
+    for names, destination in (
+        (["id", "text", "gold"], Destination(out, "text", {"entities": "gold"}, None, ("big",), {})),
+        (["id"], Destination(out, "text", {}, ("id",), (), {})),
+        (["body"], Destination(out, "text", {"text": "body"}, ("text",), (), {})),
+        ([], Destination(out, "text", {}, (), (), {})),
+    ):
+        _, block = blocks(destination, table, tmp_path)
+        assert block[destination.text_in_blocks].to_pylist() == ["x"]
+        assert "big" not in block.column_names
+        file = written(destination, block, predictions)
+        assert file.column_names == [*names, *PREDICTIONS.names]
+        assert file.num_rows == 1
+
+
+def test_what_a_file_tells_of_its_unit(tmp_path):
+    """Unit, statuses and run in the file's metadata; the input's own is left out: it may describe columns that are not
+    kept, as pandas' does."""
+    table = pa.table({"text": ["x"]}).replace_schema_metadata({"pandas": "{}"})
+    destination = Destination(str(tmp_path / "out"), "text", {}, None, (), {"model": "m"})
+    unit, block = blocks(destination, table, tmp_path)
+    metadata = written(destination, block, [Prediction()]).schema.metadata
+    assert set(metadata) == {b"ner_batch"}
+    about = json.loads(metadata[b"ner_batch"])
+    assert (about["name"], about["rows"], about["statuses"], about["model"]) == (unit.name, 1, {"ok": 1}, "m")
+
+
+def test_rows_that_were_lost_on_the_way_are_never_written(tmp_path):
+    """A block that is not the whole unit is a bug, and no file."""
+    destination = Destination(str(tmp_path / "out"), "text", {}, None, (), {})
+    unit, block = blocks(destination, pa.table({"text": ["x", "y"]}), tmp_path)
+    part = with_predictions(block, [Prediction()] * 2).slice(0, 1)
+    with pytest.raises(AssertionError, match="1 of 2 rows"):
+        UnitFiles(destination, Tracker()).write_unit(part)
+    assert not (tmp_path / "out" / unit.name).exists()
+
+
+def test_a_unit_that_cannot_be_read_is_a_report(tmp_path):
+    """Its block says why; the replica passes it on, the sink reports it and writes nothing."""
+    destination = Destination(str(tmp_path / "out"), "text", {}, None, (), {})
+    unit, _ = blocks(destination, pa.table({"text": ["x"]}), tmp_path)
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 not really")
+    (block,) = read_blocks(unit, destination, retry=False)
+    assert block.num_rows == 1
+    assert "a.parquet" in read_error(block)
+    report = UnitFiles(destination, Tracker()).write_unit(block)
+    assert report.error == read_error(block)
+    assert list(tmp_path.glob("out/*")) == []
+
+
+def test_a_retried_unit_brings_its_earlier_predictions(tmp_path):
+    """Whatever they hold: entities, ungrounded mentions, statuses and errors, as they were written."""
+    table = pa.table({"text": ["Anna met Bob", None, "x"]})
+    destination = Destination(str(tmp_path / "out"), "text", {}, None, (), {})
+    predictions = [
+        Prediction((Entity(0, 4, "PER", "Anna", 0.5, True),), (Ungrounded("Carl", "PER", "not in text"),)),
+        Prediction(status=Status.EMPTY),
+        Prediction(status=Status.FAILED, error="why", prompt_tokens=3),
+    ]
+    _, block = blocks(destination, table, tmp_path)
+    assert earlier_predictions(block) is None
+    written(destination, block, predictions)
+    _, block = blocks(destination, table, tmp_path, retry=True)
+    assert earlier_predictions(block) == predictions
+    assert written(destination, block, predictions).column_names == ["text", *PREDICTIONS.names]
+
+
+def test_no_column_kept_meets_none_of_ours(tmp_path):
+    """An input column `entities` is in the way, unless it is not kept."""
+    pq.write_table(pa.table({"text": ["x"], "entities": [1]}), tmp_path / "a.parquet")
+    listing = list_shards(str(tmp_path), "text")
+    for keep, fits in ((None, False), ([], True), (["text"], True), (["entities"], False)):
+        values = {"input": {"path": str(tmp_path)}, "output": {"path": "o", "keep": keep}, "engine": {"model": "m"}}
+        config = ExtractConfig.model_validate(values | {"task": "t.yaml"})
+        with nullcontext() if fits else pytest.raises(ValueError, match="would meet"):
+            plan._check_columns(config, listing)
+
+
+def test_a_foreign_file_in_the_output_is_named():
+    """A Parquet file without our metadata is no unit of ours."""
+    with pytest.raises(ValueError, match=r"x\.parquet: not written by ner_batch"):
+        read_report({}, "x.parquet")
+
+
+def test_the_line_counts_only_this_runs_speed():
+    """Rows of earlier runs are done but not fast; outcomes other than ok are told; before the first row it says so."""
+    line = ExtractionLine(rows=1000, rows_before=400)
+
+    def counters(rows, tokens, replicas=1, **statuses):
+        return RunProgress(rows, tokens, statuses, replicas, 0, (), None)
+
+    assert "engines are starting" in line.text(counters(0, 0, replicas=0))
+    assert "1 engines are ready, no row finished yet, 70 tokens" in line.text(counters(0, 70))
+    assert line.text(counters(20, 1000)) == "420 of 1,000 rows"
+    seconds, rows, tokens = line.baseline
+    line.baseline = (seconds - 10, rows, tokens)
+    text = line.text(counters(120, 6000, ok=90, failed=10))
+    assert text.startswith("520 of 1,000 rows | 10.0 rows/s | 500 tokens/s | ETA 48 s")
+    assert text.endswith("10 failed")
