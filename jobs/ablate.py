@@ -8,5 +8,4 @@ import sys
 from ner_batch.cli import main
 
 if __name__ == "__main__":
-    sys.argv.insert(1, "ablate")
-    main()
+    main("ablate", *sys.argv[1:])

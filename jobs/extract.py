@@ -1,12 +1,67 @@
-"""Extract entities from Parquet files.
+"""The extraction job as a program: settings, a plan in which every problem shows, three Ray Data steps, an exit code.
 
-`python jobs/extract.py jobs/extract.yaml [a.b=value ...] [--dry-run] [--limit N] [--retry]`
+`python jobs/extract.py jobs/extract.yaml [a.b=value ...] [--dry-run] [--limit N] [--retry]` does what `ner-batch
+extract` does, and is what `ray job submit` runs. Change it where your job is another one: a filter between two steps.
 """
 
-import sys
+from pathlib import Path
+from typing import Annotated
 
-from ner_batch.cli import main
+import ray.data
+import typer
+from rich.console import Console
+
+from ner_batch.cli import exit_code
+from ner_batch.config import ExtractConfig, load
+from ner_batch.extract.dryrun import dry_run as estimate
+from ner_batch.extract.extractor import Extractor
+from ner_batch.extract.job import extraction, gpus_per_replica, read_tasks, replica_pool
+from ner_batch.extract.plan import Plan, prepare
+from ner_batch.extract.units import ShardUnits
+
+CONSOLE = Console(soft_wrap=True)
+
+
+def extract(plan: Plan) -> int:
+    """Read, extract, write: a block is a work unit is an output file."""
+    job = plan.config.job
+    with extraction(plan, CONSOLE) as run:
+        if run.units:
+            units = ray.data.read_datasource(
+                ShardUnits(run.units, plan.destination, plan.retried),
+                override_num_blocks=len(run.units),
+                num_cpus=0,
+                concurrency=read_tasks(job),
+            )
+            entities = units.map_batches(
+                Extractor,
+                batch_size=None,
+                batch_format="pyarrow",
+                fn_constructor_args=(plan.recipe, run.tracker, plan.destination.text_in_blocks),
+                compute=replica_pool(job),
+                num_cpus=job.num_cpus,
+                num_gpus=gpus_per_replica(job, plan.recipe.engine),
+            )
+            entities.write_datasink(run.sink, ray_remote_args={"num_cpus": 0})
+    return run.exit_code
+
+
+def main(
+    config_file: Path,
+    overrides: Annotated[list[str] | None, typer.Argument()] = None,
+    *,
+    dry_run: bool = False,
+    limit: int | None = None,
+    retry: bool = False,
+) -> None:
+    """Settings, plan, job; what the user can mend ends it with 2, before an engine starts."""
+
+    def job() -> int:
+        plan = prepare(load(ExtractConfig, config_file, overrides or ()), limit, retry=retry)
+        return estimate(plan, CONSOLE) if dry_run else extract(plan)
+
+    raise typer.Exit(exit_code(job))
+
 
 if __name__ == "__main__":
-    sys.argv.insert(1, "extract")
-    main()
+    typer.run(main)

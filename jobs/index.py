@@ -5,5 +5,4 @@ import sys
 from ner_batch.cli import main
 
 if __name__ == "__main__":
-    sys.argv.insert(1, "index")
-    main()
+    main("index", *sys.argv[1:])

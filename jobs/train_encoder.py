@@ -8,5 +8,4 @@ import sys
 from ner_batch.cli import main
 
 if __name__ == "__main__":
-    sys.argv.insert(1, "train-encoder")
-    main()
+    main("train-encoder", *sys.argv[1:])

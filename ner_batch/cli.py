@@ -11,7 +11,7 @@ import signal
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -39,22 +39,30 @@ app = typer.Typer(cls=_Verbs, help=__doc__, no_args_is_help=True, add_completion
 console = Console(soft_wrap=True)
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
-T = TypeVar("T")
-
 ConfigFile = Annotated[Path, typer.Argument(help="YAML config, e.g. jobs/extract.yaml")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="a.b=value, on top of the file", metavar="[A.B=VALUE]...")]
 
 
-def checked(step: Callable[[], T]) -> T:
-    """The step's value; what the user can mend goes to stderr, one line each, and ends the process with 2."""
+def exit_code(job: Callable[[], int | None]) -> int:
+    """Run a job from its settings on; its exit code.
+
+    What the user can mend goes to stderr, one line each: 2. A job that cannot go on: one line, 1. An interruption: 130.
+    Any other exception is a bug of ours and passes through, to end the process with its traceback and 1.
+    """
     try:
-        return step()
+        return job() or 0
     except UserError as error:
         if os.environ.get("NER_BATCH_VERBOSE"):
             raise
         for line in str(error).splitlines():
             errors.print(f"error: {line}", markup=False)
-        raise typer.Exit(WRONG_INPUT) from None
+        return WRONG_INPUT
+    except JobError as error:
+        errors.print(f"error: {error}", markup=False)
+        return CRASH
+    except KeyboardInterrupt:
+        errors.print("interrupted; the same command goes on from what was saved")
+        return INTERRUPTED
 
 
 @app.command()
@@ -68,13 +76,17 @@ def extract(
     retry: Annotated[bool, typer.Option("--retry", help="Do rows with status `failed` again")] = False,
 ) -> None:
     """Find entities in Parquet files of text. Start it again after any crash: it goes on where it was."""
-    config = checked(lambda: configs.load(ExtractConfig, config_file, overrides or ()))
-    # Imported late: `--help` and a wrong config need neither Ray nor transformers.
-    from ner_batch.extract import dryrun, job, plan
 
-    work = checked(lambda: plan.prepare(config, limit, retry=retry))
-    step = dryrun.dry_run if dry_run else job.run
-    raise typer.Exit(checked(lambda: outcome(lambda: step(work, console))))
+    def job() -> int:
+        config = configs.load(ExtractConfig, config_file, overrides or ())
+        # Imported late: `--help` and a wrong config need neither Ray nor transformers.
+        from ner_batch.extract import dryrun, plan
+        from ner_batch.extract import job as extraction
+
+        run = dryrun.dry_run if dry_run else extraction.run
+        return run(plan.prepare(config, limit, retry=retry), console)
+
+    raise typer.Exit(exit_code(job))
 
 
 @app.command()
@@ -86,19 +98,20 @@ def train(
     ] = False,
 ) -> None:
     """Train a LoRA adapter from gold examples. Start it again after any crash: it goes on from its last checkpoint."""
-    from ner_batch.train.settings import TrainConfig
 
-    config = checked(lambda: configs.load(TrainConfig, config_file, overrides or ()))
-    from ner_batch.train import plan
+    def job() -> int:
+        from ner_batch.train.settings import TrainConfig
 
-    work = checked(lambda: plan.prepare(config))
-    for line in work.report:
-        console.print(line, highlight=False)
-    if dry_run:
-        raise typer.Exit
-    from ner_batch.train import job
+        config = configs.load(TrainConfig, config_file, overrides or ())
+        from ner_batch.train import job as training
+        from ner_batch.train.plan import prepare
 
-    raise typer.Exit(checked(lambda: outcome(lambda: job.run(work, console))))
+        plan = prepare(config)
+        for line in plan.report:
+            console.print(line, highlight=False)
+        return 0 if dry_run else training.run(plan, console)
+
+    raise typer.Exit(exit_code(job))
 
 
 @app.command()
@@ -110,17 +123,19 @@ def train_encoder(
     ] = False,
 ) -> None:
     """Train a sentence encoder from raw text (SimCSE). Start it again after any crash: it goes on from there."""
-    from ner_batch.encoder.settings import TrainEncoderConfig
 
-    config = checked(lambda: configs.load(TrainEncoderConfig, config_file, overrides or ()))
-    from ner_batch.encoder import job
+    def job() -> int:
+        from ner_batch.encoder.settings import TrainEncoderConfig
 
-    plan = checked(lambda: job.prepare(config, console))
-    for line in plan.report:
-        console.print(line, highlight=False, markup=False)
-    if dry_run:
-        raise typer.Exit
-    raise typer.Exit(outcome(lambda: job.run(plan, console)))
+        config = configs.load(TrainEncoderConfig, config_file, overrides or ())
+        from ner_batch.encoder import job as encoder
+
+        plan = encoder.prepare(config, console)
+        for line in plan.report:
+            console.print(line, highlight=False, markup=False)
+        return 0 if dry_run else encoder.run(plan, console)
+
+    raise typer.Exit(exit_code(job))
 
 
 @app.command()
@@ -130,22 +145,29 @@ def merge(
     base: Annotated[str | None, typer.Option(help="Where the base model lies, if not where it did in training")] = None,
 ) -> None:
     """Write the base model with an adapter merged into its weights."""
-    from ner_batch.train import merge as merging
 
-    checked(lambda: merging.merge(adapter, out, base))
-    console.print(f"merged model: {out}", highlight=False, soft_wrap=True)
+    def job() -> None:
+        from ner_batch.train import merge as merging
+
+        merging.merge(adapter, out, base)
+        console.print(f"merged model: {out}", highlight=False, soft_wrap=True)
+
+    raise typer.Exit(exit_code(job))
 
 
 @app.command()
 def index(config_file: ConfigFile, overrides: Overrides = None) -> None:
     """Build the index that demonstrations are retrieved from."""
-    config = checked(lambda: configs.load(IndexConfig, config_file, overrides or ()))
-    from ner_batch import retrieval
 
-    flat_up_to = config.flat_up_to
-    settings = retrieval.Settings() if flat_up_to is None else retrieval.Settings(flat_up_to=flat_up_to)
-    manifest = checked(lambda: retrieval.build(config.examples, config.kind, config.out, config.encoder, settings))
-    console.print(manifest)
+    def job() -> None:
+        config = configs.load(IndexConfig, config_file, overrides or ())
+        from ner_batch import retrieval
+
+        flat_up_to = config.flat_up_to
+        settings = retrieval.Settings() if flat_up_to is None else retrieval.Settings(flat_up_to=flat_up_to)
+        console.print(retrieval.build(config.examples, config.kind, config.out, config.encoder, settings))
+
+    raise typer.Exit(exit_code(job))
 
 
 @app.command()
@@ -157,26 +179,34 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score predictions against gold: F1 with intervals, errors by kind, worst rows, plots."""
-    from ner_batch.evaluate.settings import EvaluateConfig
 
-    more = [f"against={json.dumps(against)}"] if against else []
-    config = checked(lambda: configs.load(EvaluateConfig, config_file, [*(overrides or ()), *more]))
-    from ner_batch.evaluate import job, plan
+    def job() -> int:
+        from ner_batch.evaluate.settings import EvaluateConfig
 
-    work = checked(lambda: plan.prepare(config))
-    raise typer.Exit(checked(lambda: outcome(lambda: job.run(work, console))))
+        more = [f"against={json.dumps(against)}"] if against else []
+        config = configs.load(EvaluateConfig, config_file, [*(overrides or ()), *more])
+        from ner_batch.evaluate import job as evaluation
+        from ner_batch.evaluate.plan import prepare
+
+        return evaluation.run(prepare(config), console)
+
+    raise typer.Exit(exit_code(job))
 
 
 @app.command()
 def ablate(config_file: ConfigFile, overrides: Overrides = None) -> None:
-    """Measure on your gold what pays: formats, retrieval, verification, adapters, decoding. Goes on cell by cell."""
-    from ner_batch.experiments.settings import AblateConfig
+    """Compare formats, retrieval, verification, decoding and adapters on your gold set. Goes on cell by cell."""
 
-    config = checked(lambda: configs.load(AblateConfig, config_file, overrides or ()))
-    from ner_batch.experiments import job, plan
+    def job() -> int:
+        from ner_batch.experiments.settings import AblateConfig
 
-    work = checked(lambda: plan.prepare(config))
-    raise typer.Exit(checked(lambda: outcome(lambda: job.run(work, console))))
+        config = configs.load(AblateConfig, config_file, overrides or ())
+        from ner_batch.experiments import job as experiments
+        from ner_batch.experiments.plan import prepare
+
+        return experiments.run(prepare(config), console)
+
+    raise typer.Exit(exit_code(job))
 
 
 @app.command()
@@ -184,9 +214,13 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything the demo writes")] = Path("demo-output"),
 ) -> None:
     """Index, train, extract and score a small corpus with the tiny model that ships with the package."""
-    from ner_batch.demo import show
 
-    raise typer.Exit(checked(lambda: outcome(lambda: show.run(out, console))))
+    def job() -> int:
+        from ner_batch.demo import show
+
+        return show.run(out, console)
+
+    raise typer.Exit(exit_code(job))
 
 
 def _version(wanted: bool) -> None:
@@ -204,19 +238,7 @@ def _options(
     pass
 
 
-def outcome(run: Callable[[], int]) -> int:
-    """The exit code of a job that runs: its own, 1 when it cannot go on, 130 when it is interrupted."""
-    try:
-        return run()
-    except JobError as error:
-        errors.print(f"error: {error}", markup=False)
-        return CRASH
-    except KeyboardInterrupt:
-        errors.print("interrupted; the same command goes on from what was saved")
-        return INTERRUPTED
-
-
-def main() -> None:
-    """Run the command line. SIGTERM is taken like Ctrl-C: state is saved, exit code 130."""
+def main(*arguments: str) -> None:
+    """Run the command line, by default the process's own. SIGTERM is taken like Ctrl-C: state is saved, 130."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    app()
+    app(args=arguments or None)

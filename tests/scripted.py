@@ -70,14 +70,18 @@ def predict_one(text):
 def main():
     from rich.console import Console
 
-    from ner_batch.cli import checked, outcome
+    from ner_batch.cli import exit_code
     from ner_batch.config import ExtractConfig, load
     from ner_batch.extract import job, plan
 
     arguments = [word for word in sys.argv[1:] if word != "--retry"]
     config = load(ExtractConfig, arguments[0], arguments[1:])
-    work = plan.prepare(config, retry="--retry" in sys.argv)
-    sys.exit(checked(lambda: outcome(lambda: job.run(work, Console(soft_wrap=True), ScriptedEngine))))
+
+    def scripted() -> int:
+        work = plan.prepare(config, retry="--retry" in sys.argv)
+        return job.run(work, Console(soft_wrap=True), ScriptedEngine)
+
+    sys.exit(exit_code(scripted))
 
 
 if __name__ == "__main__":

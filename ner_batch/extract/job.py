@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,8 +23,9 @@ from ner_batch.extract import tracker as trackers
 from ner_batch.extract.extractor import Extractor, StartEngine
 from ner_batch.extract.plan import Plan
 from ner_batch.extract.progress import ExtractionLine
-from ner_batch.extract.tracker import RemoteTracker
+from ner_batch.extract.tracker import RemoteTracker, Tracker
 from ner_batch.extract.units import ShardUnits, UnitFiles, UnitReport, write_empty
+from ner_batch.io.shards import Unit
 from ner_batch.jobs import cluster
 from ner_batch.jobs.progress import ProgressLine
 
@@ -31,58 +33,83 @@ OK, TOO_MANY_FAILED = 0, 3
 
 
 def run(plan: Plan, console: Console, start_engine: StartEngine = Engine) -> int:
-    """Do what is pending and conclude; the exit code. ``start_engine`` makes each replica's engine.
+    """Do what is pending; the exit code. ``start_engine`` makes each replica's engine. jobs/extract.py spells it out.
 
     Raises:
         UserError: the engine refuses its config.
         JobError: the engines keep dying, or do not start. Finished units stay finished.
         KeyboardInterrupt: likewise.
     """
+    job = plan.config.job
+    with extraction(plan, console) as this_run:
+        if this_run.units:
+            (
+                ray.data.read_datasource(
+                    ShardUnits(this_run.units, plan.destination, plan.retried),
+                    override_num_blocks=len(this_run.units),
+                    num_cpus=0,
+                    concurrency=read_tasks(job),
+                )
+                .map_batches(
+                    Extractor,
+                    batch_size=None,
+                    batch_format="pyarrow",
+                    fn_constructor_args=(plan.recipe, this_run.tracker, plan.destination.text_in_blocks, start_engine),
+                    compute=replica_pool(job),
+                    num_cpus=job.num_cpus,
+                    num_gpus=gpus_per_replica(job, plan.recipe.engine),
+                )
+                .write_datasink(this_run.sink, ray_remote_args={"num_cpus": 0})
+            )
+    return this_run.exit_code
+
+
+@dataclass(slots=True)
+class ExtractionRun:
+    """One run of a plan: the units that need an engine, who counts their attempts, and where they go.
+
+    ``exit_code`` is there when the run is over.
+    """
+
+    units: list[Unit]
+    tracker: RemoteTracker | Tracker
+    sink: UnitFiles
+    exit_code: int = OK
+
+
+@contextmanager
+def extraction(plan: Plan, console: Console) -> Iterator[ExtractionRun]:
+    """What surrounds the three steps: Ray, the tracker, the live line, the manifest, and the line that adds up.
+
+    Where nothing is pending, Ray is not started. Units without rows are written here: Ray starts no write for them.
+    """
     _announce(plan, console)
-    if not plan.pending:
-        return conclude(plan, [], None, console)
-    manifest.begin(plan)
     start_time, clock = datetime.now(UTC), time.monotonic()
+    if not plan.pending:
+        this_run = ExtractionRun([], Tracker(), UnitFiles(plan.destination, Tracker()))
+        yield this_run
+        this_run.exit_code = conclude(plan, [], None, console)
+        return
+    manifest.begin(plan)
     try:
         with cluster.session(plan.config.job.address):
-            reports = extract_units(plan, console, start_engine)
+            tracker = trackers.start(plan.config.job.max_engine_deaths)
+            this_run = ExtractionRun(
+                [unit for unit in plan.pending if unit.rows], tracker, UnitFiles(plan.destination, tracker)
+            )
+            write_empty([unit for unit in plan.pending if not unit.rows], this_run.sink)
+            line = ExtractionLine(plan.rows, plan.before.rows)
+            with _data_context(), explained(tracker), ProgressLine(console) as shown:
+                shown.show(lambda: line.text(tracker.progress()))
+                yield this_run
     except BaseException:
         manifest.write(plan, "interrupted", {})
         raise
     seconds = time.monotonic() - clock
     speed = {"rows": plan.pending_rows, "rows_per_second": round(plan.pending_rows / seconds, 2)}
     about = {"started": start_time.isoformat(timespec="seconds"), "seconds": round(seconds, 1), **speed}
-    return conclude(plan, [report for report in reports if report.error], about, console)
-
-
-def extract_units(plan: Plan, console: Console, start_engine: StartEngine = Engine) -> list[UnitReport]:
-    """Read every pending unit, extract, write its file: the job itself. One report per unit."""
-    job, units = plan.config.job, [unit for unit in plan.pending if unit.rows]
-    tracker = trackers.start(job.max_engine_deaths)
-    sink = UnitFiles(plan.destination, tracker)
-    write_empty([unit for unit in plan.pending if not unit.rows], sink)
-    if not units:
-        return sink.reports
-    with _shown(plan, console, tracker), _data_context(), explained(tracker):
-        (
-            ray.data.read_datasource(
-                ShardUnits(units, plan.destination, plan.retried),
-                override_num_blocks=len(units),
-                num_cpus=0,
-                concurrency=read_tasks(job),
-            )
-            .map_batches(
-                Extractor,
-                batch_size=None,
-                batch_format="pyarrow",
-                fn_constructor_args=(plan.recipe, tracker, plan.destination.text_in_blocks, start_engine),
-                compute=replica_pool(job),
-                num_cpus=job.num_cpus,
-                num_gpus=gpus_per_replica(job, plan.recipe.engine),
-            )
-            .write_datasink(sink, ray_remote_args={"num_cpus": 0})
-        )
-    return sink.reports
+    errors = [report for report in this_run.sink.reports if report.error]
+    this_run.exit_code = conclude(plan, errors, about, console)
 
 
 def read_tasks(job: JobConfig) -> int:
@@ -105,15 +132,6 @@ def gpus_per_replica(job: JobConfig, engine: EngineConfig) -> float:
     if job.num_gpus is not None:
         return job.num_gpus
     return engine.tensor_parallel_size if ray.cluster_resources().get("GPU") else 0
-
-
-@contextmanager
-def _shown(plan: Plan, console: Console, tracker: RemoteTracker) -> Iterator[None]:
-    """The live line while the units run."""
-    line = ExtractionLine(plan.rows, plan.before.rows)
-    with ProgressLine(console) as shown:
-        shown.show(lambda: line.text(tracker.progress()))
-        yield
 
 
 @contextmanager

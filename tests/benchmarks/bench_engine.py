@@ -1,10 +1,11 @@
 """Three ways to drive vLLM at equal token ids: LLM.generate, our Engine, AsyncLLM. Rows/s and CPU ms per row, interleaved.
 
-    python tests/benchmarks/bench_engine.py --model PATH [--rounds 4] [--rows 640]
+    python tests/benchmarks/bench_engine.py --model PATH [--rounds 4] [--rows 640] [--before CHECKOUT]
 
 Every way lives in a process of its own and they take turns, so that a noisy machine is equally unkind to all. LLM and
 Engine run with the engine core in process and in a subprocess; AsyncLLM knows only the latter. Rows come in units of
 64: LLM.generate takes one unit after the other (and, as `all`, everything at once), the others have four in flight.
+With --before the engine of another working tree takes its turns too, and nothing else but the two is run: in process only.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +91,12 @@ def engine_way(model: str) -> Callable[[list[list[Row]]], int]:
     extra = {name: fields.pop(name) for name in ("enable_prefix_caching", "disable_log_stats")}
     engine = Engine(EngineConfig(**fields, extra=extra), adapters=False)
 
-    async def answer(unit: list[Row]) -> int:
-        done = await engine.generate([Request(ids, n) for ids, n in unit])
-        return sum(c.completion_tokens for c in done)
+    pool = ThreadPoolExecutor(UNITS_IN_FLIGHT)
 
-    return lambda units: asyncio.run(overlapping(units, answer))
+    def answer(unit: list[Row]) -> int:
+        return sum(c.completion_tokens for c in engine.generate([Request(ids, n) for ids, n in unit]))
+
+    return lambda units: sum(pool.map(answer, units))
 
 
 def async_way(model: str) -> Callable[[list[list[Row]]], int]:
@@ -162,7 +165,10 @@ def answer_of(process: subprocess.Popen[str]) -> str:
 
 
 def start(way: str, args: argparse.Namespace) -> subprocess.Popen[str]:
-    command = [sys.executable, __file__, "--model", args.model, "--rows", str(args.rows), "--way", way]
+    checkout = args.before.resolve() if way == "before" else Path(__file__).parents[2]
+    script = checkout / "tests" / "benchmarks" / Path(__file__).name
+    way = "engine" if way == "before" else way
+    command = [sys.executable, str(script), "--model", args.model, "--rows", str(args.rows), "--way", way]
     env = os.environ | {
         "VLLM_ENABLE_V1_MULTIPROCESSING": str(int(way.endswith("-sub"))),
         "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -170,7 +176,7 @@ def start(way: str, args: argparse.Namespace) -> subprocess.Popen[str]:
         "VLLM_LOGGING_LEVEL": "ERROR",
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PYTHONPATH": str(checkout),
     }
     process = subprocess.Popen(
         command, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -184,12 +190,14 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--rows", type=int, default=640)
+    parser.add_argument("--before", type=Path)
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.way:
         child(args.way, args.model, args.rows)
-    processes = {way: start(way, args) for way in WAYS}
-    found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    ways = ("engine", "before") if args.before else WAYS
+    processes = {way: start(way, args) for way in ways}
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
     for _ in range(args.rounds):
         for way, process in processes.items():
             assert process.stdin is not None
