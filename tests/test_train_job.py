@@ -173,6 +173,18 @@ def test_a_killed_driver_is_resumed_over_s3(start, whole, monkeypatch):
         assert weights(uri) == weights(whole[0])
 
 
+def test_ctrl_c_keeps_the_last_checkpoint(start):
+    """130, one line, and what was saved is there to go on from."""
+    folder, process = start("interrupted", "optimiser.steps=5000", "evaluation.every=5000")
+    wait_for_checkpoint(folder, process, 5)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert output.splitlines()[-1] == "interrupted; the same command goes on from what was saved"
+    assert state_of(folder)["step"] >= 5
+
+
 BROKEN = """
 import importlib.util
 import sys

@@ -285,9 +285,10 @@ def _check_run(plan: Plan) -> None:
         raise UserError(
             f"run.name: {folder} belongs to a run with another config, gold or base: choose another name, or remove it"
         )
-    proof = read_proof(plan.config.output)
-    if proof and proof["run"] != digest(plan):
-        raise UserError(_taken(plan.config.output))
+    output = plan.config.output
+    proof = read_proof(output)
+    if proof and proof["run"] != digest(plan) and storage.exists(storage.join(output, adapters.MANIFEST)):
+        raise UserError(_taken(output))
 
 
 def claim(plan: Plan) -> None:
