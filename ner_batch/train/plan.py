@@ -172,14 +172,16 @@ def batch_layout(config: TrainConfig, samples: Sequence[Sample]) -> BatchLayout:
     long rows leaves so few steps that nothing is learnt (conclusion 5 of Wang et al., 2025); a step of fewer tokens
     mends that, and the mask keeps the loss what it was.
     """
-    chosen, batch_tokens, workers = config.packing, config.optimiser.batch_tokens, config.run.workers
-    if chosen.kind != "auto":
-        return BatchLayout(chosen.kind, chosen.masked, chosen.tokens, max(workers, round(batch_tokens / chosen.tokens)))
-    kind = "shared" if chosen.masked else "greedy"
-    longest_rows = pack_epoch(samples, BatchLayout(kind, chosen.masked, chosen.tokens, 1), "layout")
+    settings, batch_tokens, workers = config.packing, config.optimiser.batch_tokens, config.run.workers
+    if settings.kind != "auto":
+        return BatchLayout(
+            settings.kind, settings.masked, settings.tokens, max(workers, round(batch_tokens / settings.tokens))
+        )
+    kind = "shared" if settings.masked else "greedy"
+    longest_rows = pack_epoch(samples, BatchLayout(kind, settings.masked, settings.tokens, 1), "layout")
     step_tokens = min(batch_tokens, max(1, sum(len(row.ids) for row in longest_rows) // MIN_STEPS))
-    row_tokens = max(*map(len, samples), min(chosen.tokens, step_tokens // workers))
-    return BatchLayout(kind, chosen.masked, row_tokens, max(workers, step_tokens // row_tokens))
+    row_tokens = max(*map(len, samples), min(settings.tokens, step_tokens // workers))
+    return BatchLayout(kind, settings.masked, row_tokens, max(workers, step_tokens // row_tokens))
 
 
 def training_schedule(config: TrainConfig, steps_per_epoch: int) -> TrainingSchedule:

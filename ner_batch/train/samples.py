@@ -101,7 +101,7 @@ class _Candidate:
 class _VerificationQuestion:
     """A question about an entity, its answer, and how many demonstrations are to be found for it."""
 
-    asked: Asked
+    about: Asked
     answer: bool
     k: int
 
@@ -134,12 +134,12 @@ def _verification_candidates(
     demonstrations: list[Sequence[Claim]] = [()] * len(questions)
     for k in {question.k for question in questions} - {0}:  # those with equally many are searched together
         numbers = [i for i, question in enumerate(questions) if question.k == k]
-        per_question = _pool(examples).nearest([questions[i].asked for i in numbers], k)
+        per_question = _pool(examples).nearest([questions[i].about for i in numbers], k)
         for i, claims_about_others in zip(numbers, per_question, strict=True):
             demonstrations[i] = claims_about_others
     prompts = verify.Questions(builder.task, builder.chat, builder.max_model_len)
     for question, nearest_claims in zip(questions, demonstrations, strict=True):
-        prompt = prompts.prompt(question.asked.text, question.asked.entity, nearest_claims)
+        prompt = prompts.prompt(question.about.text, question.about.entity, nearest_claims)
         answer = builder.chat.encode_answer(verify.answer(builder.task, question.answer))
         yield _Candidate(Sample(tuple(prompt), tuple(answer)) if prompt else None)
 
