@@ -169,7 +169,7 @@ def test_an_adapter_is_named_by_what_decides_it(folder, tmp_path):
         return train.model_copy(update={k: getattr(train, k).model_copy(update=v) for k, v in changed.items()})
 
     assert len(set(names())) == 2
-    assert names(serving={"least_agreement": 0.1}, run={"storage": "elsewhere", "name": "x"}) == names()
+    assert names(serving={"min_agreement": 0.1}, run={"storage": "elsewhere", "name": "x"}) == names()
     assert not set(names(run={"workers": 2})) & set(names())
     assert not set(names(optimiser={"steps": 4})) & set(names())
 

@@ -16,7 +16,7 @@ from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.prompts.chat import load_tokenizer
 from ner_batch.task import Task
 from ner_batch.text.windows import Window
-from ner_batch.train.samples import Mix, Source
+from ner_batch.train.samples import ExampleSet, SampleConfig, draw_epoch
 from ner_batch.verification import pool as mention
 from ner_batch.verification.examples import verification_examples
 from ner_batch.verification.pool import MentionQuery, Pool
@@ -96,9 +96,9 @@ def test_training_shows_what_inference_shows(engine, tiny_model):
     """The prompts of training's questions are the verifier's, token by token."""
     chat = load_tokenizer(tiny_model)
     builder = PromptBuilder(formats.get("json"), TASK, chat, 2048)
-    source = Source((ANNA, BOB))
-    plain, _ = source.epoch(builder, Mix({2: 1}), "0")
-    made, _ = source.epoch(builder, Mix({2: 1}, verification=2.0), "0")
+    source = ExampleSet((ANNA, BOB))
+    plain, _ = draw_epoch(source, builder, SampleConfig({2: 1}), "0")
+    made, _ = draw_epoch(source, builder, SampleConfig({2: 1}, verification=2.0), "0")
     verifier = Verifier(VerifyConfig(k=2), None, engine, Questions(TASK, chat, 2048), Pool(source.examples))
     asked = [c for i, x in enumerate((ANNA, BOB)) for c in verification_examples(x, TASK.names, 2, f"0-{i}")]
     requests = verifier._requests([MentionQuery(claim.text, claim.entity) for claim in asked])

@@ -46,7 +46,7 @@ def start(tmp_path_factory, tiny_model):
         "serving": {"prompts": 0},
     }
 
-    def run(name, *overrides, storage=None):
+    def run(name, *overrides, storage=None, **environment):
         folder = home / name
         folder.mkdir(exist_ok=True)
         where = storage or str(folder)
@@ -61,7 +61,13 @@ def start(tmp_path_factory, tiny_model):
             *overrides,
         ]
         process = subprocess.Popen(
-            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            command,
+            cwd=folder,
+            env=os.environ | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         )
         return folder, process
 
@@ -109,6 +115,8 @@ def test_the_adapter_directory(whole):
     folder, output = whole
     adapter = folder / "adapter"
     assert "served = trained: 6 of 6 greedy answers identical" in output
+    assert "step 20 of 30: dev F1" in output
+    assert json.loads((adapter / "serving.json").read_text())["status"] == "agreed"
     manifest = adapters.load(adapter).manifest
     assert manifest.format == "json"
     assert manifest.retrieval == ("none", "lexical")
@@ -163,6 +171,90 @@ def test_a_killed_driver_is_resumed_over_s3(start, whole, monkeypatch):
         assert process.returncode == 0, output
         assert curve(uri) == curve(whole[0])
         assert weights(uri) == weights(whole[0])
+
+
+def test_ctrl_c_keeps_the_last_checkpoint(start):
+    """130, one line, and what was saved is there to go on from."""
+    folder, process = start("interrupted", "optimiser.steps=5000", "evaluation.every=5000")
+    wait_for_checkpoint(folder, process, 5)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert output.splitlines()[-1] == "interrupted; the same command goes on from what was saved"
+    assert state_of(folder)["step"] >= 5
+
+
+BROKEN = """
+import importlib.util
+import sys
+
+
+def broken(*_, **__):
+    raise LookupError("an invariant of ours does not hold")
+
+
+class Breaking:
+    def find_spec(self, name, path=None, target=None):
+        if name != "safetensors.torch":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        load = spec.loader.exec_module
+        spec.loader.exec_module = lambda module: (load(module), setattr(module, "save_file", broken))
+        return spec
+
+
+sys.meta_path.insert(0, Breaking())
+"""
+
+
+def test_a_bug_in_a_worker_shows_its_traceback(start, tmp_path):
+    """Exit code 1, and where it was: a checkpoint that cannot be written for a reason no user can mend."""
+    (tmp_path / "sitecustomize.py").write_text(BROKEN)
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    _, process = start("bug", "optimiser.steps=1", "run.max_failures=0", PYTHONPATH=path)
+    output = process.communicate(timeout=600)[0]
+    assert process.returncode == 1, output
+    assert "Traceback" in output
+    assert "an invariant of ours does not hold" in output
+    assert "save_checkpoint" in output
+    assert "error:" not in output
+
+
+def test_what_a_user_can_mend_is_one_line_from_a_worker_too(start):
+    """A learning rate that makes the weights infinite: exit code 2, with the setting to change."""
+    _, process = start("steep", "optimiser.learning_rate=1e30", "optimiser.steps=4", "run.max_failures=0")
+    output = process.communicate(timeout=600)[0]
+    assert process.returncode == 2, output
+    assert "Traceback" not in output
+    assert output.splitlines()[-1].startswith("error: the gradient of step 2 is not finite")
+    assert "optimiser.learning_rate" in output.splitlines()[-1]
+
+
+def test_a_failed_proof_costs_nothing_but_the_proof(start, random_model):
+    """vLLM refuses more tokens than the model has positions for: the adapter is there, and is kept without a proof."""
+    changes = (
+        f"base.model={random_model}",
+        "base.max_model_len=20000",
+        "packing.tokens=20000",
+        "optimiser.steps=1",
+        "evaluation.examples=1",
+    )
+    folder, process = start("unproved", *changes, "serving.prompts=1")
+    output = process.communicate(timeout=600)[0]
+    assert process.returncode == 1, output
+    assert "Traceback" not in output
+    assert "serving.prompts=0" in output.splitlines()[-1]
+    proof = json.loads((folder / "adapter" / "serving.json").read_text())
+    assert proof["status"] == "failed"
+    assert "max_model_len" in proof["error"]
+    before = weights(folder)
+    _, process = start("unproved", *changes, "serving.prompts=0")
+    output = process.communicate(timeout=600)[0]
+    assert process.returncode == 0, output
+    assert weights(folder) == before
+    assert json.loads((folder / "adapter" / "serving.json").read_text())["status"] == "skipped"
 
 
 def weights(uri):

@@ -17,7 +17,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from ner_batch.train import packing, segments
+from ner_batch.train import attention, packing
 from ner_batch.train.packing import IGNORED, Sample
 
 TOKENS = st.integers(5, 300)
@@ -146,10 +146,10 @@ def test_packed_loss_is_the_loss_alone(config, kind):
         alone.append(torch.nn.functional.cross_entropy(logits, torch.tensor(sample.answer), reduction="sum"))
     sum(alone).backward()
     wanted = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    model.set_attn_implementation(segments.NAME)
+    model.set_attn_implementation(attention.NAME)
     for name in ("none", "greedy", "shared"):
         model.zero_grad()
-        total = sum(segments.answer_loss(model, pack) for pack in packing.pack(samples, name, 60, random.Random(1)))
+        total = sum(attention.answer_loss(model, pack) for pack in packing.pack(samples, name, 60, random.Random(1)))
         assert torch.allclose(total, sum(alone), rtol=1e-5)
         total.backward()
         for weight, parameter in model.named_parameters():
@@ -164,16 +164,16 @@ def test_packed_loss_is_the_loss_alone(config, kind):
             row.prefix,
             row.lengths,
         )
-        assert torch.allclose(segments.answer_loss(model, only), loss, rtol=1e-5, atol=1e-5)
+        assert torch.allclose(attention.answer_loss(model, only), loss, rtol=1e-5, atol=1e-5)
 
 
 def test_unmasked_samples_do_see_each_other():
     """Without the mask the same row has another loss: the difference the mask makes is real."""
     torch.manual_seed(0)
     model = Qwen3ForCausalLM(Qwen3Config(**SMALL)).eval()
-    model.set_attn_implementation(segments.NAME)
+    model.set_attn_implementation(attention.NAME)
     (row,) = packing.greedy([Sample((7, 8, 9), (10, 11)), Sample((12, 13), (14,))], 20)
-    masked, plain = (float(segments.answer_loss(model, x)) for x in (row, packing.unmasked(row)))
+    masked, plain = (float(attention.answer_loss(model, x)) for x in (row, packing.unmasked(row)))
     assert abs(masked - plain) > 1e-3
 
 

@@ -12,7 +12,7 @@ from ner_batch.prompts.chat import ChatTokenizer
 from ner_batch.task import Task
 from ner_batch.train import gold as golds
 from ner_batch.train.packing import IGNORED
-from ner_batch.train.samples import Mix, Source, swap, windowed
+from ner_batch.train.samples import ExampleSet, SampleConfig, draw_epoch, swap, windowed
 from ner_batch.train.settings import DemonstrationsConfig, GoldConfig
 from ner_batch.verification import question as verify
 from ner_batch.verification.examples import verification_examples
@@ -48,7 +48,7 @@ def builder(chat, name="json", length=2048):
 def test_samples_are_the_prompts_of_inference(chat, name):
     """Prompt ids are those of the prompt builder, the answer's ids those of the format, and only they are learnt."""
     build = builder(chat, name)
-    samples, _ = Source((ANNA,), (((BOB,),),)).epoch(build, Mix({1: 1.0}), "0")
+    samples, _ = draw_epoch(ExampleSet((ANNA,), (((BOB,),),)), build, SampleConfig({1: 1.0}), "0")
     groups = build.format.groups(TASK)
     assert len(samples) == len(groups)
     for sample, labels in zip(samples, groups, strict=True):
@@ -74,16 +74,16 @@ def test_what_is_held_out_leaves_an_entity():
     """However few examples have any."""
     examples = [ANNA, *(example(str(i), f"Nothing {i}.") for i in range(9))]
     for seed in range(30):
-        train, dev = golds.held_out(examples, GoldConfig(train="t", dev_share=0.5), seed)
+        train, dev = golds.hold_out(examples, GoldConfig(train="t", dev_share=0.5), seed)
         assert ANNA in train
         assert len(train) == len(dev) == 5
 
 
 def test_numbers_of_demonstrations_follow_their_shares(chat):
     """With shares for 0 and 2, both kinds of prompts are there; the same seed gives the same, another one another."""
-    source = Source((ANNA, BOB) * 30, (((BOB, RAIN), (ANNA, RAIN)) * 30,))
+    source = ExampleSet((ANNA, BOB) * 30, (((BOB, RAIN), (ANNA, RAIN)) * 30,))
     build = builder(chat)
-    one, again, other = (source.epoch(build, Mix({0: 0.5, 2: 0.5}), seed)[0] for seed in ("0", "0", "1"))
+    one, again, other = (draw_epoch(source, build, SampleConfig({0: 0.5, 2: 0.5}), seed)[0] for seed in ("0", "0", "1"))
     assert one == again != other
     bare = {len(build.build(x.text, ("PER", "ORG"), ()).token_ids) for x in (ANNA, BOB)}
     with_none = sum(len(sample.prompt) in bare for sample in one)
@@ -92,12 +92,12 @@ def test_numbers_of_demonstrations_follow_their_shares(chat):
 
 def test_kinds_of_retrieval_are_mixed(chat):
     """Of several kinds each sample draws one; dev takes the first. One kind may stand without brackets."""
-    source = Source((ANNA,) * 40, (((BOB,),) * 40, ((RAIN,),) * 40))
+    source = ExampleSet((ANNA,) * 40, (((BOB,),) * 40, ((RAIN,),) * 40))
     build = builder(chat)
-    samples, _ = source.epoch(build, Mix({1: 1.0}), "0")
+    samples, _ = draw_epoch(source, build, SampleConfig({1: 1.0}), "0")
     drawn = [next(x for x in (BOB, RAIN) if shown(build, x) == list(sample.prompt)) for sample in samples]
     assert 10 <= drawn.count(BOB) <= 30
-    assert source.shown(1) == [(BOB,)] * 40
+    assert source.demonstrations(1) == [(BOB,)] * 40
     assert DemonstrationsConfig.model_validate({"kind": "lexical"}).kind == ("lexical",)
     several = DemonstrationsConfig(kind=("random", "lexical"), k={2: 1})
     train, _ = golds.with_neighbours((ANNA, BOB, RAIN, AGAIN), (), several)
@@ -113,7 +113,9 @@ def test_what_is_too_long_is_counted(chat):
     """A sample over the model's length is left out and reported, never cut."""
     need = len(builder(chat).build(RAIN.text, ("PER", "ORG"), ()).token_ids)
     long = example("5", "Anna " * 40, PER=["Anna"])
-    samples, left_out = Source((RAIN, long)).epoch(builder(chat, length=need + 130), Mix({0: 1}), "0")
+    samples, left_out = draw_epoch(
+        ExampleSet((RAIN, long)), builder(chat, length=need + 130), SampleConfig({0: 1}), "0"
+    )
     assert len(samples) == 1
     assert left_out["too long"] == 1
 
@@ -123,8 +125,8 @@ def test_hard_negatives_are_kept_first(chat):
     only = example("6", "Acme fell.", ORG=["Acme"])
     plain = example("7", "Initech fell.", ORG=["Initech"])
     build = builder(chat, "mrc")
-    source = Source((only, plain), (((BOB,), ()),))
-    samples, left_out = source.epoch(build, Mix({0: 1}, negatives=0.5), "0")
+    source = ExampleSet((only, plain), (((BOB,), ()),))
+    samples, left_out = draw_epoch(source, build, SampleConfig({0: 1}, negatives=0.5), "0")
     asked = [list(s.prompt) for s in samples]
     assert build.build(only.text, ("PER",), ()).token_ids in asked  # BOB has a PER, so it is hard
     assert build.build(plain.text, ("PER",), ()).token_ids not in asked
@@ -134,9 +136,9 @@ def test_hard_negatives_are_kept_first(chat):
 def test_verification_questions_are_those_of_inference(chat):
     """Two and a half an example on average; prompts and answers are the verifier's, with claims about other texts."""
     build = builder(chat)
-    source = Source((ANNA, BOB), (((BOB,), (ANNA,)),))
-    plain, _ = source.epoch(build, Mix({1: 1}), "0")
-    made = [source.epoch(build, Mix({1: 1}, verification=2.5), str(seed))[0] for seed in range(20)]
+    source = ExampleSet((ANNA, BOB), (((BOB,), (ANNA,)),))
+    plain, _ = draw_epoch(source, build, SampleConfig({1: 1}), "0")
+    made = [draw_epoch(source, build, SampleConfig({1: 1}, verification=2.5), str(seed))[0] for seed in range(20)]
     assert [s for s in made[0] if s in plain] == plain
     questions = [s for samples in made for s in samples if s not in plain]
     assert 80 < len(questions) < 120
@@ -151,7 +153,7 @@ def test_verification_questions_are_those_of_inference(chat):
         true = question.answer == tuple(chat.encode_answer("yes"))
         assert true or question.answer == tuple(chat.encode_answer("no"))
         assert (question.prompt, true) in possible
-    made = [source.epoch(build, Mix({0: 1}, verification=1.0), str(seed))[0] for seed in range(100)]
+    made = [draw_epoch(source, build, SampleConfig({0: 1}, verification=1.0), str(seed))[0] for seed in range(100)]
     yes = sum(s.answer == tuple(chat.encode_answer("yes")) for samples in made for s in samples)
     assert 70 < yes < 130  # of 200: half of them are near misses
 
@@ -166,11 +168,11 @@ def asked_at_inference(chat, pool, claim):
 def test_a_swapped_example_is_not_shown_its_original(chat, random_model):
     """Other mentions make another text of it, and the text it was made of would tell the answer."""
     tokenizer = AutoTokenizer.from_pretrained(random_model)
-    source = Source((ANNA, BOB), (((BOB,), (ANNA,)),))
+    source = ExampleSet((ANNA, BOB), (((BOB,), (ANNA,)),))
     build = builder(chat)
     prompts = []
     for seed in range(20):
-        samples, _ = source.epoch(build, Mix({2: 1}, swapped=1.0, verification=1.0), str(seed))
+        samples, _ = draw_epoch(source, build, SampleConfig({2: 1}, swapped=1.0, verification=1.0), str(seed))
         prompts += [text for text in (tokenizer.decode(s.prompt) for s in samples) if "yes or no" in text]
     swapped = [p for p in prompts if p.count("Bob joined Acme.") or p.count("Anna joined Initech.")]
     assert len(prompts) == 40

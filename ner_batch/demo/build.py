@@ -29,7 +29,7 @@ from ner_batch.prompts import formats
 from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.prompts.chat import load_tokenizer
 from ner_batch.task import Task
-from ner_batch.train import evaluation, job, plan
+from ner_batch.train import evaluate, job, plan
 
 ADAPTER_STEPS = 2000
 FEW = 150  # test texts for the base alone: its answers rarely end, which takes time
@@ -106,8 +106,8 @@ def _score(
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, str(adapter)).eval().get_base_model()
-    asked = evaluation.questions(*test, builder)
-    return evaluation.scores(test[0], asked, evaluation.said(model, asked, builder), builder)
+    prompts = evaluate.dev_prompts(*test, builder)
+    return evaluate.score_answers(test[0], prompts, evaluate.greedy_answers(model, prompts, builder), builder)
 
 
 def _say(line: str) -> None:

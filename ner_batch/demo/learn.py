@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import Qwen3ForCausalLM
 
-from ner_batch.train import segments
+from ner_batch.train import attention
 from ner_batch.train.packing import Pack
 
 
@@ -31,7 +31,7 @@ def train(
     model: Qwen3ForCausalLM, rows: Iterator[Pack], schedule: Schedule, report: Callable[[str], None]
 ) -> dict[str, float]:
     """Train, one row a step; returns the CPU-seconds and tokens used."""
-    model.set_attn_implementation(segments.NAME)
+    model.set_attn_implementation(attention.NAME)
     weights = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(_groups(model, schedule), betas=(0.9, 0.98), weight_decay=schedule.decay)
     peaks = [group["lr"] for group in optimiser.param_groups]
@@ -41,7 +41,7 @@ def train(
             group["lr"] = peak * _factor(step / schedule.steps, schedule.warmup)
         row = next(rows)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = segments.answer_loss(model, row) / row.learnt
+            loss = attention.answer_loss(model, row) / row.learnt
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()

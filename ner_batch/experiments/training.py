@@ -40,8 +40,10 @@ class Training:
 
     @property
     def done(self) -> bool:
-        """Whether the adapter is there; its folder is named after all that decides it."""
-        return storage.exists(storage.join(self.config.output, adapters.MANIFEST))
+        """Whether the adapter is there and proved; its folder is named after all that decides it."""
+        from ner_batch.train.plan import finished
+
+        return finished(self.config.output)
 
 
 def trainings(config: AblateConfig, train: TrainConfig, examples: Sequence[Example], folder: Path) -> list[Training]:
@@ -150,10 +152,9 @@ def run(training: Training, console: Console) -> None:
 
     _write(training)
     try:
-        plan = prepare(training.config)
+        job.run(prepare(training.config), console)
     except UserError as error:
         raise JobError("; ".join(str(error).splitlines())) from None
-    job.run(plan, console)
     shutil.rmtree(Path(training.config.run.storage) / training.config.run.name, ignore_errors=True)
 
 

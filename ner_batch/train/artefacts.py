@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -12,17 +11,20 @@ from torch import Tensor
 
 from ner_batch import adapter as adapters
 from ner_batch.adapter import AdapterManifest
+from ner_batch.io import storage
 from ner_batch.io.examples import examples_digest
+from ner_batch.jobs import record
 from ner_batch.jobs.plots import canvas, png
-from ner_batch.train.loop import State
+from ner_batch.train.calibrate import CalibrationResult
+from ner_batch.train.loop import TrainingState
 from ner_batch.train.model import lora_config
 from ner_batch.train.plan import Plan
-from ner_batch.train.worth import Worth
+from ner_batch.train.trackers import Metrics
 
 CURVE, CARD = "curve.png", "README.md"
 
 
-def write(folder: Path, plan: Plan, state: State, weights: Mapping[str, Tensor]) -> None:
+def write(folder: Path, plan: Plan, state: TrainingState, weights: Mapping[str, Tensor]) -> None:
     """Write PEFT's files, ``ner_batch.json``, a model card and the curve into a local folder."""
     folder.mkdir(parents=True, exist_ok=True)
     config = lora_config(plan.config.lora)
@@ -30,33 +32,39 @@ def write(folder: Path, plan: Plan, state: State, weights: Mapping[str, Tensor])
     config.revision = plan.config.base.revision
     config.inference_mode = True
     config.save_pretrained(str(folder))
-    _tidy(folder / adapters.CONFIG)
+    _sort_targets(folder / adapters.CONFIG)
     save_file(dict(weights), folder / adapters.WEIGHTS[0])
     adapters.save_manifest(folder, manifest(plan, state))
     curve(folder / CURVE, state.history)
     (folder / CARD).write_text(card(plan, state), encoding="utf-8")
 
 
-def tell(folder: Path, worth: Worth) -> None:
-    """Add to the manifest what the served adapter's probabilities are worth."""
-    told = adapters.load(folder).manifest
-    assert told
-    update = {"calibration": worth.calibration, "verification": worth.verification}
-    adapters.save_manifest(folder, told.model_copy(update=update))
+def add_calibration(folder: Path, fitted: CalibrationResult) -> None:
+    """Add to the manifest what was fitted to the served adapter's answers."""
+    before = adapters.load(folder).manifest
+    assert before
+    update = {"calibration": fitted.calibration, "verification": fitted.verification}
+    adapters.save_manifest(folder, before.model_copy(update=update))
 
 
-def _tidy(path: Path) -> None:
+def publish(folder: Path, output: str) -> None:
+    """Copy the adapter to its place; ``ner_batch.json`` last, for it says that the rest is there."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == adapters.MANIFEST):
+        storage.write_bytes(storage.join(output, path.name), path.read_bytes())
+
+
+def _sort_targets(path: Path) -> None:
     """Target modules in order: PEFT keeps a set, whose order differs from run to run."""
     config = json.loads(path.read_text(encoding="utf-8"))
     config["target_modules"] = sorted(config["target_modules"])
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def manifest(plan: Plan, state: State) -> AdapterManifest:
+def manifest(plan: Plan, state: TrainingState) -> AdapterManifest:
     """What the adapter was trained for and with."""
     config = plan.config
-    shown = config.demonstrations
-    kinds = (*(("none",) if 0 in shown.k or not shown.kind else ()), *shown.kind)
+    demonstrations = config.demonstrations
+    without = ("none",) if 0 in demonstrations.k or not demonstrations.kind else ()
     return AdapterManifest(
         name=Path(config.output).name,
         format=config.format,
@@ -65,17 +73,17 @@ def manifest(plan: Plan, state: State) -> AdapterManifest:
         base_model=config.base.model,
         base_revision=config.base.revision,
         base_fingerprint=plan.base_fingerprint,
-        retrieval=kinds,
-        k=max(shown.k) if shown.kind else 0,
+        retrieval=(*without, *demonstrations.kind),
+        k=max(demonstrations.k) if demonstrations.kind else 0,
         training_data=examples_digest(plan.train.examples),
         scores={"dev span F1": round(state.best_f1, 4)},
-        versions={name: version(name) for name in ("ner-batch", "torch", "transformers", "peft", "ray")},
+        versions=record.versions("ner-batch", "torch", "transformers", "peft", "ray"),
     )
 
 
-def curve(path: Path, history: Sequence[Mapping[str, float]]) -> None:
+def curve(path: Path, history: Sequence[Metrics]) -> None:
     """Loss and dev F1 over the steps, as a PNG."""
-    drawn, left = canvas(8, 4.5)
+    figure, left = canvas(8, 4.5)
     loss = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
     f1 = [(entry["step"], entry["f1"]) for entry in history if "f1" in entry]
     left.plot(*zip(*loss, strict=True), ".-", color="tab:blue", label="training loss per answer token")
@@ -83,14 +91,14 @@ def curve(path: Path, history: Sequence[Mapping[str, float]]) -> None:
     right = left.twinx()
     right.plot(*zip(*f1, strict=True), "o-", color="tab:orange", label="dev span F1")
     right.set(ylabel="F1", ylim=(0, 1))
-    drawn.legend(loc="outside upper center", ncols=2, frameon=False)
-    path.write_bytes(png(drawn))
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    path.write_bytes(png(figure))
 
 
-def card(plan: Plan, state: State) -> str:
+def card(plan: Plan, state: TrainingState) -> str:
     """The model card."""
-    config, labels = plan.config, plan.task
-    lines = "\n".join(f"- `{name}`: {labels.definition(name)}" for name in labels.names)
+    config, task = plan.config, plan.task
+    lines = "\n".join(f"- `{name}`: {task.definition(name)}" for name in task.names)
     report = "\n".join(f"- {line}" for line in plan.report)
     best = f"{state.best_f1:.3f} at step {state.best_step:,}"
     return f"""---
@@ -105,7 +113,7 @@ A LoRA adapter (rank {config.lora.r}, alpha {config.lora.alpha}) that answers in
 format of ner_batch.
 `ner_batch.json` beside it holds the prompt it was trained with; `ner-batch extract` reads it from there.
 
-## Labels ({labels.name}, {labels.language})
+## Labels ({task.name}, {task.language})
 
 {lines}
 

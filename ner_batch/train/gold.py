@@ -13,10 +13,10 @@ from ner_batch.errors import UserError
 from ner_batch.io.examples import read_examples
 from ner_batch.retrieval import ENCODED
 from ner_batch.task import Task
-from ner_batch.train.samples import Neighbours, Source
+from ner_batch.train.samples import ExampleSet, Neighbours
 from ner_batch.train.settings import DemonstrationsConfig, GoldConfig
 
-SHOWN_ROWS = 5
+LISTED_ROWS = 5
 
 
 def read(uri: str, task: Task | None) -> tuple[Example, ...]:
@@ -26,9 +26,9 @@ def read(uri: str, task: Task | None) -> tuple[Example, ...]:
         raise UserError(f"{uri}: no example with text")
     wrong = [(x.id, e.type) for x in examples for e in x.entities if task and e.type not in task.labels]
     if wrong and task:
-        shown = "; ".join(f"{name} has {kind!r}" for name, kind in dict.fromkeys(wrong[:SHOWN_ROWS]))
+        rows = "; ".join(f"{name} has {kind!r}" for name, kind in dict.fromkeys(wrong[:LISTED_ROWS]))
         raise UserError(
-            f"{uri}: {len(wrong):,} entities of types the task does not know ({', '.join(task.names)}): {shown}: "
+            f"{uri}: {len(wrong):,} entities of types the task does not know ({', '.join(task.names)}): {rows}: "
             "add them to the task file, or take them out of the gold"
         )
     if not any(example.entities for example in examples):
@@ -36,7 +36,7 @@ def read(uri: str, task: Task | None) -> tuple[Example, ...]:
     return examples
 
 
-def held_out(
+def hold_out(
     examples: Sequence[Example], gold: GoldConfig, seed: int
 ) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
     """Examples to train on and a random share to choose by; at least one of each, and an entity to train on."""
@@ -45,26 +45,22 @@ def held_out(
     if count < 1:
         raise UserError(f"{gold.train}: one example is too few: name gold.dev")
     if not any(examples[i].entities for i in order[count:]):
-        named = next(place for place, i in enumerate(order) if examples[i].entities)
-        order[named], order[-1] = order[-1], order[named]
-    chosen = set(order[:count])
-    return tuple(x for i, x in enumerate(examples) if i not in chosen), tuple(examples[i] for i in order[:count])
+        annotated = next(place for place, i in enumerate(order) if examples[i].entities)
+        order[annotated], order[-1] = order[-1], order[annotated]
+    dev = set(order[:count])
+    return tuple(x for i, x in enumerate(examples) if i not in dev), tuple(examples[i] for i in order[:count])
 
 
 def with_neighbours(
-    train: tuple[Example, ...], dev: tuple[Example, ...], chosen: DemonstrationsConfig
-) -> tuple[Source, Source]:
+    train: tuple[Example, ...], dev: tuple[Example, ...], config: DemonstrationsConfig
+) -> tuple[ExampleSet, ExampleSet]:
     """Both with the training examples nearest to each by every kind; an index never gives a text itself."""
-    near = [_neighbours(train, dev, chosen, kind) for kind in dict.fromkeys(chosen.kind)]
-    return Source(train, tuple(one for one, _ in near)), Source(dev, tuple(two for _, two in near))
-
-
-def _neighbours(
-    train: Sequence[Example], dev: Sequence[Example], chosen: DemonstrationsConfig, kind: str
-) -> tuple[Neighbours, Neighbours]:
-    encoder = chosen.encoder if kind in ENCODED else None
-    with tempfile.TemporaryDirectory() as folder:
-        retrieval.build(train, kind, Path(folder) / "index", encoder)
-        index = retrieval.open_index(Path(folder) / "index")
-        one, two = (index.nearest([x.text for x in part], max(chosen.k)) for part in (train, dev))
-    return tuple(map(tuple, one)), tuple(map(tuple, two))
+    of_train: list[Neighbours] = []
+    of_dev: list[Neighbours] = []
+    for kind in dict.fromkeys(config.kind):
+        with tempfile.TemporaryDirectory() as folder:
+            retrieval.build(train, kind, Path(folder) / "index", config.encoder if kind in ENCODED else None)
+            index = retrieval.open_index(Path(folder) / "index")
+            for examples, neighbours in ((train, of_train), (dev, of_dev)):
+                neighbours.append(tuple(map(tuple, index.nearest([x.text for x in examples], max(config.k)))))
+    return ExampleSet(train, tuple(of_train)), ExampleSet(dev, tuple(of_dev))

@@ -11,7 +11,8 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,195 +21,235 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, distributed
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import get_scheduler
 
+from ner_batch.data import Example
 from ner_batch.errors import UserError
 from ner_batch.evaluate.metrics import Counts
-from ner_batch.train import evaluation, segments
+from ner_batch.prompts.builder import PromptBuilder
+from ner_batch.train import attention, evaluate
 from ner_batch.train import model as models
+from ner_batch.train.evaluate import DevPrompt
 from ner_batch.train.packing import Pack
 from ner_batch.train.plan import Plan
 from ner_batch.train.settings import OptimiserConfig
+from ner_batch.train.trackers import Metrics
 
 LAST, BEST, OPTIMISER, STATE = "last.safetensors", "best.safetensors", "optimiser.pt", "state.json"
 SMOOTHED = 10  # steps that one reported loss is the mean of
 
 
 @dataclass(slots=True)
-class State:
-    """Where a run is. ``epoch`` and ``place`` say which step of which epoch comes next; F1 is of dev."""
+class TrainingState:
+    """Where a run is; with the weights and the optimiser all that a checkpoint holds.
+
+    ``step`` counts optimiser steps; ``epoch`` and ``epoch_step`` say which comes next. ``losses`` are (loss, learnt
+    tokens) of the last steps. F1 is of dev.
+    """
 
     step: int = 0
     epoch: int = 0
-    place: int = 0
+    epoch_step: int = 0
     tokens: int = 0
     seconds: float = 0.0
     best_f1: float = -1.0
     best_step: int = 0
-    without_gain: int = 0
-    over: bool = False
-    recent: list[list[float]] = field(default_factory=list)  # (loss, learnt tokens) of the last steps
-    history: list[dict[str, float]] = field(default_factory=list)
+    evaluations_without_gain: int = 0
+    stopped_early: bool = False
+    losses: list[list[float]] = field(default_factory=list)
+    history: list[Metrics] = field(default_factory=list)
 
 
 def train(config: dict[str, Any]) -> None:
-    """Ray Train's entry point: ``plan`` and ``board``, the actor that the driver reads progress from."""
-    Worker(config["plan"], config["board"]).run()
+    """Train to the last step, or until dev F1 has not risen for long enough. Ray Train's entry point.
 
+    Args:
+        config: ``plan``, and ``metrics``: the actor from which the driver reads progress
+            (:class:`~ner_batch.train.trackers.MetricsBuffer`).
 
-def rate(step: int, steps: int, optimiser: OptimiserConfig) -> float:
-    """Learning rate of a step counted from 0: linear warm-up, then a cosine towards zero."""
-    warm = max(1, round(optimiser.warmup * steps))
-    if step < warm:
-        return optimiser.learning_rate * (step + 1) / warm
-    return optimiser.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+    Raises:
+        UserError: a gradient that is not finite, or an epoch without a sample that fits.
+    """
+    plan: Plan = config["plan"]
+    settings, schedule = plan.config, plan.schedule
+    context = ray.train.get_context()
+    rank, workers = context.get_world_rank(), context.get_world_size()
+    metrics_buffer = config["metrics"] if rank == 0 else None
+    device = ray.train.torch.get_device()
+    torch.use_deterministic_algorithms(device.type == "cpu")
 
+    builder = plan.builder()
+    model = models.load(settings.base, settings.lora, device, settings.run.seed)
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = make_optimiser(weights, settings.optimiser)
+    state, best_weights = load_checkpoint(model, optimiser)
+    scheduler = make_scheduler(optimiser, settings.optimiser, schedule.steps, state.step)
+    dev_examples = plan.dev.examples[rank::workers]
+    dev_prompts = evaluate.dev_prompts(dev_examples, plan.dev.demonstrations(plan.dev_k)[rank::workers], builder)
 
-class Worker:
-    """One of the processes that train together."""
-
-    def __init__(self, plan: Plan, board: Any) -> None:
-        context = ray.train.get_context()
-        self.rank, self.world = context.get_world_rank(), context.get_world_size()
-        self.plan, self.board, self.builder = plan, board, plan.builder()
-        self.device = ray.train.torch.get_device()
-        torch.use_deterministic_algorithms(self.device.type == "cpu")
-        self.model = models.load(plan.config.base, plan.config.lora, self.device, plan.config.run.seed)
-        self.weights = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(self.weights, weight_decay=plan.config.optimiser.weight_decay)
-        self.best: dict[str, Tensor] = {}
-        self.state = State()
-        self._restore()
-        self.questions = self._dev_share()
-
-    def run(self) -> None:
-        """Train to the last step, or until dev F1 has not risen for long enough."""
-        every = self.plan.config.run.checkpoint_every
-        self.model.train()
-        for packs in self._steps():
-            self._step(packs)
-            last = self.state.step == self.plan.steps
-            if last or self.state.step % self.plan.config.evaluation.every == 0:
-                self._evaluate()
-            if last or self.state.over or self.state.step % every == 0:
-                self._save()
-            if self.state.over:
-                break
-
-    def _steps(self) -> Iterator[list[Pack]]:
-        """The rows of each step that is left, from where the state stands."""
-        size = self.plan.rows.per_step
-        while self.state.step < self.plan.steps and not self.state.over:
-            packs = self.plan.packs(self.builder, self.state.epoch)
-            if not packs:
-                raise UserError(f"no sample of epoch {self.state.epoch} fits base.max_model_len: raise it")
-            steps = [packs[i : i + size] for i in range(0, len(packs), size)]
-            for rows in steps[self.state.place :]:
-                self.state.place += 1
-                yield rows
-                if self.state.step == self.plan.steps:
-                    return
-            self.state.epoch, self.state.place = self.state.epoch + 1, 0
-
-    def _step(self, packs: list[Pack]) -> None:
-        """One optimiser step over the rows of all workers."""
-        begun = time.monotonic()
-        torch.manual_seed(hash((self.plan.config.run.seed, self.state.step, self.rank)))  # dropout, after a restart too
-        loss = torch.zeros((), device=self.device)
-        for row in packs[self.rank :: self.world]:
-            if row.learnt:
-                loss += self._backward(row)
-        learnt = sum(row.learnt for row in packs)
-        loss = self._summed(loss)
-        self._apply(learnt)
-        self.state.step += 1
-        self.state.tokens += sum(len(row.ids) for row in packs)
-        self.state.seconds += time.monotonic() - begun
-        self.state.recent = [*self.state.recent[1 - SMOOTHED :], [float(loss), learnt]]
-        if self.state.step % SMOOTHED == 0 or self.state.step == self.plan.steps:
-            total, count = (sum(part) for part in zip(*self.state.recent, strict=True))
-            self._tell(loss=total / count)
-
-    def _backward(self, row: Pack) -> Tensor:
-        mixed = self.plan.config.base.compute == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
-            loss = segments.answer_loss(self.model.get_base_model(), row)
-        loss.backward()
-        return loss.detach()
-
-    def _summed(self, value: Tensor) -> Tensor:
-        if self.world > 1:
-            distributed.all_reduce(value)
-        return value
-
-    def _apply(self, learnt: int) -> None:
-        """Sum the gradients of all workers, divide by all learnt tokens, clip, step."""
-        zeros = (w.grad if w.grad is not None else torch.zeros_like(w) for w in self.weights)
-        flat = self._summed(torch.cat([grad.flatten() for grad in zeros])) / max(1, learnt)
-        norm = float(flat.norm())
+    model.train()
+    for rows in remaining_steps(plan, builder, state):
+        start_time = time.monotonic()
+        torch.manual_seed(hash((settings.run.seed, state.step, rank)))  # dropout, after a restart too
+        loss = backward(model, rows[rank::workers], mixed=settings.base.compute == "bfloat16")
+        learnt = sum(row.learnt for row in rows)
+        learning_rate = scheduler.get_last_lr()[0]
+        norm = gather_gradients(weights, learnt, settings.optimiser.clip)
         if not math.isfinite(norm):
-            raise UserError(f"the gradient of step {self.state.step + 1} is not finite: lower optimiser.learning_rate")
-        flat *= min(1.0, self.plan.config.optimiser.clip / (norm + 1e-6))
-        for weight, grad in zip(self.weights, flat.split([w.numel() for w in self.weights]), strict=True):
-            weight.grad = grad.view_as(weight)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate(self.state.step, self.plan.steps, self.plan.config.optimiser)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+            raise UserError(f"the gradient of step {state.step + 1} is not finite: lower optimiser.learning_rate")
+        optimiser.step()
+        scheduler.step()
+        optimiser.zero_grad(set_to_none=True)
 
-    def _dev_share(self) -> list[evaluation.Question]:
-        """This worker's share of the dev prompts."""
-        dev = self.plan.dev
-        near = dev.shown(self.plan.dev_k)
-        mine = range(self.rank, len(dev.examples), self.world)
-        self.mine = [dev.examples[i] for i in mine]
-        return evaluation.questions(self.mine, [near[i] for i in mine], self.builder)
+        state.step += 1
+        state.tokens += sum(len(row.ids) for row in rows)
+        state.seconds += time.monotonic() - start_time
+        state.losses = [*state.losses[1 - SMOOTHED :], [loss, learnt]]
+        is_last = state.step == schedule.steps
+        measured: Metrics = {}
+        if is_last or state.step % SMOOTHED == 0:
+            measured["loss"] = sum(loss for loss, _ in state.losses) / sum(learnt for _, learnt in state.losses)
+        if is_last or state.step % schedule.evaluate_every == 0:
+            measured["f1"] = validate(model, dev_examples, dev_prompts, builder)
+            if note_f1(state, measured["f1"], settings.evaluation.patience):
+                best_weights = models.weights(model)
+        if measured:
+            measured |= {"learning_rate": learning_rate, "tokens_per_second": state.tokens / max(state.seconds, 1e-9)}
+            state.history.append({"step": state.step, "epoch": state.epoch, **measured})
+        if metrics_buffer:
+            metrics_buffer.append.remote(state.step, state.history[-1] if measured else None)
+        if is_last or state.stopped_early or state.step % schedule.checkpoint_every == 0:
+            save_checkpoint(rank, state, model, best_weights, optimiser)
+        if state.stopped_early:
+            break
 
-    def _evaluate(self) -> None:
-        """Strict span F1 on dev; the best weights are kept."""
-        said = evaluation.answer(self.model, self.questions, self.builder)
-        counts = evaluation.scores(self.mine, self.questions, said, self.builder).micro
-        total = self._summed(torch.tensor([counts.correct, counts.predicted, counts.gold], device=self.device))
-        f1 = Counts(*(int(n) for n in total)).f1
-        better = f1 > self.state.best_f1
-        self.state.without_gain = 0 if better else self.state.without_gain + 1
-        if better:
-            self.state.best_f1, self.state.best_step, self.best = f1, self.state.step, models.weights(self.model)
-        patience = self.plan.config.evaluation.patience
-        self.state.over = patience is not None and self.state.without_gain >= patience
-        self._tell(f1=f1)
 
-    def _tell(self, **measured: float) -> None:
-        """Add to the history, and show it to the driver."""
-        told = {"step": self.state.step, "epoch": self.state.epoch, **measured}
-        told["rate"] = rate(self.state.step - 1, self.plan.steps, self.plan.config.optimiser)
-        told["tokens_per_second"] = self.state.tokens / max(self.state.seconds, 1e-9)
-        self.state.history.append({name: float(value) for name, value in told.items()})
-        if self.rank == 0:
-            self.board.tell.remote(self.state.history[-1], self.plan.steps)
+def make_optimiser(weights: Sequence[Tensor], config: OptimiserConfig) -> torch.optim.AdamW:
+    """AdamW; ``initial_lr`` is what a scheduler that begins in the middle multiplies."""
+    group = {"params": list(weights), "lr": config.learning_rate, "initial_lr": config.learning_rate}
+    return torch.optim.AdamW([group], weight_decay=config.weight_decay)
 
-    def _save(self) -> None:
-        """A checkpoint; every worker reports, the first one writes."""
-        metrics = {"step": self.state.step, "f1": self.state.best_f1}
-        if self.rank:
-            ray.train.report(metrics)
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            now = models.weights(self.model)
-            save_file(now, Path(folder) / LAST)
-            save_file(self.best or now, Path(folder) / BEST)
-            torch.save(self.optimiser.state_dict(), Path(folder) / OPTIMISER)
-            (Path(folder) / STATE).write_text(json.dumps(asdict(self.state)), encoding="utf-8")
-            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
-    def _restore(self) -> None:
-        """Go on from the newest checkpoint, if there is one."""
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is None:
-            return
-        with checkpoint.as_directory() as folder:
-            models.set_weights(self.model, load_file(Path(folder) / LAST))
-            self.best = load_file(Path(folder) / BEST)
-            self.optimiser.load_state_dict(torch.load(Path(folder) / OPTIMISER, map_location=self.device))
-            self.state = State(**json.loads((Path(folder) / STATE).read_text(encoding="utf-8")))
+def make_scheduler(optimiser: torch.optim.Optimizer, config: OptimiserConfig, steps: int, step: int) -> LambdaLR:
+    """Linear warm-up, then a cosine towards zero; ``step`` steps of ``steps`` are done.
+
+    transformers' schedule is 0 at its beginning and at its end. Ours runs from 1 to ``steps`` of ``steps + 1``, for a
+    step of rate 0 would be lost, and a run of one step would learn nothing.
+    """
+    warmup = max(1, round(config.warmup * steps))
+    begin = {"last_epoch": step}
+    return get_scheduler("cosine", optimiser, warmup, steps + 1, scheduler_specific_kwargs=begin)
+
+
+def remaining_steps(plan: Plan, builder: PromptBuilder, state: TrainingState) -> Iterator[list[Pack]]:
+    """The rows of each step that is left, from where the state stands, which moves on with them.
+
+    The next epoch's rows are made in a thread while the present one trains.
+    """
+    size = plan.layout.rows_per_step
+    with ThreadPoolExecutor(1) as thread:
+        prepared: Future[list[Pack]] = thread.submit(plan.epoch_rows, builder, state.epoch)
+        while state.step < plan.schedule.steps and not state.stopped_early:
+            rows = prepared.result()
+            if not rows:
+                raise UserError(f"no sample of epoch {state.epoch} fits base.max_model_len: raise it")
+            if state.step - state.epoch_step - (-len(rows) // size) < plan.schedule.steps:
+                prepared = thread.submit(plan.epoch_rows, builder, state.epoch + 1)
+            for first in range(state.epoch_step * size, len(rows), size):
+                state.epoch_step += 1
+                yield rows[first : first + size]
+                if state.step == plan.schedule.steps:
+                    return
+            state.epoch, state.epoch_step = state.epoch + 1, 0
+
+
+def backward(model: PeftModel, rows: Sequence[Pack], mixed: bool) -> float:
+    """Add the gradients of rows; the sum of their losses over all workers. ``mixed``: products in bfloat16."""
+    total = torch.zeros((), device=model.device)
+    for row in rows:
+        if row.learnt:
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=mixed):
+                loss = attention.answer_loss(model.get_base_model(), row)
+            loss.backward()
+            total += loss.detach()
+    return float(_summed(total))
+
+
+def gather_gradients(weights: Sequence[Tensor], learnt: int, clip: float) -> float:
+    """Sum the gradients of all workers, divide by all learnt tokens, clip; the norm before clipping."""
+    zeros = (w.grad if w.grad is not None else torch.zeros_like(w) for w in weights)
+    flat = _summed(torch.cat([gradient.flatten() for gradient in zeros])) / max(1, learnt)
+    norm = float(flat.norm())
+    flat *= min(1.0, clip / (norm + 1e-6))
+    for weight, gradient in zip(weights, flat.split([w.numel() for w in weights]), strict=True):
+        weight.grad = gradient.view_as(weight)
+    return norm
+
+
+def _summed(value: Tensor) -> Tensor:
+    """The sum over all workers."""
+    if distributed.is_initialized() and distributed.get_world_size() > 1:
+        distributed.all_reduce(value)
+    return value
+
+
+def validate(
+    model: PeftModel, examples: Sequence[Example], prompts: Sequence[DevPrompt], builder: PromptBuilder
+) -> float:
+    """Strict span F1 of greedy answers, over the dev examples of all workers."""
+    answers = evaluate.answers_in_training(model, prompts, builder)
+    counts = evaluate.score_answers(examples, prompts, answers, builder).micro
+    total = _summed(torch.tensor([counts.correct, counts.predicted, counts.gold], device=model.device))
+    return Counts(*(int(n) for n in total)).f1
+
+
+def note_f1(state: TrainingState, f1: float, patience: int | None) -> bool:
+    """Count an evaluation; whether it is the best so far. Training stops early after ``patience`` that are not."""
+    is_best = f1 > state.best_f1
+    if is_best:
+        state.best_f1, state.best_step = f1, state.step
+    state.evaluations_without_gain = 0 if is_best else state.evaluations_without_gain + 1
+    state.stopped_early = patience is not None and state.evaluations_without_gain >= patience
+    return is_best
+
+
+def save_checkpoint(
+    rank: int,
+    state: TrainingState,
+    model: PeftModel,
+    best_weights: Mapping[str, Tensor],
+    optimiser: torch.optim.Optimizer,
+) -> None:
+    """A checkpoint; every worker reports, the first one writes."""
+    metrics = {"step": state.step, "f1": state.best_f1}
+    if rank:
+        ray.train.report(metrics)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        weights = models.weights(model)
+        save_file(weights, Path(folder) / LAST)
+        save_file(dict(best_weights) or weights, Path(folder) / BEST)
+        torch.save(optimiser.state_dict(), Path(folder) / OPTIMISER)
+        (Path(folder) / STATE).write_text(json.dumps(asdict(state)), encoding="utf-8")
+        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+
+def load_checkpoint(model: PeftModel, optimiser: torch.optim.Optimizer) -> tuple[TrainingState, dict[str, Tensor]]:
+    """The newest checkpoint, put into model and optimiser: its state and the best weights; else a beginning's."""
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return TrainingState(), {}
+    with checkpoint.as_directory() as folder:
+        models.set_weights(model, load_file(Path(folder) / LAST))
+        optimiser.load_state_dict(torch.load(Path(folder) / OPTIMISER, map_location=model.device))
+        return load_result(folder)
+
+
+def load_result(folder: str) -> tuple[TrainingState, dict[str, Tensor]]:
+    """The state and the best weights in a checkpoint's folder."""
+    state = TrainingState(**json.loads((Path(folder) / STATE).read_text(encoding="utf-8")))
+    return state, load_file(Path(folder) / BEST)

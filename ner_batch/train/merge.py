@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ner_batch import adapter as adapters
 from ner_batch.adapter import Adapter
-from ner_batch.errors import UserError
+from ner_batch.errors import UserError, first_line
 
 
 def merge(path: str | Path, folder: str | Path, base: str | None = None) -> None:
@@ -17,7 +17,7 @@ def merge(path: str | Path, folder: str | Path, base: str | None = None) -> None
 
     The adapter is a local folder or lies in S3; what is written is local.
 
-    The weights keep the base's numbers; the merge itself is done in float32, so bfloat16 is rounded once.
+    The weights keep the base's dtype; the merge itself is done in float32, so bfloat16 is rounded once.
 
     Raises:
         UserError: one line: no such adapter, another base than it was trained on, or a folder that is taken.
@@ -28,21 +28,21 @@ def merge(path: str | Path, folder: str | Path, base: str | None = None) -> None
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise UserError(f"{out}: exists: name another folder, or remove it")
     adapter = adapters.load(path)
-    name, revision = _base(adapter, base)
+    name, revision = _base_model(adapter, base)
     try:
         model = AutoModelForCausalLM.from_pretrained(name, revision=revision)
     except OSError as error:
-        raise UserError(f"base model {name}: {str(error).splitlines()[0]}: say where it lies with --base") from None
-    numbers = model.dtype
+        raise UserError(f"base model {name}: {first_line(error)}: say where it lies with --base") from None
+    dtype = model.dtype
     merged = PeftModel.from_pretrained(model.float(), str(adapter.path)).merge_and_unload()
-    merged.to(numbers).save_pretrained(str(out))
+    merged.to(dtype).save_pretrained(str(out))
     AutoTokenizer.from_pretrained(name, revision=revision).save_pretrained(str(out))
 
 
-def _base(adapter: Adapter, wanted: str | None) -> tuple[str, str | None]:
+def _base_model(adapter: Adapter, name: str | None) -> tuple[str, str | None]:
     """The base model and its revision; it must be the one the adapter was trained on."""
     trained = adapter.manifest
-    name = wanted or (trained.base_model if trained else None)
+    name = name or (trained.base_model if trained else None)
     if name is None:
         raise UserError(f"{adapter.uri}: carries no ner_batch.json: name its base model with --base")
     revision = trained.base_revision if trained and not Path(name).is_dir() else None

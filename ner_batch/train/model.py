@@ -13,10 +13,10 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from ner_batch import adapter as adapters
-from ner_batch.errors import UserError
+from ner_batch.errors import UserError, first_line
 from ner_batch.io import copies
 from ner_batch.prompts.chat import ChatTokenizer
-from ner_batch.train import segments
+from ner_batch.train import attention
 from ner_batch.train.settings import BaseModelConfig, LoraSettings
 
 BATCH = 32  # prompts answered together
@@ -33,17 +33,18 @@ def check_base(base: BaseModelConfig, lora: LoraSettings) -> None:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError) as error:
-        raise UserError(f"base.model: {base.model}: {str(error).splitlines()[0]}") from None
-    if getattr(config, "attn_logit_softcapping", None):
+        raise UserError(f"base.model: {base.model}: {first_line(error)}") from None
+    if getattr(config.get_text_config(), "attn_logit_softcapping", None):
         raise UserError(f"base.model: {base.model}: caps attention logits, which packed rows do not; choose another")
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    text = config.get_text_config()  # of a multimodal model the window stands there
+    window = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None
     if window and window < base.max_model_len:
         raise UserError(f"base.max_model_len={base.max_model_len}: {base.model} looks back {window} tokens; lower it")
     linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     missing = [target for target in lora.targets if target not in linear]
     if missing:
-        there = ", ".join(sorted(linear - {"lm_head"}))
-        raise UserError(f"lora.targets: no {', '.join(missing)} in {base.model}; there are {there}")
+        possible = ", ".join(sorted(linear - {"lm_head"}))
+        raise UserError(f"lora.targets: no {', '.join(missing)} in {base.model}; there are {possible}")
     if base.quantization:
         _check_4bit()
 
@@ -60,7 +61,7 @@ def _check_4bit() -> None:
 def load(base: BaseModelConfig, lora: LoraSettings, device: torch.device, seed: int) -> PeftModel:
     """The frozen base with fresh LoRA weights (float32) in it, packed attention on."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_pretrained(base.model, revision=base.revision, **numbers(base, device))
+    model = AutoModelForCausalLM.from_pretrained(base.model, revision=base.revision, **dtype_kwargs(base, device))
     if base.gradient_checkpointing:
         model.gradient_checkpointing_enable()
         model.enable_input_require_grads()
@@ -69,7 +70,7 @@ def load(base: BaseModelConfig, lora: LoraSettings, device: torch.device, seed: 
     peft = get_peft_model(model, lora_config(lora))
     if lora.init:
         set_weights(peft, load_file(Path(copies.fetched(lora.init)) / adapters.WEIGHTS[0]))
-    peft.get_base_model().set_attn_implementation(segments.NAME)
+    peft.get_base_model().set_attn_implementation(attention.NAME)
     return peft
 
 
@@ -84,8 +85,8 @@ def lora_config(lora: LoraSettings) -> LoraConfig:
     )
 
 
-def numbers(base: BaseModelConfig, device: torch.device) -> dict[str, Any]:
-    """How `from_pretrained` should hold the frozen weights."""
+def dtype_kwargs(base: BaseModelConfig, device: torch.device) -> dict[str, Any]:
+    """Keyword arguments of `from_pretrained`: how the frozen weights are held."""
     dtype = base.dtype if base.dtype != "auto" else ("bfloat16" if device.type == "cuda" else "float32")
     if base.quantization is None:
         return {"dtype": getattr(torch, dtype)}
@@ -110,35 +111,28 @@ def set_weights(model: PeftModel, state: dict[str, Tensor]) -> None:
     set_peft_model_state_dict(model, state)
 
 
-def answers(
+def generate(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], chat: ChatTokenizer, limits: Sequence[int]
 ) -> list[str]:
     """Greedy answers of at most ``limits`` tokens, in the order of the prompts; batches are padded on the left."""
+    stops = chat.stop_token_ids
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    found = [""] * len(prompts)
+    answers = [""] * len(prompts)
     for first in range(0, len(order), BATCH):
-        chosen = order[first : first + BATCH]
-        rows = _generate(model, [prompts[i] for i in chosen], chat.stop_token_ids, max(limits[i] for i in chosen))
-        for i, row in zip(chosen, rows, strict=True):
-            found[i] = chat.decode(row[: limits[i]])
-    return found
-
-
-def _generate(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], stops: Sequence[int], limit: int
-) -> list[list[int]]:
-    """Token ids up to the first stop token."""
-    width = max(map(len, prompts))
-    ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=model.device)
-    seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-    with torch.no_grad():
-        out = model.generate(
-            input_ids=ids,
-            attention_mask=seen,
-            max_new_tokens=limit,
-            do_sample=False,
-            eos_token_id=list(stops),
-            pad_token_id=stops[0],
-        )
-    rows = out[:, width:].tolist()
-    return [row[: next((n for n, token in enumerate(row) if token in stops), len(row))] for row in rows]
+        numbers = order[first : first + BATCH]
+        width = max(len(prompts[i]) for i in numbers)
+        ids = [[0] * (width - len(prompts[i])) + list(prompts[i]) for i in numbers]
+        mask = [[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in numbers]
+        with torch.no_grad():
+            sequences = model.generate(
+                input_ids=torch.tensor(ids, device=model.device),
+                attention_mask=torch.tensor(mask, device=model.device),
+                max_new_tokens=max(limits[i] for i in numbers),
+                do_sample=False,
+                eos_token_id=list(stops),
+                pad_token_id=stops[0],
+            )
+        for i, tokens in zip(numbers, sequences[:, width:].tolist(), strict=True):
+            end = next((place for place, token in enumerate(tokens) if token in stops), len(tokens))
+            answers[i] = chat.decode(tokens[: min(end, limits[i])])
+    return answers

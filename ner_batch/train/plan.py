@@ -5,68 +5,93 @@ All problems of a run are found here and reported together.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from ner_batch import adapter as adapters
 from ner_batch.config import dump
 from ner_batch.errors import Problems, UserError
 from ner_batch.io import storage
 from ner_batch.io.examples import examples_digest
+from ner_batch.jobs import record
 from ner_batch.jobs.cluster import check_lasting, on_every_node
 from ner_batch.prompts import formats
 from ner_batch.prompts.builder import PromptBuilder
-from ner_batch.prompts.chat import ChatTokenizer, load_tokenizer
+from ner_batch.prompts.chat import load_tokenizer
 from ner_batch.task import Task, load_task
 from ner_batch.train import gold as golds
 from ner_batch.train import packing
-from ner_batch.train.packing import Pack
-from ner_batch.train.samples import Mix, Source, windowed
+from ner_batch.train.packing import Pack, Sample
+from ner_batch.train.samples import ExampleSet, SampleConfig, draw_epoch, windowed
 from ner_batch.train.settings import TrainConfig
 from ner_batch.verification import question as verify
 
-LEAST_STEPS = 20  # optimiser steps an epoch has under `auto`, however few samples there are
-RECORD = "ner_batch_run.json"
+MIN_STEPS = 20  # optimiser steps an epoch has under `auto`, however few samples there are
+EVALUATIONS = 5  # in a run whose config does not say how often
+MAX_STEPS_LOST = 50  # between two checkpoints of a run whose config does not say how often
+RUN_RECORD = "ner_batch_run.json"
+PROOF = "serving.json"  # beside the adapter: how the comparison of served and trained answers came out
+CHECKPOINT_SCHEME = 2  # part of a run's digest: change it when older checkpoints cannot be gone on with
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """How samples become optimiser steps: the kind of packing, tokens of a row, rows of a step over all workers."""
+class BatchLayout:
+    """How samples become rows, and rows optimiser steps.
+
+    Args:
+        kind: none, random, greedy or shared.
+        masked: samples of a row do not see each other.
+        tokens: of a row.
+        rows_per_step: over all workers.
+    """
 
     kind: str
     masked: bool
     tokens: int
-    per_step: int
+    rows_per_step: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSchedule:
+    """Optimiser steps of a run, and after how many of them it is evaluated and saved."""
+
+    steps: int
+    evaluate_every: int
+    checkpoint_every: int
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run that can start. Picklable; ``steps`` is the number of optimiser steps."""
+    """A run that can start. Picklable."""
 
     config: TrainConfig
     task: Task
     base_fingerprint: str
-    train: Source
-    dev: Source
-    rows: Rows
-    steps: int
+    train: ExampleSet
+    dev: ExampleSet
+    layout: BatchLayout
+    schedule: TrainingSchedule
     report: tuple[str, ...]
 
     def builder(self) -> PromptBuilder:
-        """The prompt builder of the run, which is also inference's."""
-        chat = load_tokenizer(self.config.base.model, self.config.base.revision)
-        return make_builder(self.config, self.task, chat)
+        """The prompt builder of the run, which is also inference's. Loads the tokenizer: seconds for a large one."""
+        config = self.config
+        chat = load_tokenizer(config.base.model, config.base.revision)
+        return PromptBuilder(formats.get(config.format), self.task, chat, config.base.max_model_len)
 
-    def packs(self, builder: PromptBuilder, epoch: int) -> list[Pack]:
-        """The rows of an epoch, in order; a function of the seed and the epoch alone."""
+    def epoch_rows(self, builder: PromptBuilder, epoch: int) -> list[Pack]:
+        """The rows of an epoch, in order; a function of the seed and the epoch alone.
+
+        Every worker makes those of all workers, 0.6 to 1.3 CPU-ms a sample; so nothing is shared but the plan.
+        """
         seed = f"{self.config.run.seed}-{epoch}"
-        samples, _ = self.train.epoch(builder, mix(self.config), seed)
-        return rows_of(samples, self.rows, seed)
+        samples, _ = draw_epoch(self.train, builder, sample_config(self.config), seed)
+        return pack_epoch(samples, self.layout, seed)
 
     @property
     def dev_k(self) -> int:
@@ -75,22 +100,18 @@ class Plan:
         return max(shares, key=lambda k: (shares[k], k)) if self.config.demonstrations.kind else 0
 
 
-def make_builder(config: TrainConfig, task: Task, chat: ChatTokenizer) -> PromptBuilder:
-    """The builder of a config's prompts."""
-    return PromptBuilder(formats.get(config.format), task, chat, config.base.max_model_len)
-
-
-def mix(config: TrainConfig) -> Mix:
+def sample_config(config: TrainConfig) -> SampleConfig:
     """What samples are made with."""
-    shown = config.demonstrations.k if config.demonstrations.kind else {0: 1.0}
-    more = config.augmentation
-    return Mix(dict(shown), more.swapped, more.negatives, more.verification)
+    shares = config.demonstrations.k if config.demonstrations.kind else {0: 1.0}
+    augmentation = config.augmentation
+    return SampleConfig(dict(shares), augmentation.swapped, augmentation.negatives, augmentation.verification)
 
 
-def rows_of(samples: Sequence[packing.Sample], rows: Rows, seed: str) -> list[Pack]:
-    """Samples as rows."""
-    made = packing.pack(samples, rows.kind, rows.tokens, random.Random(seed))  # noqa: S311 - repeatable, not secret
-    return made if rows.masked else [packing.unmasked(row) for row in made]
+def pack_epoch(samples: Sequence[Sample], layout: BatchLayout, seed: str) -> list[Pack]:
+    """Samples as rows, in an order that the seed decides."""
+    rng = random.Random(seed)  # noqa: S311 - repeatable, not secret
+    rows = packing.pack(samples, layout.kind, layout.tokens, rng)
+    return rows if layout.masked else [packing.unmasked(row) for row in rows]
 
 
 def prepare(config: TrainConfig) -> Plan:
@@ -103,99 +124,115 @@ def prepare(config: TrainConfig) -> Plan:
     problems.check(lambda: check_lasting("output", config.output))
     problems.check(lambda: check_lasting("run.storage", config.run.storage))
     config = _located(config)
+    base, gold = config.base, config.gold
     task = problems.check(lambda: load_task(config.task))
-    base = problems.check(lambda: adapters.model_fingerprint(config.base.model, config.base.revision))
-    chat = problems.check(lambda: load_tokenizer(config.base.model, config.base.revision)) if base else None
+    fingerprint = problems.check(lambda: adapters.model_fingerprint(base.model, base.revision))
+    chat = problems.check(lambda: load_tokenizer(base.model, base.revision)) if fingerprint else None
     if chat:
         problems.check(lambda: _check_model(config))
-    problems.check(lambda: _check_init(config, base))
+    problems.check(lambda: _check_init(config, fingerprint))
     if task and chat and config.augmentation.verification:
-        problems.check(verify.Questions(task, chat, config.base.max_model_len).tokens)
-    train = problems.check(lambda: golds.read(config.gold.train, task))
-    wanted = config.gold.dev
-    dev = problems.check(lambda: golds.read(wanted, task)) if wanted else None
+        problems.check(verify.Questions(task, chat, base.max_model_len).tokens)
+    train = problems.check(lambda: golds.read(gold.train, task))
+    dev_uri = gold.dev
+    dev = problems.check(lambda: golds.read(dev_uri, task)) if dev_uri else None
     problems.check(lambda: _check_places(config))
     problems.check(lambda: _check_reporter(config.run.report_to))
     problems.stop_if_any()
-    assert task and base and chat and train
-    train, dev = (train, dev) if dev else golds.held_out(train, config.gold, config.run.seed)
-    cut, lost = windowed(train, config.windows.max_tokens, chat)
-    dev_cut, _ = windowed(dev[: config.evaluation.examples], config.windows.max_tokens, chat)
-    sources = golds.with_neighbours(cut, dev_cut, config.demonstrations)
-    plan = _planned(config, task, base, _Gold(*sources, lost), make_builder(config, task, chat))
+    assert task and fingerprint and chat and train
+
+    if dev is None:
+        train, dev = golds.hold_out(train, gold, config.run.seed)
+    train_windows, lost = windowed(train, config.windows.max_tokens, chat)
+    dev_windows, _ = windowed(dev[: config.evaluation.examples], config.windows.max_tokens, chat)
+    train_set, dev_set = golds.with_neighbours(train_windows, dev_windows, config.demonstrations)
+
+    # The first epoch is made to see how many rows and steps there are.
+    builder = PromptBuilder(formats.get(config.format), task, chat, base.max_model_len)
+    seed = f"{config.run.seed}-0"
+    samples, left_out = draw_epoch(train_set, builder, sample_config(config), seed)
+    if not samples:
+        raise UserError(f"gold.train: no sample fits base.max_model_len={base.max_model_len} tokens: nothing to learn")
+    layout = batch_layout(config, samples)
+    rows = pack_epoch(samples, layout, seed)
+    schedule = training_schedule(config, steps_per_epoch=-(-len(rows) // layout.rows_per_step))
+    report = (
+        _describe_samples(samples, left_out, lost),
+        _describe_rows(samples, rows, layout),
+        _describe_schedule(schedule, layout),
+    )
+    plan = Plan(config, task, fingerprint, train_set, dev_set, layout, schedule, report)
     _check_run(plan)
     return plan
 
 
-@dataclass(frozen=True, slots=True)
-class _Gold:
-    """The examples as windows, with their neighbours; ``lost`` entities lie across a window's edge."""
+def batch_layout(config: TrainConfig, samples: Sequence[Sample]) -> BatchLayout:
+    """How the samples of an epoch, and those of all others like it, become rows and steps.
 
-    train: Source
-    dev: Source
-    lost: int
-
-
-def _planned(config: TrainConfig, task: Task, base: str, gold: _Gold, builder: PromptBuilder) -> Plan:
-    """The plan, with the first epoch made to see how many rows and steps there are."""
-    samples, left_out = gold.train.epoch(builder, mix(config), f"{config.run.seed}-0")
-    if not samples:
-        raise UserError(
-            f"gold.train: no sample fits base.max_model_len={config.base.max_model_len} tokens: nothing to learn from"
-        )
-    rows = _rows(config, samples)
-    first = rows_of(samples, rows, f"{config.run.seed}-0")
-    steps = config.optimiser.steps or max(1, round(config.optimiser.epochs * -(-len(first) // rows.per_step)))
-    report = (
-        _told_of_samples(samples, left_out, gold.lost),
-        _told_of_rows(samples, first, rows),
-        f"{steps:,} steps of {rows.per_step:,} rows",
-    )
-    return Plan(config, task, base, gold.train, gold.dev, rows, steps, report)
-
-
-def _rows(config: TrainConfig, samples: Sequence[packing.Sample]) -> Rows:
-    """Under ``auto``: shared prefixes, and rows and steps small enough for 20 steps an epoch.
-
-    Packing few samples into few long rows leaves so few steps that nothing is learnt (conclusion 5 of Wang et al.,
-    2025); a step of fewer tokens mends that, and the mask keeps the loss what it was.
+    Under ``auto``: shared prefixes, and rows and steps small enough for 20 steps an epoch. Packing few samples into few
+    long rows leaves so few steps that nothing is learnt (conclusion 5 of Wang et al., 2025); a step of fewer tokens
+    mends that, and the mask keeps the loss what it was.
     """
-    chosen, optimiser = config.packing, config.optimiser
-    if chosen.kind != "auto":
-        per_step = max(config.run.workers, round(optimiser.batch_tokens / chosen.tokens))
-        return Rows(chosen.kind, chosen.masked, chosen.tokens, per_step)
-    unpacked = sum(map(len, samples))
-    step = min(optimiser.batch_tokens, max(1, unpacked // LEAST_STEPS))
-    tokens = max(*map(len, samples), min(chosen.tokens, step // config.run.workers))
-    return Rows("shared" if chosen.masked else "greedy", chosen.masked, tokens, max(config.run.workers, step // tokens))
+    settings, batch_tokens, workers = config.packing, config.optimiser.batch_tokens, config.run.workers
+    if settings.kind != "auto":
+        return BatchLayout(
+            settings.kind, settings.masked, settings.tokens, max(workers, round(batch_tokens / settings.tokens))
+        )
+    kind = "shared" if settings.masked else "greedy"
+    longest_rows = pack_epoch(samples, BatchLayout(kind, settings.masked, settings.tokens, 1), "layout")
+    step_tokens = min(batch_tokens, max(1, sum(len(row.ids) for row in longest_rows) // MIN_STEPS))
+    row_tokens = max(*map(len, samples), min(settings.tokens, step_tokens // workers))
+    return BatchLayout(kind, settings.masked, row_tokens, max(workers, step_tokens // row_tokens))
 
 
-def _told_of_samples(samples: Sequence[packing.Sample], left_out: Counter[str], lost: int) -> str:
-    missing = [f"{count:,} {reason}" for reason, count in left_out.items() if count]
+def training_schedule(config: TrainConfig, steps_per_epoch: int) -> TrainingSchedule:
+    """The steps of a run; however short it is, it is evaluated and saved several times."""
+    steps = config.optimiser.steps or max(1, round(config.optimiser.epochs * steps_per_epoch))
+    fifth = -(-steps // EVALUATIONS)
+    return TrainingSchedule(
+        steps=steps,
+        evaluate_every=config.evaluation.every or fifth,
+        checkpoint_every=config.run.checkpoint_every or min(fifth, MAX_STEPS_LOST),
+    )
+
+
+def _describe_samples(samples: Sequence[Sample], left_out: Counter[str], lost: int) -> str:
+    reasons = [f"{count:,} {reason}" for reason, count in left_out.items() if count]
     return (
         f"{len(samples):,} samples of {min(map(len, samples)):,} to {max(map(len, samples)):,} tokens"
-        + (f"; left out: {', '.join(missing)}" if missing else "")
+        + (f"; left out: {', '.join(reasons)}" if reasons else "")
         + (f"; {lost:,} entities lie across a window's edge" if lost else "")
     )
 
 
-def _told_of_rows(samples: Sequence[packing.Sample], packs: Sequence[Pack], rows: Rows) -> str:
-    tokens, alone = sum(len(pack.ids) for pack in packs), sum(map(len, samples))
+def _describe_rows(samples: Sequence[Sample], rows: Sequence[Pack], layout: BatchLayout) -> str:
+    tokens, unpacked = sum(len(row.ids) for row in rows), sum(map(len, samples))
     return (
-        f"packing {rows.kind}{'' if rows.masked else ' (unmasked)'}: {len(packs):,} rows of up to {rows.tokens:,} "
-        f"tokens, {packing.fill_ratio(packs, rows.tokens):.0%} full; {tokens:,} tokens an epoch "
-        f"({alone:,} without packing), {sum(p.learnt for p in packs):,} of them learnt"
+        f"packing {layout.kind}{'' if layout.masked else ' (unmasked)'}: {len(rows):,} rows of up to "
+        f"{layout.tokens:,} tokens, {packing.fill_ratio(rows, layout.tokens):.0%} full; {tokens:,} tokens an epoch "
+        f"({unpacked:,} without packing), {sum(row.learnt for row in rows):,} of them learnt"
+    )
+
+
+def _describe_schedule(schedule: TrainingSchedule, layout: BatchLayout) -> str:
+    return (
+        f"{schedule.steps:,} steps of {layout.rows_per_step:,} rows; dev F1 every {schedule.evaluate_every:,} steps, "
+        f"a checkpoint every {schedule.checkpoint_every:,}"
     )
 
 
 def _located(config: TrainConfig) -> TrainConfig:
-    """Model and encoder made absolute where they are folders here."""
-    base = config.base.model_copy(update={"model": on_every_node(config.base.model)})
-    near = config.demonstrations.model_copy(update={"encoder": on_every_node(config.demonstrations.encoder)})
-    places = {"output": storage.absolute(config.output)}
-    lora = config.lora.model_copy(update={"init": on_every_node(config.lora.init)})
-    run = config.run.model_copy(update={"storage": storage.absolute(config.run.storage)})
-    return config.model_copy(update={"base": base, "demonstrations": near, "lora": lora, "run": run, **places})
+    """The config with absolute paths to what lies here: models, adapters, output and storage."""
+    demonstrations, lora, run = config.demonstrations, config.lora, config.run
+    return config.model_copy(
+        update={
+            "base": config.base.model_copy(update={"model": on_every_node(config.base.model)}),
+            "demonstrations": demonstrations.model_copy(update={"encoder": on_every_node(demonstrations.encoder)}),
+            "lora": lora.model_copy(update={"init": on_every_node(lora.init)}),
+            "run": run.model_copy(update={"storage": storage.absolute(run.storage)}),
+            "output": storage.absolute(config.output),
+        }
+    )
 
 
 def _check_model(config: TrainConfig) -> None:
@@ -204,16 +241,16 @@ def _check_model(config: TrainConfig) -> None:
     check_base(config.base, config.lora)
 
 
-def _check_init(config: TrainConfig, base: str | None) -> None:
+def _check_init(config: TrainConfig, base_fingerprint: str | None) -> None:
     """The adapter to go on from fits the base and the LoRA settings."""
     lora = config.lora
     if lora.init is None:
         return
     adapter = adapters.load(lora.init)
-    if adapter.manifest and base and adapter.manifest.base_fingerprint != base:
+    if adapter.manifest and base_fingerprint and adapter.manifest.base_fingerprint != base_fingerprint:
         raise UserError(f"lora.init: {lora.init} was trained on {adapter.manifest.base_model}, not {config.base.model}")
-    told = json.loads((adapter.path / adapters.CONFIG).read_text(encoding="utf-8"))
-    theirs = {"r": told["r"], "alpha": told["lora_alpha"], "targets": sorted(told["target_modules"])}
+    peft = json.loads((adapter.path / adapters.CONFIG).read_text(encoding="utf-8"))
+    theirs = {"r": peft["r"], "alpha": peft["lora_alpha"], "targets": sorted(peft["target_modules"])}
     ours = {"r": lora.r, "alpha": lora.alpha, "targets": sorted(lora.targets)}
     for name, value in theirs.items():
         if ours[name] != value:
@@ -227,38 +264,75 @@ def _check_reporter(kind: str) -> None:
 
 def _check_places(config: TrainConfig) -> None:
     """The output takes an adapter, the storage checkpoints; both are written to, to see that they can be."""
-    if storage.exists(storage.join(config.output, adapters.MANIFEST)):
-        raise UserError(f"output: {config.output} holds an adapter already: name another folder, or remove it")
+    if finished(config.output):
+        raise UserError(_taken(config.output))
     storage.check_writable(config.output)
     storage.check_writable(storage.join(config.run.storage, config.run.name))
 
 
+def _taken(output: str) -> str:
+    return f"output: {output} holds an adapter already: name another folder, or remove it"
+
+
+# --- what a run writes down about itself ---
+
+
 def _check_run(plan: Plan) -> None:
-    """A run of that name that lies in the storage must be this one: it would go on from another's weights."""
-    record = _record(plan)
-    if storage.exists(record) and storage.read_json(record)["digest"] != digest(plan):
+    """A run of that name, and an adapter at that place whose proof is outstanding, must be this run's own.
+
+    It would go on from another's weights, or write over them.
+    """
+    run_record = _run_record(plan)
+    if storage.exists(run_record) and storage.read_json(run_record)["digest"] != digest(plan):
         folder = storage.join(plan.config.run.storage, plan.config.run.name)
         raise UserError(
             f"run.name: {folder} belongs to a run with another config, gold or base: choose another name, or remove it"
         )
+    output = plan.config.output
+    proof = read_proof(output)
+    if proof and proof["run"] != digest(plan) and storage.exists(storage.join(output, adapters.MANIFEST)):
+        raise UserError(_taken(output))
 
 
 def claim(plan: Plan) -> None:
     """Leave word in the storage of whose run this is."""
-    storage.write_json(_record(plan), {"digest": digest(plan), "config": dump(plan.config)})
+    storage.write_json(_run_record(plan), {"digest": digest(plan), "config": dump(plan.config)})
 
 
-def _record(plan: Plan) -> str:
-    return storage.join(storage.join(plan.config.run.storage, plan.config.run.name), RECORD)
+def _run_record(plan: Plan) -> str:
+    return storage.join(storage.join(plan.config.run.storage, plan.config.run.name), RUN_RECORD)
 
 
 def digest(plan: Plan) -> str:
     """A digest of all that decides the weights; where they go, failures and reporting may change."""
-    told = dump(plan.config)
-    told["run"] = {"seed": plan.config.run.seed}
+    config = dump(plan.config)
+    config["run"] = {"seed": plan.config.run.seed}
     for name in ("serving", "output", "task"):  # of the task, gold and base the content follows, wherever it lies
-        del told[name]
-    del told["gold"]["train"], told["gold"]["dev"], told["base"]["model"]
-    data = [examples_digest(source.examples) for source in (plan.train, plan.dev)]
-    layout = [plan.base_fingerprint, plan.task.digest(), data, asdict(plan.rows), plan.steps]
-    return hashlib.sha256(json.dumps([told, layout], sort_keys=True).encode()).hexdigest()[:16]
+        del config[name]
+    del config["gold"]["train"], config["gold"]["dev"], config["base"]["model"]
+    data = [examples_digest(examples.examples) for examples in (plan.train, plan.dev)]
+    content = [plan.base_fingerprint, plan.task.digest(), data, asdict(plan.layout), plan.schedule.steps]
+    return record.digest([CHECKPOINT_SCHEME, config, content])
+
+
+ProofStatus = Literal["pending", "agreed", "disagreed", "failed", "skipped"]
+
+
+def write_proof(plan: Plan, status: ProofStatus, **details: Any) -> None:
+    """Write beside the adapter how the comparison of served and trained answers stands, and of which run it is."""
+    proof = {"status": status, "run": digest(plan), **details}
+    storage.write_json(storage.join(plan.config.output, PROOF), proof)
+
+
+def read_proof(output: str) -> dict[str, Any] | None:
+    """What :func:`write_proof` wrote; None where there is nothing."""
+    file = storage.join(output, PROOF)
+    return storage.read_json(file) if storage.exists(file) else None
+
+
+def finished(output: str) -> bool:
+    """Whether the adapter is there, and nothing of its run is left to do: the same command would not go on."""
+    if not storage.exists(storage.join(output, adapters.MANIFEST)):
+        return False
+    proof = read_proof(output)
+    return proof is None or proof["status"] in {"agreed", "skipped"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,25 +14,34 @@ from transformers import AutoModelForCausalLM
 
 from ner_batch.adapter import served_rank
 from ner_batch.config import EngineConfig
+from ner_batch.data import Entity, clean
 from ner_batch.engine.engine import Engine, Request
-from ner_batch.train import evaluation, worth
-from ner_batch.train.model import numbers
+from ner_batch.prompts.builder import PromptBuilder
+from ner_batch.train import calibrate, evaluate
+from ner_batch.train.calibrate import CalibrationResult
+from ner_batch.train.evaluate import DevPrompt
+from ner_batch.train.model import dtype_kwargs
 from ner_batch.train.plan import Plan
+from ner_batch.train.settings import BaseModelConfig
+from ner_batch.verification import question as verify
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Of ``prompts`` answers, how many are the same, and the first pair that differs."""
+    """How many of the answers to ``prompts`` are identical, the first pair that is not, and what dev was good for.
+
+    The pair is (trained, served).
+    """
 
     prompts: int
-    same: int
-    example: tuple[str, str] | None
-    worth: worth.Worth
+    identical: int
+    difference: tuple[str, str] | None
+    fitted: CalibrationResult
 
     @property
     def share(self) -> float:
-        """Same answers among all."""
-        return self.same / self.prompts if self.prompts else 1.0
+        """Identical answers among all."""
+        return self.identical / self.prompts if self.prompts else 1.0
 
 
 def compare(plan: Plan, files: Mapping[str, bytes], gpu: bool) -> Agreement:
@@ -40,37 +49,59 @@ def compare(plan: Plan, files: Mapping[str, bytes], gpu: bool) -> Agreement:
 
     The served adapter answers all of dev, for its probabilities are measured too. ``files`` are the adapter's, by name:
     this may run on a node that does not have the driver's disk.
+
+    Raises:
+        UserError: vLLM cannot serve this model as configured.
+        EngineDeadError: vLLM did not start, or died.
     """
+    builder, dev = plan.builder(), plan.dev.examples
+    prompts = evaluate.dev_prompts(dev, plan.dev.demonstrations(plan.dev_k), builder)
+    compared = prompts[: plan.config.serving.prompts]
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
             (Path(folder) / name).write_bytes(content)
-        asked = evaluation.questions(plan.dev.examples, plan.dev.shown(plan.dev_k), plan.builder())
-        both = asked[: plan.config.serving.prompts]
-        trained = _trained(plan, Path(folder), both, torch.device("cuda" if gpu else "cpu"))
-        served, found = _served(plan, Path(folder), asked)
-    differing = [pair for pair in zip(trained, served, strict=False) if pair[0] != pair[1]]
-    return Agreement(len(both), len(both) - len(differing), differing[0] if differing else None, found)
+        trained = _trained_answers(plan.config.base, folder, compared, builder, gpu)
+        engine = Engine(_engine_config(plan, gpu))
+        try:
+            served = engine.generate(
+                [Request(p.prompt.token_ids, p.prompt.max_tokens, folder, logprobs=()) for p in prompts]
+            )
+            predictions = calibrate.scored_predictions(dev, prompts, served, builder)
+            questions = verify.Questions(plan.task, builder.chat, builder.max_model_len)
+
+            def ask(entities: Sequence[tuple[str, Entity]]) -> list[float | None]:
+                return _p_yes(engine, folder, questions, entities)
+
+            verifies = plan.config.augmentation.verification
+            fitted = calibrate.fit(dev, predictions, plan.task.names, ask if verifies else None)
+        finally:
+            engine.close()
+    pairs = zip(trained, (completion.text for completion in served), strict=False)
+    differences = [pair for pair in pairs if pair[0] != pair[1]]
+    return Agreement(len(compared), len(compared) - len(differences), differences[0] if differences else None, fitted)
 
 
-def _trained(plan: Plan, adapter: Path, asked: list[evaluation.Question], device: torch.device) -> list[str]:
-    base = plan.config.base
-    model: Any = AutoModelForCausalLM.from_pretrained(base.model, revision=base.revision, **numbers(base, device))
-    model = PeftModel.from_pretrained(model if base.quantization else model.to(device), str(adapter))
-    said = evaluation.answer(model, asked, plan.builder())
+def _trained_answers(
+    base: BaseModelConfig, adapter: str, prompts: Sequence[DevPrompt], builder: PromptBuilder, gpu: bool
+) -> list[str]:
+    """The greedy answers of the model as it was trained; its memory is free afterwards."""
+    device = torch.device("cuda" if gpu else "cpu")
+    model: Any = AutoModelForCausalLM.from_pretrained(base.model, revision=base.revision, **dtype_kwargs(base, device))
+    model = PeftModel.from_pretrained(model if base.quantization else model.to(device), adapter).eval()
+    answers = evaluate.greedy_answers(model.get_base_model(), prompts, builder)
     del model
-    if device.type == "cuda":
+    if gpu:
         torch.cuda.empty_cache()
-    return said
+    return answers
 
 
-def _served(plan: Plan, adapter: Path, asked: list[evaluation.Question]) -> tuple[list[str], worth.Worth]:
-    """The served answers, and what their probabilities are worth."""
+def _engine_config(plan: Plan, gpu: bool) -> EngineConfig:
+    """An engine of this process; ``auto`` is the base's own dtype on a GPU, and as in training float32 on a CPU."""
     base = plan.config.base
-    dtype = {"auto": "auto" if torch.cuda.is_available() else "float32"}.get(base.dtype, base.dtype)
-    config = EngineConfig(
+    return EngineConfig(
         model=base.model,
         revision=base.revision,
-        dtype=dtype,
+        dtype="float32" if base.dtype == "auto" and not gpu else base.dtype,
         max_model_len=base.max_model_len,
         max_num_seqs=32,
         max_lora_rank=served_rank(plan.config.lora.r),
@@ -78,10 +109,14 @@ def _served(plan: Plan, adapter: Path, asked: list[evaluation.Question]) -> tupl
         enforce_eager=True,
         in_process=True,
     )
-    engine = Engine(config)
-    try:
-        requests = [Request(q.prompt.token_ids, q.prompt.max_tokens, str(adapter), logprobs=()) for q in asked]
-        said = engine.generate(requests)
-        return [completion.text for completion in said], worth.measure(plan, engine, str(adapter), asked, said)
-    finally:
-        engine.close()
+
+
+def _p_yes(
+    engine: Engine, adapter: str, questions: verify.Questions, entities: Sequence[tuple[str, Entity]]
+) -> list[float | None]:
+    """P(yes) of entities, each with its text, by questions without demonstrations."""
+    tokens = questions.tokens()
+    prompts = [questions.prompt(clean(text), entity) for text, entity in entities]
+    requests = [Request(prompt, 1, adapter, logprobs=tokens) for prompt in prompts if prompt]
+    completions = iter(engine.generate(requests))
+    return [verify.read(next(completions), tokens) if prompt else None for prompt in prompts]

@@ -27,9 +27,9 @@ class BaseModelConfig(Config):
     revision: str | None = None
     """Hub revision; pin it: the adapter remembers it."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Numbers of the frozen weights; auto: bfloat16 on a GPU, float32 on a CPU. LoRA weights are float32 always."""
+    """dtype of the frozen weights; auto: bfloat16 on a GPU, float32 on a CPU. LoRA weights are float32 always."""
     compute: Literal["bfloat16", "float32"] = "bfloat16"
-    """Numbers of the matrix products in training (autocast): bfloat16 takes half the time, on a CPU too."""
+    """dtype of the matrix products in training (autocast): bfloat16 takes half the time, on a CPU too."""
     quantization: Literal["4bit"] | None = None
     """4bit: QLoRA (NF4, double quantisation); needs CUDA and bitsandbytes."""
     gradient_checkpointing: bool = False
@@ -148,8 +148,8 @@ class AugmentationConfig(Config):
 class EvaluationConfig(Config):
     """Answers generated for dev examples; the checkpoint with the best strict span F1 becomes the adapter."""
 
-    every: Count = 200
-    """Steps between evaluations; the last step is evaluated too."""
+    every: Count | None = None
+    """Steps between evaluations; None: five times in a run. The last step is evaluated too."""
     examples: Count = 200
     """Dev examples that are answered."""
     patience: Count | None = None
@@ -167,8 +167,8 @@ class RunConfig(Config):
     gpu: bool | None = None
     """None: a GPU per worker if the cluster has one."""
     cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
-    checkpoint_every: Count = 50
-    """Steps between checkpoints."""
+    checkpoint_every: Count | None = None
+    """Steps between checkpoints; None: five times in a run, and every 50 steps at least."""
     max_failures: Annotated[int, Field(ge=-1)] = 3
     """Killed workers that are made good before the run gives up; -1: any number."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -178,11 +178,14 @@ class RunConfig(Config):
 
 
 class ServingConfig(Config):
-    """The last step: vLLM loads the adapter, and its greedy answers are compared with the trained model's."""
+    """The last step: vLLM loads the adapter, and its greedy answers are compared with the trained model's.
+
+    The adapter is at its place before that; ``serving.json`` beside it says how the comparison came out.
+    """
 
     prompts: Annotated[int, Field(ge=0)] = 32
     """Dev prompts to compare; 0 leaves the comparison out."""
-    least_agreement: Share = 0.8
+    min_agreement: Share = 0.8
     """Share of identical answers below which the job fails. In float32 on a CPU all must be identical."""
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 
 from ner_batch import config as configs
-from ner_batch.train import evaluation, loop, packing, plan, segments
+from ner_batch.train import attention, evaluate, loop, packing, plan
 from ner_batch.train import model as models
+from ner_batch.train.samples import draw_epoch
 from ner_batch.train.settings import TrainConfig
 
 VARIANTS = (
@@ -32,10 +33,10 @@ def rows_of(work: plan.Plan, wanted: int, kind: str, masked: bool) -> tuple[list
     """Rows of the first ``wanted`` samples, and how many tokens these have alone."""
     builder, samples, epoch = work.builder(), [], 0
     while len(samples) < wanted:
-        samples += work.train.epoch(builder, plan.mix(work.config), f"bench-{epoch}")[0]
+        samples += draw_epoch(work.train, builder, plan.sample_config(work.config), f"bench-{epoch}")[0]
         epoch += 1
     samples = samples[:wanted]
-    rows = plan.rows_of(samples, plan.Rows(kind, masked, work.config.packing.tokens, 1), "bench")
+    rows = plan.pack_epoch(samples, plan.BatchLayout(kind, masked, work.config.packing.tokens, 1), "bench")
     return rows, sum(map(len, samples))
 
 
@@ -44,23 +45,23 @@ def train(work: plan.Plan, rows: list[packing.Pack]) -> tuple[float, float]:
     config = work.config
     model = models.load(config.base, config.lora, torch.device("cpu"), config.run.seed)
     weights = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(weights, weight_decay=0.0)
+    optimiser = loop.make_optimiser(weights, config.optimiser)
+    scheduler = loop.make_scheduler(optimiser, config.optimiser, len(rows), 0)
     model.train()
     begun = time.process_time()
-    for step, row in enumerate(rows):
+    for row in rows:
         with torch.autocast("cpu", torch.bfloat16, enabled=config.base.compute == "bfloat16"):
-            value = segments.answer_loss(model.get_base_model(), row) / max(1, row.learnt)
+            value = attention.answer_loss(model.get_base_model(), row) / max(1, row.learnt)
         value.backward()
         torch.nn.utils.clip_grad_norm_(weights, config.optimiser.clip)
-        for group in optimiser.param_groups:
-            group["lr"] = loop.rate(step, len(rows), config.optimiser)
         optimiser.step()
+        scheduler.step()
         optimiser.zero_grad(set_to_none=True)
     seconds = time.process_time() - begun
     builder = work.builder()
-    asked = evaluation.questions(work.dev.examples, [()] * len(work.dev.examples), builder)
-    said = evaluation.answer(model, asked, builder)
-    return seconds, evaluation.scores(work.dev.examples, asked, said, builder).micro.f1
+    prompts = evaluate.dev_prompts(work.dev.examples, [()] * len(work.dev.examples), builder)
+    answers = evaluate.answers_in_training(model, prompts, builder)
+    return seconds, evaluate.score_answers(work.dev.examples, prompts, answers, builder).micro.f1
 
 
 def main() -> None:

@@ -1,0 +1,67 @@
+"""Strict span F1 of generated answers: what the best checkpoint is chosen by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from ner_batch.data import Entity, Example, clean
+from ner_batch.evaluate.metrics import Scores, score
+from ner_batch.prompts.builder import Prompt, PromptBuilder
+from ner_batch.train import attention
+from ner_batch.train import model as models
+
+
+@dataclass(frozen=True, slots=True)
+class DevPrompt:
+    """A prompt about the dev example of number ``example``, and the labels it asks for."""
+
+    example: int
+    labels: tuple[str, ...]
+    prompt: Prompt
+
+
+def dev_prompts(
+    examples: Sequence[Example], demonstrations: Sequence[Sequence[Example]], builder: PromptBuilder
+) -> list[DevPrompt]:
+    """The prompts inference would ask; those that do not fit are left out, and their entities missed."""
+    prompts = []
+    for number, (example, nearest) in enumerate(zip(examples, demonstrations, strict=True)):
+        for labels in builder.format.groups(builder.task):
+            prompt = builder.build(clean(example.text), labels, nearest)
+            if prompt:
+                prompts.append(DevPrompt(number, labels, prompt))
+    return prompts
+
+
+def answers_in_training(model: PeftModel, prompts: Sequence[DevPrompt], builder: PromptBuilder) -> list[str]:
+    """The greedy answers of a model that trains. Its attention is torch's own meanwhile, and dropout is off."""
+    base = model.get_base_model()
+    training = model.training
+    model.eval()
+    base.set_attn_implementation("sdpa")
+    answers = greedy_answers(base, prompts, builder)
+    base.set_attn_implementation(attention.NAME)
+    model.train(training)
+    return answers
+
+
+def greedy_answers(model: PreTrainedModel, prompts: Sequence[DevPrompt], builder: PromptBuilder) -> list[str]:
+    """The greedy answers of a model with torch's attention, in evaluation mode."""
+    ids = [dev_prompt.prompt.token_ids for dev_prompt in prompts]
+    return models.generate(model, ids, builder.chat, [dev_prompt.prompt.max_tokens for dev_prompt in prompts])
+
+
+def score_answers(
+    examples: Sequence[Example], prompts: Sequence[DevPrompt], answers: Sequence[str], builder: PromptBuilder
+) -> Scores:
+    """Strict scores of the answers, read and grounded as at inference."""
+    predictions: list[list[Entity]] = [[] for _ in examples]
+    for dev_prompt, answer in zip(prompts, answers, strict=True):
+        text = clean(examples[dev_prompt.example].text)
+        parsed = builder.format.parse(answer, text, dev_prompt.labels, builder.task)
+        predictions[dev_prompt.example] += parsed.entities
+    return score([example.entities for example in examples], predictions)
