@@ -1,1 +1,107 @@
-"""Named entities from millions of documents with your own open LLM: Parquet in, Parquet out, on Ray and vLLM."""
+"""Named entities from millions of documents with your own open LLM: Parquet in, Parquet out, on Ray and vLLM.
+
+The names to build on (everything else may change between releases)::
+
+    from ner_batch import EngineConfig, RecipeConfig, extract_entities
+
+    config = RecipeConfig(engine=EngineConfig(model="Qwen/Qwen3-4B"), task="task.yaml")
+    rows = extract_entities(ray.data.read_parquet("documents/"), config)  # a Ray Dataset, lazy as any
+
+==========  ============================================================================================================
+values      :class:`Entity` (a typed span; offsets are code points, half-open), :class:`Ungrounded` (what the model
+            named and the text does not have), :class:`Prediction` (a row's outcome) with its :class:`Status`,
+            :class:`Example` (an annotated text)
+tasks       :class:`Task` and :class:`Label` (which types to find), :func:`load_task` (from a YAML file)
+extraction  :func:`extract_entities` over a Ray Dataset, as :class:`RecipeConfig` with its :class:`EngineConfig` and
+            :class:`JobConfig` say; :class:`ExtractConfig` and :func:`load_config` read the YAML of a job
+tables      :func:`read_examples` (gold from Parquet), :func:`predictions_of` (from a table that a job wrote)
+scores      :func:`score_entities`: strict precision, recall and F1
+errors      :class:`UserError` (what you can mend, one line each), :class:`JobError` (a job cannot go on)
+==========  ============================================================================================================
+
+Names are loaded when they are used: ``import ner_batch`` takes milliseconds and needs neither Ray, torch nor vLLM.
+The library call is not called ``extract``: that is the package :mod:`ner_batch.extract`, and importing a submodule
+binds its name here, so ``ner_batch.extract`` would be a function or a module depending on what was imported before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ner_batch.config import EngineConfig, ExtractConfig, JobConfig, RecipeConfig
+    from ner_batch.config import load as load_config
+    from ner_batch.data import Entity, Example, Prediction, Status, Ungrounded, predictions_of
+    from ner_batch.errors import JobError, UserError
+    from ner_batch.evaluate.metrics import score as score_entities
+    from ner_batch.extract.dataset import extract as extract_entities
+    from ner_batch.io.examples import read_examples
+    from ner_batch.task import Label, Task, load_task
+
+    __version__: str
+
+__all__ = [
+    "EngineConfig",
+    "Entity",
+    "Example",
+    "ExtractConfig",
+    "JobConfig",
+    "JobError",
+    "Label",
+    "Prediction",
+    "RecipeConfig",
+    "Status",
+    "Task",
+    "Ungrounded",
+    "UserError",
+    "__version__",
+    "extract_entities",
+    "load_config",
+    "load_task",
+    "predictions_of",
+    "read_examples",
+    "score_entities",
+]
+
+# Where each name lies. A type checker reads the imports above; test_package holds the two against each other.
+_PLACES = {
+    "EngineConfig": "config.EngineConfig",
+    "Entity": "data.Entity",
+    "Example": "data.Example",
+    "ExtractConfig": "config.ExtractConfig",
+    "JobConfig": "config.JobConfig",
+    "JobError": "errors.JobError",
+    "Label": "task.Label",
+    "Prediction": "data.Prediction",
+    "RecipeConfig": "config.RecipeConfig",
+    "Status": "data.Status",
+    "Task": "task.Task",
+    "Ungrounded": "data.Ungrounded",
+    "UserError": "errors.UserError",
+    "extract_entities": "extract.dataset.extract",
+    "load_config": "config.load",
+    "load_task": "task.load_task",
+    "predictions_of": "data.predictions_of",
+    "read_examples": "io.examples.read_examples",
+    "score_entities": "evaluate.metrics.score",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported at its first use (PEP 562)."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("ner-batch")
+    if name not in _PLACES:
+        raise AttributeError(f"module 'ner_batch' has no attribute {name!r}")
+    from importlib import import_module
+
+    module, _, attribute = _PLACES[name].rpartition(".")
+    value = getattr(import_module(f"ner_batch.{module}"), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from pyarrow import fs
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ner_batch.config import explain
@@ -137,12 +136,12 @@ def load(path: str | Path) -> Adapter:
     uri = str(path)
     if "://" not in uri:
         return _load(Path(path).expanduser(), uri)
-    if storage.file_type(uri) is not fs.FileType.Directory:
+    if storage.file_type(uri) != "directory":
         raise UserError(f"{uri}: no such adapter directory")
     folder = copies.fetched(uri)
     try:
         return _load(Path(folder), uri)
-    except ValueError as error:
+    except UserError as error:
         raise UserError(str(error).replace(folder, uri)) from None
 
 
@@ -183,10 +182,10 @@ def _servable_rank(folder: Path) -> int:
 
 def _targets(folder: Path) -> tuple[str, ...] | None:
     """The last parts of the names in PEFT's config, sorted."""
-    named = _read_json(folder / CONFIG, "write it with PEFT's save_pretrained").get("target_modules")
-    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+    modules = _read_json(folder / CONFIG, "write it with PEFT's save_pretrained").get("target_modules")
+    if not isinstance(modules, list) or not all(isinstance(name, str) for name in modules):
         return None
-    return tuple(sorted({name.rpartition(".")[2] for name in named}))
+    return tuple(sorted({name.rpartition(".")[2] for name in modules}))
 
 
 def _read_manifest(path: Path) -> AdapterManifest | None:
@@ -227,10 +226,10 @@ def check(adapter: Adapter, **setting: Unpack[Setting]) -> None:
 
 
 def _contradictions(trained: AdapterManifest, run: Setting) -> Iterator[str]:
-    named = list(_named_contradictions(trained, run))
-    yield from named
+    differences = list(_named_contradictions(trained, run))
+    yield from differences
     # Another base, format or task makes another prompt; on its own it means that the prompt code or a template changed.
-    if not named and trained.prompt_fingerprint != run["prompt_fingerprint"]:
+    if not differences and trained.prompt_fingerprint != run["prompt_fingerprint"]:
         yield _differ("prompt", trained.prompt_fingerprint, run["prompt_fingerprint"])
 
 

@@ -19,9 +19,14 @@ from typer.core import TyperGroup
 
 from ner_batch import config as configs
 from ner_batch.config import ExtractConfig, IndexConfig
-from ner_batch.errors import JobError, UserError
+from ner_batch.errors import JobError, UserError, require_extra
 
 CRASH, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+
+# What the extras bring, as it is imported; a node that only extracts has none of it.
+ENCODING = ("accelerate", "datasets", "sentence_transformers")
+TRAINING = ("accelerate", "matplotlib", "peft", "safetensors", "tensorboardX")
+SCORING = ("duckdb", "matplotlib")
 
 
 class _Verbs(TyperGroup):
@@ -103,6 +108,7 @@ def train(
         from ner_batch.train.settings import TrainConfig
 
         config = configs.load(TrainConfig, config_file, overrides or ())
+        require_extra("train", *TRAINING, purpose="`train`")
         from ner_batch.train import job as training
         from ner_batch.train.plan import prepare
 
@@ -128,9 +134,11 @@ def train_encoder(
         from ner_batch.encoder.settings import TrainEncoderConfig
 
         config = configs.load(TrainEncoderConfig, config_file, overrides or ())
+        require_extra("encoder", *ENCODING, purpose="`train-encoder`")
         from ner_batch.encoder import job as encoder
+        from ner_batch.encoder.plan import prepare
 
-        plan = encoder.prepare(config, console)
+        plan = prepare(config, console)
         for line in plan.report:
             console.print(line, highlight=False, markup=False)
         return 0 if dry_run else encoder.run(plan, console)
@@ -147,6 +155,7 @@ def merge(
     """Write the base model with an adapter merged into its weights."""
 
     def job() -> None:
+        require_extra("train", "peft", purpose="`merge`")
         from ner_batch.train import merge as merging
 
         merging.merge(adapter, out, base)
@@ -185,10 +194,10 @@ def evaluate(
 
         more = [f"against={json.dumps(against)}"] if against else []
         config = configs.load(EvaluateConfig, config_file, [*(overrides or ()), *more])
+        require_extra("evaluate", *SCORING, purpose="`evaluate`")
         from ner_batch.evaluate import job as evaluation
-        from ner_batch.evaluate.plan import prepare
 
-        return evaluation.run(prepare(config), console)
+        return evaluation.run(evaluation.prepare(config), console)
 
     raise typer.Exit(exit_code(job))
 
@@ -201,6 +210,9 @@ def ablate(config_file: ConfigFile, overrides: Overrides = None) -> None:
         from ner_batch.experiments.settings import AblateConfig
 
         config = configs.load(AblateConfig, config_file, overrides or ())
+        require_extra("evaluate", *SCORING, purpose="`ablate`")
+        if config.curve and config.curve.train:
+            require_extra("train", *TRAINING, purpose="`curve.train`")
         from ner_batch.experiments import job as experiments
         from ner_batch.experiments.plan import prepare
 
@@ -216,6 +228,7 @@ def demo(
     """Index, train, extract and score a small corpus with the tiny model that ships with the package."""
 
     def job() -> int:
+        require_extra("train", *TRAINING, purpose="`demo`")
         from ner_batch.demo import show
 
         return show.run(out, console)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
@@ -300,8 +300,8 @@ def _explain(kind: type[BaseModel], detail: Mapping[str, Any]) -> str:
     location = [str(part) for part in detail["loc"]]
     name = ".".join(location)
     if detail["type"] == "extra_forbidden":
-        known = _fields_at(kind, location[:-1])
-        return f"{name}: unknown field{_did_you_mean(location[-1], known)}"
+        fields = _fields_at(kind, location[:-1])
+        return f"{name}: unknown field{_did_you_mean(location[-1], fields)}"
     if detail["type"] == "missing":
         return f"{name}: missing"
     message = detail["msg"].removeprefix("Value error, ")
@@ -322,12 +322,11 @@ def _fields_at(kind: type[BaseModel], location: Sequence[str]) -> list[str]:
     return list(kind.model_fields)
 
 
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    known = list(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+def _did_you_mean(word: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     if close:
         return f" (did you mean {close[0]}?)"
-    return f" (known: {', '.join(known)})" if known else ""
+    return f" (known: {', '.join(names)})" if names else ""
 
 
 # Words that name credentials, as whole parts of a key: `token`, `hf_token`, `secret_key`; not `max_tokens`.

@@ -82,9 +82,9 @@ class Example:
     entities: tuple[Entity, ...]
 
 
-def nearest(near: Sequence[Example], k: int) -> Sequence[Example]:
+def nearest(examples: Sequence[Example], k: int) -> Sequence[Example]:
     """The ``k`` nearest of some examples, which are in order with the nearest last; all where there are fewer."""
-    return near[max(0, len(near) - k) :]
+    return examples[max(0, len(examples) - k) :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +107,8 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """A mention as an answer words it, and where in the answer, in code points, half-open."""
+class AnswerSpan:
+    """A mention as an answer words it, and where in the answer its naming stands: code points, half-open."""
 
     text: str
     type: str
@@ -161,8 +161,8 @@ def distinct(entities: Iterable[Entity]) -> tuple[Entity, ...]:
     best: dict[tuple[int, int, str, str], Entity] = {}
     for entity in entities:
         key = (entity.start, entity.end, entity.type, entity.task or "")
-        kept = best.get(key)
-        if kept is None or (entity.score or 0.0) > (kept.score or 0.0):
+        rival = best.get(key)
+        if rival is None or (entity.score or 0.0) > (rival.score or 0.0):
             best[key] = entity
     return tuple(best[key] for key in sorted(best))
 
@@ -260,12 +260,12 @@ def example_from_row(row: Mapping[str, Any], name: str = "example") -> Example:
     """
     text = row["text"]
     entities = []
-    for given in row["entities"] or ():
-        start, end, type_ = given["start"], given["end"], given["type"]
+    for span in row["entities"] or ():
+        start, end, type_ = span["start"], span["end"], span["type"]
         surface = text[start:end] if 0 <= start < end <= len(text) else None
-        if surface is None or surface != given.get("text", surface):
+        if surface is None or surface != span.get("text", surface):
             raise UserError(
-                f"{name}: entity [{start}, {end}) {type_} reads {surface!r} in the text, not {given.get('text')!r}: "
+                f"{name}: entity [{start}, {end}) {type_} reads {surface!r} in the text, not {span.get('text')!r}: "
                 "offsets are code points, half-open"
             )
         entities.append(Entity(start, end, type_, surface))

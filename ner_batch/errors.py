@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -52,3 +53,19 @@ class Problems:
 def first_line(error: BaseException) -> str:
     """What an exception says, in one line; its type where it says nothing."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def require_extra(extra: str, *modules: str, purpose: str) -> None:
+    """Check that the modules of an optional dependency group of this package can be imported; nothing is imported.
+
+    Args:
+        extra: the group's name in pyproject.toml.
+        modules: names as they are imported.
+        purpose: what they are needed for; begins the message.
+
+    Raises:
+        UserError: one line: which are missing, and the command that installs them.
+    """
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        raise UserError(f"{purpose} needs {', '.join(missing)}: pip install 'ner-batch[{extra}]'")

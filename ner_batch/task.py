@@ -1,7 +1,7 @@
 """The task file: which types to find, in which language, and what each of them means.
 
-Questions and definitions are what the reading-comprehension prompts of Ye et al. (2024) and the per-type prompts of
-GPT-NER (Wang et al., 2025) are made of. A missing one is generated from the label's name.
+Definitions stand in the prompts of every format; questions, of Ye et al. (2024), in those of ``mrc`` alone. A missing
+one is generated from the label's name.
 """
 
 from __future__ import annotations
@@ -70,9 +70,8 @@ class Task(BaseModel):
 
     def question(self, label: str) -> str:
         """The reading-comprehension question of the label, q_i of Ye et al."""
-        given = self.labels[label].question
-        if given:
-            return given
+        if question := self.labels[label].question:
+            return question
         if self.language == "zh":
             return f"文中有哪些{self.definition(label)}?"
         return f"Which {label} entities ({self.definition(label)}) are named in the text?"

@@ -6,6 +6,7 @@ The environment is set before anything imports vllm: its engine core runs in thi
 from __future__ import annotations
 
 import os
+import sys
 
 os.environ |= {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -28,6 +29,23 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 
+from skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: E402, F401
+
+
+def ray_runs() -> bool:
+    """Whether this process has started or joined a Ray session; Ray is not imported to find out."""
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
+
+
+@pytest.fixture(autouse=True)
+def _ray_has_its_marker(request: pytest.FixtureRequest) -> Iterator[None]:
+    """`make unit` starts no Ray: a test that does is marked."""
+    ran_before = ray_runs()
+    yield
+    if not ran_before and ray_runs() and request.node.get_closest_marker("ray") is None:
+        pytest.fail("this test starts Ray: mark it with @pytest.mark.ray")
+
 
 @pytest.fixture(scope="session")
 def random_model(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -42,10 +60,7 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def tiny_model() -> str:
     """The base model that is shipped with the package."""
-    path = ROOT / "ner_batch" / "demo" / "files" / "base"
-    if not path.is_dir():
-        pytest.skip("the tiny model is not built")
-    return str(path)
+    return str(ROOT / "ner_batch" / "demo" / "files" / "base")
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
 from ner_batch.data import Entity, Example, Prediction, Status, examples_table, predictions_table
-from ner_batch.evaluate.joining import Rules, join
-from ner_batch.evaluate.matching import Span
-from ner_batch.evaluate.tally import Tally, measure
+from ner_batch.evaluate.count import Tally
+from ner_batch.evaluate.match import Span
+from ner_batch.evaluate.read import SPANS
 
 TYPES = ("LOC", "ORG", "PER")
 TEXT = "abcdefghijklmnopqrstuvwxyz"
@@ -46,26 +46,32 @@ def run_table(
     return table.add_column(0, "text", [[TEXT] * len(names)]).add_column(0, "id", [list(names)])
 
 
-def tally(
-    pairs: Sequence[tuple[Sequence[Span], Sequence[Span]]], *more: Sequence[Sequence[Span]], grouped=False, ids=None
-) -> Tally:
-    """Pairs of gold and predicted, counted; ``more`` are other runs' predictions."""
+def joined(
+    pairs: Sequence[tuple[Sequence[Span], Sequence[Span]]], *more: Sequence[Sequence[Span]], ids=None, scores=None
+) -> pa.Table:
+    """Pairs of gold and predicted as joined rows; ``more`` are other runs' predictions."""
     names = ids or [f"r{i}" for i in range(len(pairs))]
-    gold = pa.table({"id": names, "text": [TEXT] * len(names), "gold": _column([g for g, _ in pairs])})
-    runs = [[p for _, p in pairs], *more]
-    tables = [
-        pa.table({"id": names, "text": [TEXT] * len(names), "status": ["ok"] * len(names), "entities": _column(run)})
-        for run in runs
-    ]
-    joined, faults = join([("gold", gold), *((f"run {i}", table) for i, table in enumerate(tables))], Rules())
-    assert not faults
-    return measure(joined, len(runs), 5, grouped=grouped)
+    columns = {"id": names, "gold": _column([g for g, _ in pairs])}
+    for i, run in enumerate([[p for _, p in pairs], *more]):
+        columns |= {f"status{i}": ["ok"] * len(names), f"entities{i}": _column(run, scores)}
+    return pa.table(columns)
 
 
-def _column(side: Sequence[Sequence[Span]]) -> pa.Array:
-    from ner_batch.evaluate.source import SPANS
+def tally(
+    pairs: Sequence[tuple[Sequence[Span], Sequence[Span]]], *more: Sequence[Sequence[Span]], grouped=False
+) -> Tally:
+    """Pairs of gold and predicted, counted at once; ``more`` are other runs' predictions."""
+    spans = [s for pair in pairs for side in pair for s in side] + [s for run in more for row in run for s in row]
+    total = Tally(sorted({type_ for _, _, type_ in spans}), 1 + len(more), 5, grouped=grouped)
+    total.add(joined(pairs, *more))
+    return total
 
-    return pa.array([[{"start": s, "end": e, "type": t, "score": None} for s, e, t in row] for row in side], SPANS)
+
+def _column(side: Sequence[Sequence[Span]], scores: Sequence[float] | None = None) -> pa.Array:
+    rows = zip(side, scores or [None] * len(side), strict=True)
+    return pa.array(
+        [[{"start": s, "end": e, "type": t, "score": score} for s, e, t in row] for row, score in rows], SPANS
+    )
 
 
 def corpus(count: int, seed: int = 0) -> tuple[list[list[Span]], list[list[Span]], list[list[Span]]]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
 import logging
+import math
+import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 import boto3
 import pytest
@@ -45,3 +50,111 @@ def point_at(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": endpoint}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
+
+
+Fault = Literal["500", "dropped", "cut", "held"]
+
+
+class Proxy:
+    """A forwarding HTTP server in front of another: logs requests, and fails those it is told to.
+
+    ``log`` has (method, path) of each request, ``signatures`` its Authorization header (None: unsigned), ``url`` is
+    where it listens. ``holding`` is set while a request is held.
+    """
+
+    def __init__(self, target: str) -> None:
+        self.log: list[tuple[str, str]] = []
+        self.signatures: list[str | None] = []
+        self.holding, self._released = threading.Event(), threading.Event()
+        self._faults: list[list[Any]] = []
+        self._lock = threading.Lock()
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def forward(self) -> None:
+                body = read_body(self)
+                proxy.log.append((self.command, self.path))
+                proxy.signatures.append(self.headers.get("Authorization"))
+                fault = proxy._fault(self.path)
+                if fault == "500":
+                    self._reply(500, {}, b"")
+                elif fault == "held" and self.command != "GET":
+                    self._hold()
+                elif fault == "dropped":
+                    self.close_connection = True  # without an answer
+                else:
+                    status, headers, content = ask(target, self.command, self.path, dict(self.headers), body)
+                    self._reply(status, headers, content, cut=fault in {"cut", "held"})
+                    if fault == "held":
+                        self._hold()
+
+            do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = forward
+
+            def _reply(self, status: int, headers: dict[str, str], body: bytes, cut: bool = False) -> None:
+                self.send_response(status)
+                length = headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(body))
+                for name, value in headers.items():
+                    if name.lower() not in ("content-length", "connection", "transfer-encoding"):
+                        self.send_header(name, value)
+                self.send_header("Content-Length", length)
+                self.end_headers()
+                self.wfile.write(body[: len(body) // 2] if cut else body)
+                self.close_connection = self.close_connection or cut
+
+            def _hold(self) -> None:
+                proxy.holding.set()
+                proxy._released.wait(60)
+                self.close_connection = True
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def fail(self, mark: str, times: float = math.inf, how: Fault = "500") -> None:
+        """Fail the next ``times`` requests whose path contains ``mark``: with status 500, without an answer, with half
+        of one, or held until the proxy ends (a GET after half of its answer)."""
+        self._faults.append([mark, times, how])
+
+    def _fault(self, path: str) -> str | None:
+        with self._lock:
+            for fault in self._faults:
+                if fault[0] in path and fault[1] > 0:
+                    fault[1] -= 1
+                    return str(fault[2])
+        return None
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._released.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def read_body(request: BaseHTTPRequestHandler) -> bytes:
+    if request.headers.get("Transfer-Encoding") != "chunked":
+        return request.rfile.read(int(request.headers.get("Content-Length") or 0))
+    body = b""
+    while size := int(request.rfile.readline().split(b";")[0], 16):
+        body += request.rfile.read(size)
+        request.rfile.readline()
+    request.rfile.readline()
+    return body
+
+
+def ask(target: str, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of the server's answer."""
+    passed = {k: v for k, v in headers.items() if k.lower() not in ("expect", "transfer-encoding", "content-length")}
+    connection = http.client.HTTPConnection(urlsplit(target).netloc, timeout=60)
+    try:
+        connection.request(method, path, body=body if method in ("PUT", "POST") else None, headers=passed)
+        answer = connection.getresponse()
+        return answer.status, dict(answer.getheaders()), answer.read()
+    finally:
+        connection.close()

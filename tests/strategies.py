@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import strategies as st
 
 from ner_batch.data import Entity
-from ner_batch.text.align import word_chunks
+from ner_batch.text.boundaries import word_chunks
 
 TYPES = ("LOC", "PER", "ORG")
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ner_batch.data import Entity, Ungrounded
-from ner_batch.text.align import EMPTY, INSIDE_A_WORD, NOT_IN_TEXT, ground, is_boundary, word_chunks
+from ner_batch.text.align import EMPTY, INSIDE_A_WORD, NOT_IN_TEXT, ground
+from ner_batch.text.boundaries import is_boundary, word_chunks
 
 PIECES = [*"aAbZ9_ .-'’\n\t\u3000ßİﬁ…Ａ北京大ーｶﾞกิม", "\r\n", "e\u0301", "é", "한", "\u1112\u1161\u11ab", "नरेन्द्र", "𠀀"]
 PIECES += [

@@ -14,6 +14,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast
 
 from ner_batch.data import Message
+from ner_batch.errors import UserError
 from ner_batch.prompts.chat import ChatTokenizer, load_tokenizer
 
 LLAMA = """{{ bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\\n\\n' }}
@@ -212,3 +213,59 @@ def test_load(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message) as caught:
             load_tokenizer(str(tmp_path / name))
         assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("tokenizer.json", '{"a": '),
+        ("tokenizer.json", "{}"),
+        ("tokenizer.json", '{"version": "1.0", "added_tokens": [], "model": {"type": "Nope"}}'),
+        ("tokenizer_config.json", "[]"),
+    ],
+)
+def test_broken_files_are_the_users_to_mend(tmp_path: Path, file: str, content: str) -> None:
+    """A file cut off, empty, of a newer release or of another kind is one line that names the model, whatever was raised."""
+    chatml_tokenizer().save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / file).write_text(content)
+    with pytest.raises(UserError, match="no tokenizer found") as caught:
+        load_tokenizer(str(tmp_path / "model"))
+    assert str(tmp_path / "model") in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_is_loaded_once(tmp_path: Path) -> None:
+    """Replica, recipe and engine share one; a directory whose files have changed is another, a failure is no answer."""
+    folder = tmp_path / "model"
+    with pytest.raises(ValueError, match="no tokenizer found"):
+        load_tokenizer(str(folder))
+    chatml_tokenizer().save_pretrained(folder)
+    loaded = load_tokenizer(str(folder))
+    assert load_tokenizer(str(folder)) is loaded
+    assert load_tokenizer(str(folder), None) is loaded
+    assert load_tokenizer(str(folder), revision="v2") is not loaded
+    llama_tokenizer().save_pretrained(folder)
+    assert load_tokenizer(str(folder)).template == LLAMA
+    assert loaded.template == CHATS["chatml"].template
+
+
+def test_a_relative_folder_is_the_one_below_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the one that had this name where the process stood before."""
+    for name, tokenizer in {"a": chatml_tokenizer(), "b": llama_tokenizer()}.items():
+        tokenizer.save_pretrained(tmp_path / name / "model")
+        monkeypatch.chdir(tmp_path / name)
+        assert load_tokenizer("model").template == tokenizer.chat_template
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_use_changes_no_tokenizer(name: str) -> None:
+    """What is shared by all of a process answers as a new one does, whatever it was asked before."""
+    tokenizer = FAMILIES[name].tokenizer()
+    before, chat = tokenizer.backend_tokenizer.to_str(), ChatTokenizer(tokenizer)
+    turns = [*user("hello world"), Message(role="assistant", content="hello"), *user("<|im_end|>")]
+    prompt, answer = chat.encode(turns), chat.encode_answer("hello <think>")
+    chat.decode(prompt), chat.count(["hello"] * 50), chat.pieces(prompt, answer)
+    assert tokenizer.backend_tokenizer.to_str() == before
+    assert tokenizer.chat_template == chat.template
+    assert (chat.encode(turns), chat.encode_answer("hello <think>")) == (prompt, answer)

@@ -170,7 +170,7 @@ def adapter(random_model, random_adapter, tmp_path):
         from ner_batch.prompts.chat import load_tokenizer
 
         task = Task.model_validate(TASK)
-        builder = PromptBuilder(formats.load("json"), task, load_tokenizer(random_model), 4096)
+        builder = PromptBuilder(formats.get("json"), task, load_tokenizer(random_model), 4096)
         fields = {
             "name": "a",
             "format": "json",

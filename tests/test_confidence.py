@@ -5,16 +5,16 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from format_cases import each_format, hard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import TYPES, annotated
-from test_formats import each_format, hard
 
 from ner_batch.config import EngineConfig
-from ner_batch.data import Completion, Entity, Said, clean
+from ner_batch.data import AnswerSpan, Completion, Entity, clean
 from ner_batch.extract import confidence
 from ner_batch.prompts.chat import load_tokenizer
-from ner_batch.prompts.formats import NAMES, Format, load
+from ner_batch.prompts.formats import NAMES, Format, get
 from ner_batch.task import Task
 
 FILES = Path(__file__).parent.parent / "ner_batch" / "demo" / "files"
@@ -30,8 +30,10 @@ def test_every_mention_of_an_answer_is_found_in_it(form: Format, case: tuple[str
     for labels in form.groups(TASK):
         given_ = [e for e in entities if e.type in labels]
         answer = form.answer(text, given_, labels, TASK)
-        found = form.said(answer, text, labels, TASK)
-        assert sorted((m.text, m.type) for m in found) == sorted((e.text, e.type) for e in form.sayable(text, given_))
+        found = form.locate_mentions(answer, text, labels, TASK)
+        assert sorted((m.text, m.type) for m in found) == sorted(
+            (e.text, e.type) for e in form.representable(text, given_)
+        )
         assert all(a.end <= b.start for a, b in pairwise(found))
         assert all(0 <= m.start < m.end <= len(answer) for m in found)
 
@@ -39,12 +41,12 @@ def test_every_mention_of_an_answer_is_found_in_it(form: Format, case: tuple[str
 @pytest.mark.parametrize("name", NAMES)
 def test_what_naming_takes(name):
     """The marks, the quotes, the line's end; in JSON the key for its first mention."""
-    form = load(name)
+    form = get(name)
     task = Task(name="t", labels={"LOC": {}})
     text = "From Ohio to Rome."
     entities = [Entity(5, 9, "LOC", "Ohio"), Entity(13, 17, "LOC", "Rome")]
     answer = form.answer(text, entities, ("LOC",), task)
-    taken = [answer[m.start : m.end] for m in form.said(answer, text, ("LOC",), task)]
+    taken = [answer[m.start : m.end] for m in form.locate_mentions(answer, text, ("LOC",), task)]
     assert (
         taken
         == {
@@ -68,7 +70,7 @@ def test_what_naming_takes(name):
 )
 def test_mentions_of_odd_json(answer, taken):
     """Prose before it, white space, numbers, escapes, an answer cut off."""
-    found = load("json").said(answer, "text", ("ORG", "DATE"), TASK)
+    found = get("json").locate_mentions(answer, "text", ("ORG", "DATE"), TASK)
     assert [(m.text, m.type) for m in found][: len(taken)] == taken
 
 
@@ -90,7 +92,7 @@ def test_the_score_is_the_product_over_the_tokens_of_the_naming():
     """A token over two mentions counts for both; half characters count; what is not named has no score."""
     pieces = ["ab", "", "é", '","', "cd", ""]
     answer = completion(pieces, [0.5, 0.5, 0.8, 0.9, 0.7, 0.1])
-    said = [Said("abé", "T", 0, 4), Said("cd", "T", 5, 8)]
+    said = [AnswerSpan("abé", "T", 0, 4), AnswerSpan("cd", "T", 5, 8)]
     entities = [Entity(0, 3, "T", "abé"), Entity(4, 6, "T", "CD"), Entity(0, 3, "U", "abé")]
     scores = [e.score for e in confidence.scored(entities, said, answer, pieces)]
     assert scores[0] == pytest.approx(0.5 * 0.5 * 0.8 * 0.9)

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from s3_server import BUCKET, point_at, s3_server
+from s3_server import BUCKET, Proxy, point_at, s3_server
 
 from ner_batch.io import copies
 
@@ -60,6 +60,24 @@ def test_processes_that_leave_share_one_copy(bucket, tmp_path):
     assert Path(folder).name == "news"
     assert contents(folder) == {"a.bin": b"x" * 3_000_000, "deep/b.json": b"{}"}
     assert len(made(tmp_path)) == 1
+
+
+def test_a_process_killed_while_it_copies_leaves_no_half_copy(bucket, tmp_path, monkeypatch):
+    """kill -9 with one of two files copied, beside two processes that wait for the same file: nobody sees half of it."""
+    endpoint = os.environ["AWS_ENDPOINT_URL"]
+    with Proxy(endpoint) as proxy:
+        point_at(monkeypatch, proxy.url)
+        proxy.fail("/b.json", how="held")
+        victims = [started() for _ in range(3)]
+        assert proxy.holding.wait(60)
+        for victim in victims:
+            victim.kill()
+            victim.communicate()
+    assert all(name.startswith(".ner_batch-tmp-") for name in made(tmp_path))
+    point_at(monkeypatch, endpoint)
+    folder = copies.fetched(URI)
+    assert contents(folder) == {"a.bin": b"x" * 3_000_000, "deep/b.json": b"{}"}
+    assert started().communicate(timeout=120)[0].strip() == folder
 
 
 def test_another_content_is_another_copy(bucket, tmp_path):

@@ -42,7 +42,7 @@ def test_mutated_names_keep_their_length_of_words() -> None:
 
 def test_curriculum_does_not_teach_the_task() -> None:
     """No lesson asks for a type of the demo by its definition, and lessons repeat with the seed."""
-    lessons = curriculum.Curriculum(formats.load("json"), CHAT, 0)
+    lessons = curriculum.Curriculum(formats.get("json"), CHAT, 0)
     drawn = iter(lessons)
     texts = [CHAT.decode(next(drawn).ids) for _ in range(40)]
     again = iter(lessons)

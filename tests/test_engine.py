@@ -143,7 +143,7 @@ def long_engine(random_model: str, start_engine: Callable[..., Engine]) -> Engin
 @pytest.mark.parametrize("name", formats.NAMES)
 def test_a_random_model_names_nothing_outside_the_source(long_engine: Engine, random_model: str, name: str) -> None:
     """200 answers of a model that knows nothing, at temperature 1, under the grammar: every mention is in its source."""
-    chosen = formats.load(name)
+    chosen = formats.get(name)
     groups = chosen.groups(TASK)
     asked = [(HOSTILE[i % len(HOSTILE)], groups[i // len(HOSTILE) % len(groups)]) for i in range(200)]
     requests = [constrained(random_model, chosen, text, labels) for text, labels in asked]
@@ -165,7 +165,7 @@ def test_a_random_model_names_nothing_outside_the_source(long_engine: Engine, ra
 @pytest.mark.parametrize("name", formats.NAMES)
 def test_long_sources_do_not_hurt_the_engine(long_engine: Engine, random_model: str, name: str) -> None:
     """Grammars of sources of up to 8,000 characters, in any script, are answered or refused; the engine lives on."""
-    chosen = formats.load(name)
+    chosen = formats.get(name)
     labels = chosen.groups(TASK)[0]
     requests = []
     for size in (100, 1000, 2000, 4000, 8000):

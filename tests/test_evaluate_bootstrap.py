@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from evaluations import corpus, rows, tally
+from evaluations import TYPES, corpus, joined, rows, tally
 from hypothesis import given, settings
 
 from ner_batch.evaluate import bootstrap
-from ner_batch.evaluate.units import Units
+from ner_batch.evaluate.count import CountHistogram, Tally
 
 F1 = "strict/micro/f1"
 
@@ -15,8 +15,8 @@ def pairs_of(gold, run):
     return list(zip(gold, run, strict=True))
 
 
-def drawn(units: Units, count=2000, seed=0):
-    return bootstrap.draw(units, {}, count, seed)
+def drawn(histogram: CountHistogram, count=2000, seed=0):
+    return bootstrap.draw(histogram, {}, count, seed)
 
 
 def test_is_the_ordinary_bootstrap():
@@ -26,7 +26,7 @@ def test_is_the_ordinary_bootstrap():
     rng = np.random.default_rng(1)
     totals = np.stack([strict[rng.integers(0, 300, 300)].sum(0) for _ in range(4000)])
     byhand = 2 * totals[:, 0] / (totals[:, 1] + totals[:, 2])
-    ours = drawn(tally(pairs_of(gold, good)).units, 4000)[0][F1]
+    ours = drawn(tally(pairs_of(gold, good)).histogram, 4000)[0][F1]
     assert ours.mean() == pytest.approx(byhand.mean(), abs=0.001)
     assert ours.std() == pytest.approx(byhand.std(), rel=0.07)
 
@@ -41,7 +41,7 @@ def test_groups_give_the_same_spread():
     """Rows drawn in random groups vary as rows do."""
     gold, good, _ = corpus(3000)
     pairs = pairs_of(gold, good)
-    one, two = (drawn(tally(pairs, grouped=g).units, 200)[0][F1] for g in (False, True))
+    one, two = (drawn(tally(pairs, grouped=g).histogram, 200)[0][F1] for g in (False, True))
     assert one.std() == pytest.approx(two.std(), rel=0.2)
     assert one.mean() == pytest.approx(two.mean(), abs=0.002)
 
@@ -49,31 +49,34 @@ def test_groups_give_the_same_spread():
 def test_intervals_hold_what_they_promise():
     """Of 120 samples of a population, about 95 % have an interval that holds the population's F1."""
     gold, good, _ = corpus(12_000, seed=3)
-    everyone = tally(pairs_of(gold, good)).units
-    truth = float(bootstrap.figures(everyone.total()[0], everyone.layout, {})[F1])
+    everyone = tally(pairs_of(gold, good)).histogram
+    truth = float(bootstrap.figures(everyone.total()[0], everyone.types, {})[F1])
     held = 0
     for i in range(120):
         part = slice(100 * i, 100 * (i + 1))
-        low, high = bootstrap.interval(drawn(tally(pairs_of(gold[part], good[part])).units, 300, i)[0][F1], 0.95)
+        low, high = bootstrap.interval(drawn(tally(pairs_of(gold[part], good[part])).histogram, 300, i)[0][F1], 0.95)
         held += low <= truth <= high
     assert 0.88 <= held / 120 <= 1.0
 
 
-def test_sharding_does_not_change_a_draw():
-    """The same rows in two shards, the other way round, give the same numbers to the last bit."""
+def test_batches_do_not_change_a_draw():
+    """The same rows in two batches, the other way round, give the same numbers to the last bit."""
     gold, good, _ = corpus(200)
     pairs, ids = pairs_of(gold, good), [f"r{i}" for i in range(200)]
-    one = drawn(tally(pairs).units, 50)[0][F1]
-    two = drawn((tally(pairs[120:], ids=ids[120:]) + tally(pairs[:120], ids=ids[:120])).units, 50)[0][F1]
+    one = drawn(tally(pairs).histogram, 50)[0][F1]
+    total = Tally(TYPES, 1, 5, grouped=False)
+    total.add(joined(pairs[120:], ids=ids[120:]))
+    total.add(joined(pairs[:120], ids=ids[:120]))
+    two = drawn(total.histogram, 50)[0][F1]
     assert one.tolist() == two.tolist()
 
 
 def compare(gold, this, other, count=1000):
     """Is this run better than the other?"""
     found = tally(pairs_of(gold, this), other)
-    first, second = (float(bootstrap.figures(t, found.units.layout, {})[F1]) for t in found.units.total())
-    draws = drawn(found.units, count)
-    return bootstrap.compared(first, second, draws[0][F1], draws[1][F1], 0.95)
+    first, second = (float(bootstrap.figures(t, found.histogram.types, {})[F1]) for t in found.histogram.total())
+    draws = drawn(found.histogram, count)
+    return bootstrap.compare(first, second, draws[0][F1], draws[1][F1], 0.95)
 
 
 @settings(max_examples=30, deadline=None)
@@ -117,8 +120,8 @@ def test_p_values_of_equal_runs_are_uniform():
 def test_label_groups():
     """`*.NAM` takes its types together; their figures are those of their sum."""
     gold = [[(0, 2, "PER.NAM"), (4, 6, "LOC.NAM"), (8, 9, "PER.NOM")]]
-    found = tally(pairs_of(gold, [[(0, 2, "PER.NAM"), (8, 9, "PER.NOM"), (10, 11, "PER.NOM")]])).units
-    at = bootstrap.figures(found.total()[0], found.layout, {"NE": ("*.NAM",), "NM": ("*.NOM",)})
+    found = tally(pairs_of(gold, [[(0, 2, "PER.NAM"), (8, 9, "PER.NOM"), (10, 11, "PER.NOM")]])).histogram
+    at = bootstrap.figures(found.total()[0], found.types, {"NE": ("*.NAM",), "NM": ("*.NOM",)})
     assert float(at["strict/group/NE/recall"]) == 0.5
     assert float(at["strict/group/NE/precision"]) == 1.0
     assert float(at["strict/group/NM/precision"]) == 0.5

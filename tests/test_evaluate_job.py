@@ -1,16 +1,15 @@
-"""The evaluation through the command line, on files as the extraction job writes them; on S3; on Ray."""
+"""The evaluation through the command line, on files as the extraction job writes them; on S3."""
 
 import json
 import math
-import os
 import random
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from evaluations import TEXT, corpus, entities, gold_table, run_table, write
+from real_data import real_file
 from s3_server import BUCKET, point_at, s3_server
 from typer.testing import CliRunner
 
@@ -18,8 +17,6 @@ from ner_batch.cli import app
 from ner_batch.data import Prediction, Status, predictions_table
 from ner_batch.evaluate.metrics import score
 from ner_batch.io import storage
-
-DATA = Path(os.environ.get("NER_BATCH_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 @pytest.fixture
@@ -215,13 +212,11 @@ def test_on_s3(run, tmp_path, monkeypatch):
     assert names == {"report.json", "report.md", "f1.png", "confusion.png"}
 
 
-@pytest.mark.parametrize("name", ["weibo", "genia_devtest", "gum_named"])
+@pytest.mark.parametrize("name", ["slice:gum_wikinews", "slice:ncbi_disease", "weibo", "genia_devtest", "gum_named"])
 def test_real_gold_sets(run, tmp_path, name):
     """Real gold, nested too, against itself is 1.0; half of it found is a recall of about a half. Weibo's groups are
     what the papers report apart."""
-    path = DATA / name / "test.parquet"
-    if not path.is_file():
-        pytest.skip("the gold sets are not here")
+    path = real_file(f"{name}/test.parquet")
     table = pq.read_table(path)
     (tmp_path / "run").mkdir()
     pq.write_table(table, tmp_path / "run" / "all.parquet")
@@ -238,38 +233,3 @@ def test_real_gold_sets(run, tmp_path, name):
     assert found["strict"]["micro"]["precision"]["value"] == 1.0
     assert found["strict"]["micro"]["recall"]["value"] == pytest.approx(0.6, abs=0.15)
     assert found["errors"]["kinds"]["missed"] > 0
-
-
-@pytest.fixture
-def ray_cluster(monkeypatch):
-    """The address of a cluster that outlives the sessions which join it."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    yield cluster.address
-    cluster.shutdown()
-
-
-@pytest.mark.ray
-@pytest.mark.timeout(300)
-def test_ray_gives_what_this_process_gives(run, tmp_path, monkeypatch, ray_cluster):
-    """Many shards through Ray, joined in parts by hash, with a second run, and streamed: the local reports, bit by bit.
-    Bad rows are told as they are here."""
-    from ner_batch.evaluate import plan
-
-    gold, good, bad = corpus(400)
-    write(tmp_path / "gold", gold_table(gold), 3)
-    write(tmp_path / "run", run_table(good).append_column("gold", gold_table(gold)["entities"]), 9)
-    write(tmp_path / "other", run_table(bad), 4)
-    monkeypatch.setattr(plan, "PART_ROWS", 80)
-    on_ray = ("job.local_rows=0", "job.unit_rows=30", f"job.address={ray_cluster}")
-    for arguments in (["--against", tmp_path / "other"], ["gold.path=null", "gold.column=gold"]):
-        here = report_of(run(*arguments), tmp_path / "report")
-        there = report_of(run(*arguments, *on_ray), tmp_path / "report")
-        assert without_paths(there) == without_paths(here)
-    write(tmp_path / "gold", gold_table(gold, [f"r{max(i, 1)}" for i in range(400)]), 3)
-    outcomes = [run(), run(*on_ray)]
-    assert [o.exit_code for o in outcomes] == [2, 2]
-    assert "gold: ids that more than one row has: r1;" in outcomes[0].stderr
-    assert outcomes[1].stderr == outcomes[0].stderr

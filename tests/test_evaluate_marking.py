@@ -8,17 +8,15 @@ from evaluations import TEXT, spans, tally
 from hypothesis import given
 from rich.console import Console
 
-from ner_batch.evaluate import errors, marking, tables
-from ner_batch.evaluate.errors import Bad, excerpt
+from ner_batch.evaluate import report
+from ner_batch.evaluate.count import ErrorRow
 
 
 def shown(gold, predicted, text=TEXT, width=10_000):
     """A row on the terminal: its lines, gold's and the predictions'."""
-    bad = excerpt(Bad("r", 1, "ok", 0, text, tuple(gold), tuple(predicted)))
-    run = {"worst": [{name: getattr(bad, name) for name in Bad.__dataclass_fields__}]}
+    row = report.error_row(ErrorRow("r", 1, "ok", tuple(gold), tuple(predicted)), text)
     console = Console(width=width, record=True, file=io.StringIO())
-    for part in tables._worst(run):
-        console.print(part)
+    console.print(report.worst_row(row))
     return [line.strip().split("  ", 1)[1] for line in console.export_text().splitlines()[1:3]]
 
 
@@ -66,15 +64,16 @@ def test_errors_beyond_the_excerpt():
 def test_a_long_list_is_counted():
     """Errors first; the rest as a number."""
     gold, _ = shown([(i * 10, i * 10 + 2, "LOC") for i in range(100)], [], "x" * 2000)
-    assert gold.count(" at ") == tables.SHOWN_SPANS
-    listed = [entry for entry, _ in marking.head([("right", True)] * 3 + [("wrong", False)] * 2, 3)]
+    assert gold.count(" at ") == report.TERMINAL_SPANS
+    listed = [entry for entry, _ in report.first_mentions([("right", True)] * 3 + [("wrong", False)] * 2, 3)]
     assert listed == ["wrong", "wrong", "right", "2 more"]
-    assert gold.endswith(f", {100 - gold.split(';')[0].count('[') - tables.SHOWN_SPANS} more")
+    assert gold.endswith(f", {100 - gold.split(';')[0].count('[') - report.TERMINAL_SPANS} more")
 
 
 def test_report_keeps_what_lies_beyond():
-    """A tally's worst row has it, for report.json."""
+    """report.json has it."""
     (bad,) = tally([([(0, 3, "PER")], [(0, 3, "ORG")])]).runs[0].worst
-    assert (bad.gold_beyond, bad.predicted_beyond) == ((), ())
-    far = errors.excerpt(Bad("r", 1, "ok", 0, "x" * 999, ((0, 1, "A"), (900, 901, "B")), ()))
-    assert far.gold_beyond == ((900, 901, "B", "x"),)
+    near = report.error_row(bad, TEXT)
+    assert (near["gold_beyond"], near["predicted_beyond"]) == ([], [])
+    far = report.error_row(ErrorRow("r", 1, "ok", ((0, 1, "A"), (900, 901, "B")), ()), "x" * 999)
+    assert far["gold_beyond"] == [(900, 901, "B", "x")]

@@ -97,7 +97,8 @@ def test_gold_without_text_and_missing_rows(tmp_path):
 def test_scores_on_an_edge_belong_above_it():
     """0.9 is 0.8999 as float32, and `at least 0.9` all the same."""
     scores = pa.array([0.7, 0.9, 0.1, 1.0, 0.0], pa.float32()).to_numpy()
-    found = calibration.reliability(scores, np.array([True] * 5), 5)
+    found = calibration.Reliability()
+    found.add(scores, np.array([True] * 5), 5)
     bins = np.flatnonzero(found.bins[0]) / calibration.BINS
     assert bins == pytest.approx([0.0, 0.1, 0.7, 0.9, (calibration.BINS - 1) / calibration.BINS])
 

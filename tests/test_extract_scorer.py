@@ -137,7 +137,7 @@ def test_scores_under_a_grammar(replica, texts, theirs):
     said = replica.engine.generate(asked)
     seen = 0
     for text, r, completion, prediction in zip(texts, asked, said, predictions, strict=True):
-        named = reader.format.said(completion.text, text, reader.groups[0], TASK)
+        named = reader.format.locate_mentions(completion.text, text, reader.groups[0], TASK)
         own = tuple(
             {t: p} for t, p in zip(completion.token_ids, theirs(r.token_ids, completion.token_ids), strict=True)
         )

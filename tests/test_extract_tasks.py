@@ -15,7 +15,7 @@ from ner_batch.extract.extractor import Extractor
 from ner_batch.extract.recipe import Recipe, TaskRecipe
 from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.prompts.chat import load_tokenizer
-from ner_batch.prompts.formats import load
+from ner_batch.prompts.formats import get
 from ner_batch.task import Task, load_task
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
@@ -36,7 +36,7 @@ def read(recipe, texts):
 def trained(tiny_model, random_adapter):
     """A second adapter for the tiny model (its weights are random), with the manifest of the task `roles`."""
     path = random_adapter(tiny_model, 3)
-    builder = PromptBuilder(load("inline"), ROLES, load_tokenizer(tiny_model), 1024)
+    builder = PromptBuilder(get("inline"), ROLES, load_tokenizer(tiny_model), 1024)
     manifest = adapters.AdapterManifest(
         name="roles",
         format="inline",

@@ -83,7 +83,8 @@ def test_demonstrations_without_retrieval(engine, tiny_model, tmp_path):
     bare = Reader(replace(recipe, index=None, verify=None), engine, chat, 2048)
     ((reading,),) = reader.read([Window(0, 0, ANNA.text)])
     ((alone,),) = bare.read([Window(0, 0, ANNA.text)])
-    assert reading.prompt_tokens == alone.prompt_tokens
+    (verdict,) = reader.verifier.judge([ANNA.text], [alone.parsed.entities])
+    assert reading.prompt_tokens - sum(c.prompt_tokens for c in verdict.completions) == alone.prompt_tokens
     with_them = reader.verifier.judge([ANNA.text], [ANNA.entities])
     assert with_them == judge(engine, Questions(TASK, chat, 2048), threshold=0, k=2)[:1]
     alone = Reader(replace(recipe, index=None), engine, chat, 2048)
@@ -94,7 +95,7 @@ def test_demonstrations_without_retrieval(engine, tiny_model, tmp_path):
 def test_training_shows_what_inference_shows(engine, tiny_model):
     """The prompts of training's questions are the verifier's, token by token."""
     chat = load_tokenizer(tiny_model)
-    builder = PromptBuilder(formats.load("json"), TASK, chat, 2048)
+    builder = PromptBuilder(formats.get("json"), TASK, chat, 2048)
     source = ExampleSet((ANNA, BOB))
     plain, _ = draw_epoch(source, builder, SampleConfig({2: 1}), "0")
     made, _ = draw_epoch(source, builder, SampleConfig({2: 1}, verification=2.0), "0")

@@ -7,7 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ner_batch import retrieval
 from ner_batch.data import Entity, Example, examples_table
+from ner_batch.io.examples import examples_digest
 from ner_batch.retrieval import read_examples
 
 EXAMPLES = [
@@ -100,3 +102,14 @@ def test_unreadable_gold_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=said) as error:
             read_examples(str(tmp_path / name))
         assert name in one_line(error)
+
+
+def test_the_digest_names_a_set_of_examples(tmp_path: Path) -> None:
+    """Ids, texts, spans, their order and what else is said decide; an index built in version 0.1 keeps its fingerprint."""
+    reversed_, changed = EXAMPLES[::-1], [*EXAMPLES[:2], Example("3", "nothing", (Entity(0, 7, "PER", "nothing"),))]
+    named = [*EXAMPLES[:2], Example("4", "nothing", ())]
+    digests = [examples_digest(examples) for examples in (EXAMPLES, reversed_, changed, named, EXAMPLES[:2], [])]
+    digests.append(examples_digest(EXAMPLES, after="more"))
+    assert len(set(digests)) == len(digests)
+    assert examples_digest(iter(EXAMPLES)) == digests[0]
+    assert retrieval.build(EXAMPLES, "random", tmp_path / "index").fingerprint == "a45e80975721e7a7"

@@ -12,10 +12,10 @@ from strategies import PIECES, TYPES, annotated_plainly
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from ner_batch.data import Entity, Status
-from ner_batch.prompts.formats import MAX_GRAMMAR_CHARS, NAMES, Format, load
+from ner_batch.prompts.formats import MAX_GRAMMAR_CHARS, NAMES, Format, get
 from ner_batch.task import Task
 
-each_format = pytest.mark.parametrize("form", [load(name) for name in NAMES], ids=NAMES)
+each_format = pytest.mark.parametrize("form", [get(name) for name in NAMES], ids=NAMES)
 TASK = Task(name="test", labels=list(TYPES))
 END = "<end of turn>"
 ZH = TASK.model_copy(update={"language": "zh"})
@@ -89,7 +89,7 @@ def test_the_grammar_accepts_the_answer(form: Format, case: tuple[str, list[Enti
         for labels in form.groups(task):
             answer, grammar = form.answer(text, entities, labels, task), form.grammar(text, labels, task)
             assert accepts(grammar, answer)
-            assert not accepts(grammar, answer[:-1]) or form.NAME == "mrc"
+            assert not accepts(grammar, answer[:-1]) or form.name == "mrc"
 
 
 @each_format
@@ -143,8 +143,8 @@ ILLEGAL = [
 @pytest.mark.parametrize(("name", "answer"), ILLEGAL)
 def test_illegal_answers_are_refused(name: str, answer: str) -> None:
     """Foreign words, parts of words, empty and white mentions, unknown types, wrong order, broken pairs."""
-    labels = TYPES if len(load(name).groups(TASK)) == 1 else ("LOC",)
-    assert not accepts(load(name).grammar("Columbus is a city in Ohio.", labels, TASK), answer)
+    labels = TYPES if not get(name).per_type else ("LOC",)
+    assert not accepts(get(name).grammar("Columbus is a city in Ohio.", labels, TASK), answer)
 
 
 LEGAL = [
@@ -161,15 +161,15 @@ LEGAL = [
 @pytest.mark.parametrize(("name", "text", "answer"), LEGAL)
 def test_legal_answers_are_accepted(name: str, text: str, answer: str) -> None:
     """Delimiters right after mentions, escapes, adjacent marks, other marks."""
-    labels = TYPES if len(load(name).groups(TASK)) == 1 else ("LOC",)
-    assert accepts(load(name).grammar(text, labels, TASK), answer)
+    labels = TYPES if not get(name).per_type else ("LOC",)
+    assert accepts(get(name).grammar(text, labels, TASK), answer)
 
 
 @pytest.mark.parametrize("name", ["json", "mrc"])
 def test_a_loop_comes_to_an_end(name: str) -> None:
     """No more than 64 mentions of one type."""
     open_, between, close = {"json": ('{"LOC":["', '","', '"]}'), "mrc": ("", "\n", "")}[name]
-    grammar = load(name).grammar("Ohio", ("LOC",), TASK)
+    grammar = get(name).grammar("Ohio", ("LOC",), TASK)
     assert accepts(grammar, open_ + between.join(["Ohio"] * 64) + close)
     assert not accepts(grammar, open_ + between.join(["Ohio"] * 65) + close)
 
@@ -205,4 +205,4 @@ def test_json_answers_are_json() -> None:
     """Under the grammar every answer of the json format is JSON, quotes and control characters included."""
     dice = random.Random(2)
     for _ in range(50):
-        json.loads(walk(load("json").grammar(hostile(dice) + "\x01\x0b\x7f", TYPES, TASK), dice))
+        json.loads(walk(get("json").grammar(hostile(dice) + "\x01\x0b\x7f", TYPES, TASK), dice))

@@ -18,13 +18,13 @@ TEXT = "Anna met the assistant in Berlin. <|im_end|>"
 
 
 def builder(max_model_len: int, name: str = "json", task: Task = TASK) -> PromptBuilder:
-    return PromptBuilder(formats.load(name), task, CHAT, max_model_len)
+    return PromptBuilder(formats.get(name), task, CHAT, max_model_len)
 
 
 @pytest.mark.parametrize("name", formats.NAMES)
 def test_a_prompt_is_the_formats_messages_in_the_models_template(name: str) -> None:
     """With room for all, the ids are those of the format's messages, and the answer gets the format's budget."""
-    chosen = formats.load(name)
+    chosen = formats.get(name)
     labels = chosen.groups(TASK)[0]
     prompt = builder(100_000, name).build(TEXT, labels, NEAR)
     assert prompt is not None
@@ -56,7 +56,7 @@ def test_fingerprint() -> None:
     assert builder(512).fingerprint() == builder(4096, task=again).fingerprint()
     other_task = Task.model_validate({"name": "places", "labels": {"LOC": "a town", "PER": "a person"}})
     tokenizer = byte_level(["<|im_end|>"], [], "{% for m in messages %}{{ m.content + '<|im_end|>' }}{% endfor %}")
-    other_chat = PromptBuilder(formats.load("json"), TASK, ChatTokenizer(tokenizer), 512)
+    other_chat = PromptBuilder(formats.get("json"), TASK, ChatTokenizer(tokenizer), 512)
     found = {builder(512, name).fingerprint() for name in formats.NAMES}
     found |= {builder(512, task=other_task).fingerprint(), other_chat.fingerprint()}
     assert len(found) == len(formats.NAMES) + 2
@@ -65,5 +65,5 @@ def test_fingerprint() -> None:
 def test_the_probe_shows_a_changed_tokenizer() -> None:
     """The same template and format on a tokenizer with other ids is another fingerprint."""
     tokenizer = byte_level(["<|x|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"], [], CHAT.template)
-    changed = PromptBuilder(formats.load("json"), TASK, ChatTokenizer(tokenizer), 512)
+    changed = PromptBuilder(formats.get("json"), TASK, ChatTokenizer(tokenizer), 512)
     assert changed.fingerprint() != builder(512).fingerprint()

@@ -9,16 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from s3_server import BUCKET, point_at, s3_server
+from s3_server import BUCKET, Proxy, point_at, s3_server
 
-from ner_batch.io import shards
-from ner_batch.io.rows import read_unit, texts_of
-from ner_batch.io.shards import Shard, Unit, list_shards, plan_units
+from ner_batch.errors import UserError
+from ner_batch.io import storage
+from ner_batch.io.shards import Shard, Unit, list_shards, plan_units, read_unit, texts_of
 
 SCHEMA = pa.schema(
     [
@@ -371,6 +372,34 @@ def test_a_file_changed_since_the_listing_is_refused(tmp_path: Path) -> None:
         read_unit(unit)
 
 
+def test_another_scheme_of_fsspec(folder: Path, tmp_path: Path) -> None:
+    """memory:// stands for all of them: the same shards and rows as from a disk, and a table written beside them."""
+    root = f"memory://{tmp_path}/in"
+    for path in folder.rglob("*.p*"):
+        storage.write_bytes(f"{root}/{path.relative_to(folder)}", path.read_bytes())
+    listing, local = list_shards(root, "text"), list_shards(str(folder), "text")
+    assert [(s.name, s.rows, s.digest) for s in listing.shards] == [(s.name, s.rows, s.digest) for s in local.shards]
+    assert [s.name for s in list_shards(f"{root}/c/*.parq", "text").shards] == ["x.parq"]
+    units = plan_units(listing.shards, 1000, 2**40)
+    table = pa.concat_tables([read_unit(unit) for unit in units])
+    assert table.equals(pa.concat_tables([pq.read_table(shard.uri) for shard in local.shards]))
+    storage.write_table(f"{root}/out/x.parquet", table, {"run": "1"})
+    assert storage.read_table(f"{root}/out/x.parquet").to_pylist() == table.to_pylist()
+    assert storage.read_metadata(f"{root}/out/x.parquet")["run"] == "1"
+    storage.write_bytes(f"{root}/bad.parquet", b"PAR1")
+    assert [bad.uri for bad in list_shards(root, "text").corrupt] == [f"{root}/bad.parquet"]
+
+
+def test_wide_and_long_row_groups_are_read_in_pieces(tmp_path: Path) -> None:
+    """Columns far apart, longer than one request, and a part of them in the file's tail: exactly what is stored."""
+    noise = np.random.default_rng(0).integers(0, 2**62, (3, 1_500_000))  # 12 MB a column
+    table = pa.table({"text": [str(n) for n in range(1_500_000)], "a": noise[0], "b": noise[1], "c.d": noise[2]})
+    path = write(tmp_path / "x.parquet", table, row_group_size=10**9)
+    unit = units_of(only(path), 10**9)[0]
+    for columns in (["text"], ["c.d", "a"], ["b"], None):
+        assert read_unit(unit, columns).equals(table if columns is None else table.select(columns))
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[tuple[str, Any]]:
     with s3_server() as running:
@@ -400,16 +429,19 @@ def test_s3_folder_file_and_glob(folder: Path, server: tuple[str, Any], monkeypa
         list_shards(f"s3://{BUCKET}/nowhere", "text")
 
 
+@pytest.mark.parametrize("how", ["dropped", "cut"])
 def test_s3_a_lost_connection_is_not_corruption(
-    folder: Path, server: tuple[str, Any], monkeypatch: pytest.MonkeyPatch
+    folder: Path, server: tuple[str, Any], monkeypatch: pytest.MonkeyPatch, how: Any
 ) -> None:
     """An object that cannot be reached now is an OSError, which may be tried again, and never called corrupt."""
     endpoint, client = server
-    point_at(monkeypatch, endpoint)
     client.upload_file(str(folder / "a" / "x.parquet"), BUCKET, "lost/x.parquet")
-    unit = units_of(list_shards(f"s3://{BUCKET}/lost", "text").shards[0], 10)[0]
-    monkeypatch.setattr(
-        shards.storage, "open_uri", lambda _: (pa.fs.S3FileSystem(endpoint_override="http://127.0.0.1:1"), "a/b")
-    )
-    with pytest.raises(OSError, match="AWS Error"):
-        read_unit(unit)
+    with Proxy(endpoint) as proxy:
+        point_at(monkeypatch, proxy.url)
+        unit = units_of(list_shards(f"s3://{BUCKET}/lost", "text").shards[0], 10)[0]
+        proxy.fail("lost/x.parquet", how=how)
+        with pytest.raises(OSError) as error:
+            read_unit(unit)
+        assert not isinstance(error.value, FileNotFoundError)
+        with pytest.raises(UserError, match=r"^s3://texts/lost/x\.parquet: cannot be read \("):
+            list_shards(f"s3://{BUCKET}/lost", "text")

@@ -1,9 +1,15 @@
 """`ner-batch train-encoder`: what it draws from a corpus, what it refuses, the same bytes for the same seed, a better index."""
 
+import io
 import itertools
 import json
 import random
+import re
 import shutil
+import signal
+import subprocess
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -15,22 +21,25 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refused
+from rich.console import Console
 from s3_server import BUCKET, point_at, s3_server
-from transformers import AutoTokenizer, BertConfig, BertModel
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, BertConfig, BertModel, TrainerCallback
 from typer.testing import CliRunner
 
+from ner_batch import config as configs
 from ner_batch import retrieval
-from ner_batch.cli import app
+from ner_batch.adapter import model_fingerprint
+from ner_batch.cli import app, outcome
 from ner_batch.data import Example, examples_table
 from ner_batch.demo import corpus, patterns
 from ner_batch.encoder import corpus as drawing
-from ner_batch.encoder import job, loop, model
+from ner_batch.encoder import job, model, plan
 from ner_batch.encoder.corpus import Sample
-from ner_batch.encoder.settings import BaseEncoderConfig, TextConfig
+from ner_batch.encoder.settings import BaseEncoderConfig, OptimiserConfig, TextConfig, TrainEncoderConfig
 from ner_batch.io import storage
 from ner_batch.io.shards import list_shards
 
-STEP = loop.Trainer._step
 WORDS = [
     "anna",
     "bob",
@@ -87,7 +96,10 @@ def bert(base):
 
 @pytest.fixture
 def train(tmp_path, bert):
-    """Runs `ner-batch train-encoder` on a sound config with changes; gives (exit code, error lines)."""
+    """Runs `ner-batch train-encoder` on a sound config with changes; gives (exit code, error lines).
+
+    With ``callbacks`` it runs what the command runs, these listening; gives the exit code.
+    """
     (tmp_path / "corpus").mkdir()
     pq.write_table(pa.table({"text": [*written(), None, " \n"], "n": 14 * [1]}), tmp_path / "corpus" / "a.parquet")
     config = {
@@ -99,7 +111,11 @@ def train(tmp_path, bert):
     }
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(config))
 
-    def run(*overrides):
+    def run(*overrides, callbacks=()):
+        if callbacks:
+            console = Console(file=io.StringIO())
+            config = configs.load(TrainEncoderConfig, tmp_path / "job.yaml", [*map(str, overrides)])
+            return outcome(lambda: job.run(plan.prepare(config, console), console, callbacks))
         result = CliRunner().invoke(app, ["train-encoder", str(tmp_path / "job.yaml"), *map(str, overrides)])
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         run.output = result.stdout
@@ -108,15 +124,15 @@ def train(tmp_path, bert):
     return run
 
 
-def stop_after(monkeypatch, steps):
-    """Runs are interrupted after so many steps."""
+class After(TrainerCallback):
+    """An error after so many steps, where their checkpoint is written already; by default what Ctrl-C raises."""
 
-    def stopped(trainer):
-        if trainer.step == steps:
-            raise KeyboardInterrupt
-        return STEP(trainer)
+    def __init__(self, steps, error=KeyboardInterrupt):
+        self.steps, self.error = steps, error
 
-    monkeypatch.setattr(loop.Trainer, "_step", stopped)
+    def on_step_begin(self, _args, state, _control, **_):
+        if state.global_step == self.steps:
+            raise self.error
 
 
 def files_of(folder):
@@ -136,7 +152,7 @@ def test_a_sample_is_of_distinct_sentences_in_any_order(sentences, size, rng):
         sample = Sample(size, seed=1)
         for sentence in given_:
             sample.add(sentence)
-            assert len(sample._kept) < 2 * size
+            assert len(sample) < 2 * size
         samples.append(sample.sentences())
     distinct = {" ".join(s.split()) for s in sentences if set(s) & set("ab")}
     assert samples[0] == samples[1]
@@ -186,13 +202,15 @@ def test_long_sentences_are_cut():
 # --- what comes out -----------------------------------------------------------------------------------------------
 
 
-def test_trained_encoder_builds_an_index(train, tmp_path):
+def test_trained_encoder_builds_an_index(train, tmp_path, bert):
     """The folder works in `ner-batch index`, and the index finds with it; the manifest tells scores and origin."""
     assert train() == (0, [])
-    manifest = job.EncoderManifest.model_validate_json((tmp_path / "encoder" / job.MANIFEST).read_text())
-    assert set(manifest.scores) == {"before", "after"}
-    assert manifest.scores["after"]["uniformity"] < manifest.scores["before"]["uniformity"]
-    assert (manifest.steps, manifest.sentences + manifest.held_out) == (6, 48)
+    manifest = json.loads((tmp_path / "encoder" / plan.MANIFEST).read_text())
+    assert set(manifest["scores"]) == {"before", "after"}
+    assert manifest["scores"]["after"]["uniformity"] < manifest["scores"]["before"]["uniformity"]
+    assert (manifest["steps"], manifest["sentences"] + manifest["held_out"]) == (6, 48)
+    assert manifest["versions"]["sentence-transformers"] == version("sentence-transformers")
+    assert manifest["base_fingerprint"] == model_fingerprint(bert)
     assert not (tmp_path / "encoder.checkpoint").exists()
     sentences = [Example(str(n), text, ()) for n, text in enumerate(written())]
     pq.write_table(examples_table(sentences), tmp_path / "gold.parquet")
@@ -214,14 +232,12 @@ def test_dry_run_trains_nothing(train, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"corpus", "job.yaml"}
 
 
-def test_same_seed_same_bytes_also_after_an_interruption(train, tmp_path, monkeypatch):
+def test_same_seed_same_bytes_also_after_an_interruption(train, tmp_path):
     """Twice at once, and once stopped after step 3 of 6; another seed gives another encoder."""
     outputs = [tmp_path / name for name in ("one", "two", "other")]
     assert train(f"output={outputs[0]}")[0] == 0
-    stop_after(monkeypatch, 3)
-    assert train(f"output={outputs[1]}")[0] == 130
+    assert train(f"output={outputs[1]}", callbacks=[After(3)]) == 130
     assert not outputs[1].exists()
-    monkeypatch.undo()
     refused(train(f"output={outputs[1]}", "run.seed=1"), "two.checkpoint", "another config")
     assert train(f"output={outputs[1]}")[0] == 0
     assert train(f"output={outputs[2]}", "run.seed=1")[0] == 0
@@ -231,40 +247,112 @@ def test_same_seed_same_bytes_also_after_an_interruption(train, tmp_path, monkey
     assert not list(tmp_path.glob("*.checkpoint"))
 
 
+@pytest.mark.parametrize("every", [3, 5])
+def test_a_run_that_stops_in_its_second_epoch_goes_on_there(train, tmp_path, every):
+    """An epoch has 5 steps here: gone on after the first of the second one, and exactly between the two."""
+    steps = ("optimiser.steps=9", f"run.checkpoint_every={every}")
+    assert train(*steps, f"output={tmp_path / 'whole'}") == (0, [])
+    assert train(*steps, callbacks=[After(7)]) == 130
+    assert train(*steps) == (0, [])
+    assert files_of(tmp_path / "encoder") == files_of(tmp_path / "whole")
+
+
+KILLED = """
+import os, signal, sys
+from rich.console import Console
+from transformers import TrainerCallback
+from ner_batch import config
+from ner_batch.encoder import job, plan, settings
+
+class Kill(TrainerCallback):
+    def on_save(self, args, state, control, **_):
+        if state.global_step == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+console = Console()
+job.run(plan.prepare(config.load(settings.TrainEncoderConfig, sys.argv[1], ()), console), console, [Kill()])
+"""
+
+
+def test_kill_9_while_a_checkpoint_is_written(train, tmp_path):
+    """The run goes on from the one before, the half-written one is gone in the end, and the bytes are the same."""
+    dead = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "job.yaml")])
+    assert dead.returncode == -signal.SIGKILL
+    checkpoints = tmp_path / "encoder.checkpoint"
+    assert {path.name for path in checkpoints.iterdir()} == {"checkpoint-2", "checkpoint-4"}
+    assert [path.parent.name for path in checkpoints.glob(f"*/{plan.MARK}")] == ["checkpoint-2"]
+    for name in ("optimizer.pt", "trainer_state.json"):  # so it looks when the kill comes a moment earlier
+        (checkpoints / "checkpoint-4" / name).unlink()
+    assert train("optimiser.steps=6") == (0, [])
+    assert train(f"output={tmp_path / 'whole'}") == (0, [])
+    assert files_of(tmp_path / "encoder") == files_of(tmp_path / "whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"corpus", "job.yaml", "encoder", "whole"}
+
+
+def test_a_gradient_that_is_no_number(train, tmp_path):
+    """One line with the step and the remedy, exit code 1, and no checkpoint of such weights."""
+    assert train("optimiser.learning_rate=1e30") == (
+        1,
+        ["error: the gradient of step 2 is not finite: lower optimiser.learning_rate"],
+    )
+    assert not (tmp_path / "encoder").exists()
+    assert not list((tmp_path / "encoder.checkpoint").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("more", "remedy"), [((), "set optimiser.mini_batch=16"), (("optimiser.mini_batch=4",), "lower")]
+)
+def test_a_gpu_that_is_too_small(train, capsys, more, remedy):
+    """One line with the remedy, exit code 1."""
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    assert train(*more, callbacks=[After(1, error)]) == 1
+    assert capsys.readouterr().err.startswith(f"error: out of memory on the GPU: {remedy}")
+
+
+def test_a_log_has_lines_of_every_stage(train, tmp_path):
+    """With no pause between them: scoring, each step with its loss, counted on after an interruption."""
+    assert train(callbacks=[After(3)]) == 130
+    log = io.StringIO()
+    config = configs.load(TrainEncoderConfig, tmp_path / "job.yaml", [])
+    assert job.run(plan.prepare(config, Console(file=log)), Console(file=log), every=0) == 0
+    lines = log.getvalue().splitlines()
+    assert lines[0] == "scoring the base"
+    for step, line in enumerate(lines[1:5], start=3):
+        assert re.fullmatch(rf"step {step} of 6 \| loss \d\.\d+ \| ETA \d+ s", line)
+    assert lines[5] == "scoring the encoder"
+
+
 def test_a_checkpoint_goes_on_when_text_and_base_have_moved(train, tmp_path, bert, monkeypatch):
     """From another folder, from S3 in two spellings, under another column's name: the content decides."""
-    plan = ("optimiser.steps=8", "run.checkpoint_every=1")
+    steps = ("optimiser.steps=8", "run.checkpoint_every=1")
     base, text = Path(shutil.copytree(bert, tmp_path / "base")), tmp_path / "corpus"
     with s3_server() as (endpoint, _), monkeypatch.context() as patch:
         point_at(patch, endpoint)
         storage.write_bytes(f"s3://{BUCKET}/raw/a.parquet", (text / "a.parquet").read_bytes())
         for done, path in enumerate((text, f"s3://{BUCKET}/raw", f"s3://{BUCKET}/raw/"), start=1):
-            stop_after(patch, done)
-            assert train(*plan, f"base.model={base}", f"input.path={path}")[0] == 130
-            assert torch.load(tmp_path / "encoder.checkpoint")["step"] == done
+            assert train(*steps, f"base.model={base}", f"input.path={path}", callbacks=[After(done)]) == 130
+            assert [path.name for path in (tmp_path / "encoder.checkpoint").iterdir()] == [f"checkpoint-{done}"]
             base = base.rename(tmp_path / f"base-{done}")
     moved = tmp_path / "moved"
     pq.write_table(pq.read_table(text).rename_columns({"text": "raw"}), moved.with_suffix(".parquet"))
     where = (f"base.model={base}", f"input.path={moved}.parquet", "input.text_column=raw")
-    refused(train(*plan, *where, "input.max_tokens=3"), "encoder.checkpoint", "another config")
-    refused(train(*plan, f"base.model={base}", "base.pooling=cls"), "encoder.checkpoint", "another config")
-    assert train(*plan, *where) == (0, [])
-    assert train(*plan, f"output={tmp_path / 'whole'}") == (0, [])
+    refused(train(*steps, *where, "input.max_tokens=3"), "encoder.checkpoint", "another config")
+    refused(train(*steps, f"base.model={base}", "base.pooling=cls"), "encoder.checkpoint", "another config")
+    assert train(*steps, *where) == (0, [])
+    assert train(*steps, f"output={tmp_path / 'whole'}") == (0, [])
     assert (tmp_path / "encoder" / "model.safetensors").read_bytes() == (
         tmp_path / "whole" / "model.safetensors"
     ).read_bytes()
 
 
 @pytest.mark.parametrize("change", [{"pooling_mode": "cls"}, {"include_prompt": False}])
-def test_a_base_of_other_modules_is_another_base(train, tmp_path, monkeypatch, change):
+def test_a_base_of_other_modules_is_another_base(train, tmp_path, change):
     """Two encoders of the same weights, one of which pools in another way."""
     assert train("optimiser.steps=1", f"output={tmp_path / 'first'}")[0] == 0
     first, other = tmp_path / "first", Path(shutil.copytree(tmp_path / "first", tmp_path / "other"))
     told = json.loads((other / "1_Pooling" / "config.json").read_text())
     (other / "1_Pooling" / "config.json").write_text(json.dumps(told | change))
-    with monkeypatch.context() as patch:
-        stop_after(patch, 3)
-        assert train(f"base.model={first}")[0] == 130
+    assert train(f"base.model={first}", callbacks=[After(3)]) == 130
     refused(train(f"base.model={other}"), "encoder.checkpoint", "another config")
 
 
@@ -285,19 +373,22 @@ def test_mini_batches_do_not_change_the_loss(bert):
     gradients = []
     for mini_batch in (None, 3):
         encoder = model.load(BaseEncoderConfig(model=bert), "cpu").eval()
-        given = model.features(encoder, sentences)
-        settings = job.TrainEncoderConfig.model_fields["optimiser"].default.model_copy(
-            update={"mini_batch": mini_batch}
-        )
-        loop._loss(encoder, settings)([dict(given), dict(given)], None).backward()
+        given = encoder.preprocess(sentences)
+        loss = job.contrastive_loss(encoder, OptimiserConfig(mini_batch=mini_batch))
+        loss([dict(given), dict(given)], None).backward()
         gradients.append(torch.cat([w.grad.flatten() for w in encoder.parameters() if w.grad is not None]))
     assert torch.allclose(*gradients, atol=1e-5)
     assert gradients[0].abs().max() > 1e-3
 
 
 def test_bfloat16_and_mini_batches_train(train, tmp_path):
-    """The path of a small GPU: autocast in the encoder, GradCache around it."""
-    assert train("base.compute=bfloat16", "optimiser.mini_batch=4", "base.pooling=cls") == (0, [])
+    """The path of a small GPU: autocast in the encoder, which float32 weights come out of, GradCache around it."""
+    small = ("optimiser.mini_batch=4", "base.pooling=cls")
+    assert train(*small, f"output={tmp_path / 'float32'}") == (0, [])
+    assert train(*small, "base.compute=bfloat16") == (0, [])
+    rough, exact = (load_file(tmp_path / name / "model.safetensors") for name in ("encoder", "float32"))
+    assert {weight.dtype for weight in rough.values()} == {torch.float32}
+    assert any(not torch.equal(rough[name], exact[name]) for name in exact)
     pooling = json.loads((tmp_path / "encoder" / "1_Pooling" / "config.json").read_text())
     assert "cls" in json.dumps(pooling)
     assert "in bf16" in train.output
@@ -370,7 +461,7 @@ def test_trained_encoder_finds_the_pattern(train, tmp_path, base, seed):
         asked = {"untrained": ("sentence", untrained), "trained": ("sentence", str(out))}
         asked |= {kind: (kind, None) for kind in ("lexical", "random")}
         found[name] = {what: round(recall(tmp_path / f"{name}-{what}", *how, sets), 3) for what, how in asked.items()}
-    print(found, json.loads((out / job.MANIFEST).read_text())["scores"])
+    print(found, json.loads((out / plan.MANIFEST).read_text())["scores"])
     assert found["known"]["trained"] > found["known"]["untrained"] + 0.05
     assert found["known"]["trained"] > found["known"]["random"] + 0.3
 
@@ -409,6 +500,12 @@ def test_output_that_is_taken(train, tmp_path):
     assert files_of(tmp_path / "encoder") == before
     refused(train(f"output={tmp_path / 'corpus'}"), "output", "no empty folder")
     refused(train(f"output={tmp_path / 'job.yaml'}"), "output", "no empty folder")
+    for name in ("notes.checkpoint/diary.txt", "file.checkpoint"):  # somebody's own, beside a place that is free
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+        refused(train(f"output={tmp_path / name.partition('.')[0]}"), "not a folder of checkpoints", "remove it")
+        assert path.read_text() == "mine"
 
 
 def test_an_encoder_without_dropout(train, base, tiny_model):

@@ -28,7 +28,7 @@ def adapter(random_model, random_adapter):
         name="a",
         format="json",
         task=TASK,
-        prompt_fingerprint=PromptBuilder(formats.load("json"), TASK, chat, 512).fingerprint(),
+        prompt_fingerprint=PromptBuilder(formats.get("json"), TASK, chat, 512).fingerprint(),
         base_model=random_model,
         base_fingerprint=model_fingerprint(random_model),
     )

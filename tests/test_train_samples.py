@@ -41,7 +41,7 @@ def chat(random_model):
 
 
 def builder(chat, name="json", length=2048):
-    return PromptBuilder(formats.load(name), TASK, chat, length)
+    return PromptBuilder(formats.get(name), TASK, chat, length)
 
 
 @pytest.mark.parametrize("name", formats.NAMES)

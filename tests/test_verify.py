@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from ner_batch.data import Entity, Example, nearest
+from ner_batch.prompts import formats
 from ner_batch.prompts.chat import ChatTokenizer
 from ner_batch.task import Task
 from ner_batch.verification import question as verify
@@ -22,11 +23,9 @@ RAIN = Example("3", "It rained.", ())
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_prompts_share_their_beginning_with_extraction(random_model, language):
     """The system messages differ in the rule alone, and the question comes after the text."""
-    from ner_batch.prompts import json_
-
     task = TASK.model_copy(update={"language": language})
     asked = verify.messages(ANNA.text, ANNA.entities[0], task, [Claim(BOB.text, BOB.entities[0], True)])
-    extraction = json_.messages(ANNA.text, task.names, task, ())
+    extraction = formats.get("json").messages(ANNA.text, task.names, task, ())
     assert asked[0]["content"].splitlines()[:-1] == extraction[0]["content"].splitlines()[:-1]
     assert asked[-1]["content"].startswith(extraction[-1]["content"])
     assert [m["role"] for m in asked] == ["system", "user", "assistant", "user"]

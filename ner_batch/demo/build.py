@@ -86,7 +86,7 @@ def _measure(out: Path) -> dict[str, Scores]:
     """Strict scores of base and adapter on the test split, by name."""
     splits = corpus.gold()
     test, chat = splits["test"], load_tokenizer(str(out / "base"))
-    builder = PromptBuilder(formats.load("json"), task(), chat, 2048)
+    builder = PromptBuilder(formats.get("json"), task(), chat, 2048)
     with tempfile.TemporaryDirectory() as scratch:
         retrieval.build(splits["train"], "lexical", Path(scratch) / "index")
         near = retrieval.open_index(Path(scratch) / "index").nearest([x.text for x in test], 2)

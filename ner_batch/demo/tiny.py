@@ -41,7 +41,7 @@ def build(out_dir: str | Path, config: Base, report: Callable[[str], None]) -> d
         len(words), words.convert_tokens_to_ids(tokenizer.END), words.convert_tokens_to_ids(tokenizer.PAD)
     )
     model = induction.initialised(shape, config.shape, config.seed)
-    lessons = curriculum.Curriculum(formats.load("json"), chat, config.seed, config.mix)
+    lessons = curriculum.Curriculum(formats.get("json"), chat, config.seed, config.mix)
     used = learn.train(model.train(), iter(lessons), config.schedule, report)
     model.eval().to(torch.bfloat16).save_pretrained(str(out_dir))
     words.save_pretrained(str(out_dir))

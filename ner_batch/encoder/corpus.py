@@ -9,18 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ner_batch.data import clean
 from ner_batch.encoder.settings import TextConfig
-from ner_batch.io.rows import read_unit, texts_of
-from ner_batch.io.shards import Listing, Unit, plan_units
+from ner_batch.io.shards import Listing, Unit, plan_units, read_unit, texts_of
 from ner_batch.text import windows
 from ner_batch.text.windows import Count
-
-Tell = Callable[[int, int], None]
-"""(units read, units in all)."""
 
 _UNIT_ROWS, _UNIT_BYTES = 20_000, 8_000_000
 
@@ -31,8 +27,12 @@ class Sample:
     def __init__(self, size: int, seed: int) -> None:
         self.seen = 0
         self._size, self._key = size, str(seed).encode()
-        self._kept: dict[int, str] = {}
+        self._sentences: dict[int, str] = {}
         self._limit = 1 << 64  # hashes from here on are of no use any more
+
+    def __len__(self) -> int:
+        """Sentences held at this moment."""
+        return len(self._sentences)
 
     def add(self, sentence: str) -> None:
         """One more sentence. White space makes no difference, and one without letter or digit is passed over."""
@@ -43,41 +43,35 @@ class Sample:
         digest = hashlib.blake2b(words.encode(), digest_size=8, key=self._key).digest()
         number = int.from_bytes(digest, "big")
         if number < self._limit:
-            self._kept.setdefault(number, words)
-            if len(self._kept) >= 2 * self._size:
+            self._sentences.setdefault(number, words)
+            if len(self._sentences) >= 2 * self._size:
                 self._prune()
 
     def sentences(self) -> list[str]:
         """The sample, in an order that is random too."""
         self._prune()
-        return [self._kept[number] for number in sorted(self._kept)]
+        return [self._sentences[number] for number in sorted(self._sentences)]
 
     def _prune(self) -> None:
-        for number in sorted(self._kept)[self._size :]:
+        for number in sorted(self._sentences)[self._size :]:
             self._limit = min(self._limit, number)
-            del self._kept[number]
+            del self._sentences[number]
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
     """Sentences drawn from ``seen`` ones, in random order, and what could not be read, one line each."""
 
-    sentences: tuple[str, ...]
+    sentences: list[str]
     seen: int
-    unreadable: tuple[str, ...]
-
-    def digest(self) -> str:
-        """A digest of the sentences."""
-        total = hashlib.sha256()
-        for sentence in self.sentences:
-            total.update(sentence.encode() + b"\0")
-        return total.hexdigest()[:16]
+    unreadable: list[str]
 
 
-def draw(listing: Listing, config: TextConfig, seed: int, tell: Tell) -> Corpus:
+def draw(listing: Listing, config: TextConfig, seed: int, progress: Callable[[int, int], None]) -> Corpus:
     """Read the corpus, or a random part of one that is too large, and draw the sentences.
 
-    Files and rows that are corrupt are passed over and told, as in extraction.
+    Files and rows that are corrupt are passed over and named, as in extraction. ``progress`` is called with the number
+    of units read and of all units.
 
     Raises:
         OSError: a file cannot be reached at the moment.
@@ -86,15 +80,16 @@ def draw(listing: Listing, config: TextConfig, seed: int, tell: Tell) -> Corpus:
     unreadable = [f"{corrupt.name}: {corrupt.reason}" for corrupt in listing.corrupt]
     units = _units(listing, config.bytes, seed)
     for number, unit in enumerate(units):
-        tell(number, len(units))
+        progress(number, len(units))
         try:
-            texts = _texts(unit, config.text_column)
+            texts, _ = texts_of(read_unit(unit, [config.text_column]), config.text_column)
         except ValueError as error:
             unreadable.append(str(error))
             continue
-        for sentence in _sentences(texts):
-            sample.add(sentence)
-    return Corpus(tuple(sample.sentences()), sample.seen, tuple(unreadable))
+        for text in filter(None, texts):
+            for sentence in windows.sentences(clean(text)):
+                sample.add(sentence)
+    return Corpus(sample.sentences(), sample.seen, unreadable)
 
 
 def fitted(sentences: Sequence[str], max_tokens: int, count: Count) -> list[str]:
@@ -108,15 +103,5 @@ def _units(listing: Listing, most: int, seed: int) -> list[Unit]:
     units = [unit for unit in plan_units(listing.shards, _UNIT_ROWS, _UNIT_BYTES) if unit.rows]
     total = sum(shard.text_bytes for shard in listing.shards)
     count = len(units) if total <= most else max(1, len(units) * most // total)
-    chosen = random.Random(seed).sample(range(len(units)), count)  # noqa: S311 - a draw to repeat, not a secret
-    return [units[number] for number in sorted(chosen)]
-
-
-def _texts(unit: Unit, column: str) -> list[str | None]:
-    return texts_of(read_unit(unit, [column]), column)[0]
-
-
-def _sentences(texts: Sequence[str | None]) -> Iterator[str]:
-    for text in texts:
-        if text:
-            yield from windows.sentences(clean(text))
+    numbers = random.Random(seed).sample(range(len(units)), count)  # noqa: S311 - a draw to repeat, not a secret
+    return [units[number] for number in sorted(numbers)]

@@ -1,236 +1,208 @@
-"""The encoder job: everything checked, sentences drawn, training, and the folder written whole or not at all."""
+"""Unsupervised SimCSE on sentence-transformers' trainer, and the finished folder written whole or not at all.
+
+A sentence is encoded twice, with dropout as the only difference; all others of its batch are negatives (Gao et al.,
+2021). The trainer brings the loop, AdamW, the schedule, mixed precision and the content of checkpoints. Here stands
+what it does not promise: checkpoints that are whole or not at all, one device, and a run that ends where its gradient
+does. On a CPU a run that was stopped and goes on gives the same bytes as one that was not.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import math
+import os
+import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from datasets import Dataset
 from rich.console import Console
 from rich.markup import escape
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers.sentence_transformer import losses
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
 
-from ner_batch.adapter import model_fingerprint
-from ner_batch.config import dump
-from ner_batch.encoder import corpus, model
-from ner_batch.encoder.corpus import Corpus
-from ner_batch.encoder.loop import Checkpoint, Course, Trainer
-from ner_batch.encoder.progress import Line
-from ner_batch.encoder.settings import TrainEncoderConfig
-from ner_batch.errors import Problems, UserError, first_line
+from ner_batch.encoder import model
+from ner_batch.encoder.plan import MANIFEST, MARK, Plan, training_settings
+from ner_batch.encoder.settings import OptimiserConfig
+from ner_batch.errors import JobError
 from ner_batch.io import storage
-from ner_batch.io.shards import list_shards
-from ner_batch.jobs.cluster import check_lasting
+from ner_batch.jobs.progress import PLAIN_SECONDS, ProgressLine, duration
+from ner_batch.jobs.record import versions
 
-MANIFEST = "ner_batch_encoder.json"
-_HELD_OUT = 1000  # sentences scored at most; their distances are half a million
-_COUNTED = 10_000  # sentences whose tokens are counted together
-_TOLD = 10  # unreadable files and units that are named
+_SMOOTHING = 0.95  # of the loss that is shown
 
 
-class EncoderManifest(BaseModel):
-    """What an encoder was made of; the content of ``ner_batch_encoder.json``."""
+def run(plan: Plan, console: Console, callbacks: Sequence[TrainerCallback] = (), every: float = PLAIN_SECONDS) -> int:
+    """Train, score and write; 0.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    version: Literal[1] = 1
-    base: str
-    base_fingerprint: str
-    """Digest of a local base, ``name@revision`` of one from the hub."""
-    revision: str | None
-    """Commit of a base from the hub."""
-    data: str
-    """Digest of the sentences, those held out included."""
-    sentences: int
-    held_out: int
-    steps: int
-    settings: dict[str, Any]
-    scores: dict[str, dict[str, float]]
-    """Of the held-out sentences, before and after: accuracy, alignment, uniformity."""
-    versions: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A run that can start: an encoder that is loaded, and what it is to learn."""
-
-    config: TrainEncoderConfig
-    model: SentenceTransformer
-    base: str
-    data: str
-    course: Course
-    held_out: tuple[str, ...]
-    report: tuple[str, ...]
-
-    @property
-    def checkpoint(self) -> Checkpoint:
-        """Where state is kept until the encoder is written: beside it."""
-        target = _target(self.config.output)
-        return Checkpoint(target.with_name(f"{target.name}.checkpoint"), self.config.run.checkpoint_every)
-
-
-def prepare(config: TrainEncoderConfig, console: Console) -> Plan:
-    """Check everything, read the text and plan the run.
+    Args:
+        plan: from :func:`ner_batch.encoder.plan.prepare`.
+        console: for progress and the outcome.
+        callbacks: further ones for the trainer, e.g. a tracker's.
+        every: seconds between two lines of a log.
 
     Raises:
-        UserError: every problem found, one line each.
+        JobError: a gradient is no number any more, or the GPU's memory does not do.
     """
-    problems = Problems()
-    problems.check(lambda: _check_output(config.output))
-    base = problems.check(lambda: model_fingerprint(config.base.model, config.base.revision))
-    device = problems.check(lambda: _device(config.run.device))
-    encoder = problems.check(lambda: model.load(config.base, device)) if base and device else None
-    listing = problems.check(lambda: list_shards(config.input.path, config.input.text_column))
-    problems.stop_if_any()
-    assert base and encoder and listing
-    with Line(console, "reading part") as line:
-        found = corpus.draw(listing, config.input, config.run.seed, line.show)
-    plan = _planned(config, encoder, base, found)
-    plan.checkpoint.read(plan.course.digest)
-    return plan
-
-
-def _planned(config: TrainEncoderConfig, encoder: SentenceTransformer, base: str, found: Corpus) -> Plan:
-    sentences = corpus.fitted(found.sentences, _budget(encoder, config), lambda texts: _tokens(encoder, texts))
-    apart = min(_HELD_OUT, round(len(sentences) * config.run.held_out))
-    held_out, kept = tuple(sentences[:apart]), tuple(sentences[apart:])
-    optimiser = config.optimiser
-    if len(kept) < optimiser.batch:
-        raise UserError(
-            f"input.path: {config.input.path} has {len(kept):,} distinct sentences to train on, "
-            f"fewer than optimiser.batch={optimiser.batch} ({apart:,} are held out): give more text, or lower it"
-            + "".join(f"\nunreadable: {line}" for line in found.unreadable[:_TOLD])
-        )
-    steps = optimiser.steps or max(1, round(optimiser.epochs * (len(kept) // optimiser.batch)))
-    mixed = config.base.compute == "bfloat16" or (config.base.compute is None and encoder.device.type == "cuda")
-    data = found.digest()
-    told = [base, _structure(encoder), data]
-    course = Course(kept, steps, optimiser, config.run.seed, mixed, _digest(config, told, mixed=mixed))
-    return Plan(config, encoder, base, data, course, held_out, _report(found, course, apart))
-
-
-def _report(found: Corpus, course: Course, apart: int) -> tuple[str, ...]:
-    more = len(found.unreadable) - _TOLD
-    return (
-        *(f"unreadable: {line}" for line in found.unreadable[:_TOLD]),
-        *([f"unreadable: {more:,} more like these"] if more > 0 else []),
-        f"{found.seen:,} sentences read, {len(course.sentences):,} distinct ones to train on, {apart:,} held out",
-        f"{course.steps:,} steps of {course.optimiser.batch:,} sentences, in {'bf16' if course.mixed else 'float32'}",
-    )
-
-
-def run(plan: Plan, console: Console) -> int:
-    """Train, score and write; 0."""
     seed = plan.config.run.seed
-    before = model.scores(plan.model, plan.held_out, seed) if len(plan.held_out) > 1 else {}
-    with Line(console, "step") as line:
-        Trainer(plan.model, plan.course).run(plan.checkpoint, line.show)
-    after = model.scores(plan.model, plan.held_out, seed) if before else {}
-    for name, value in after.items():
-        console.print(f"{name:12} {before[name]:.4f} before, {value:.4f} after", highlight=False)
-    _write(plan, {"before": before, "after": after} if before else {})
-    plan.checkpoint.path.unlink(missing_ok=True)
+    scores: dict[str, dict[str, float]] = {}
+    with ProgressLine(console, every) as progress:
+        progress.show("scoring the base")
+        if len(plan.held_out) > 1:
+            scores["before"] = model.scores(plan.model, plan.held_out, seed)
+        _train(plan, [*callbacks, _Steps(plan, progress)])
+        progress.show("scoring the encoder")
+        if scores:
+            scores["after"] = model.scores(plan.model, plan.held_out, seed)
+        _publish(plan, scores)
+    for name, after in scores.get("after", {}).items():
+        console.print(f"{name:12} {scores['before'][name]:.4f} before, {after:.4f} after", highlight=False)
     console.print(f"encoder: {escape(plan.config.output)}", highlight=False, soft_wrap=True)
     return 0
 
 
-def _write(plan: Plan, scores: dict[str, dict[str, float]]) -> None:
-    """The folder, made beside its place and renamed."""
-    target = _target(plan.config.output)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=storage.TEMPORARY_PREFIX) as temporary:
-        new = Path(temporary) / "new"
-        plan.model.save(str(new), create_model_card=False)
-        storage.write_json(str(new / MANIFEST), manifest(plan, scores).model_dump())
-        new.rename(target)  # takes the place of an empty folder too
-
-
-def manifest(plan: Plan, scores: dict[str, dict[str, float]]) -> EncoderManifest:
-    """What the encoder was trained from and with."""
-    packages = ("ner-batch", "torch", "transformers", "sentence-transformers")
-    return EncoderManifest(
-        base=plan.config.base.model,
-        base_fingerprint=plan.base,
-        revision=plan.model.model_card_data.base_model_revision,
-        data=plan.data,
-        sentences=len(plan.course.sentences),
-        held_out=len(plan.held_out),
-        steps=plan.course.steps,
-        settings=_settings(plan.config),
-        scores=scores,
-        versions={name: version(name) for name in packages},
+def _train(plan: Plan, callbacks: Sequence[TrainerCallback]) -> None:
+    """Train the encoder in place, from the newest checkpoint if there is one."""
+    optimiser, device, checkpoint = plan.config.optimiser, plan.model.device, plan.newest_checkpoint()
+    arguments = _Arguments(
+        output_dir=str(plan.checkpoints),
+        torch_device=str(device),
+        use_cpu=device.type == "cpu",
+        bf16=plan.bf16,
+        seed=plan.config.run.seed % 2**32,  # numpy's limit
+        max_steps=plan.steps,
+        per_device_train_batch_size=optimiser.batch,
+        dataloader_drop_last=True,
+        dataloader_pin_memory=device.type == "cuda",
+        optim="adamw_torch",
+        learning_rate=optimiser.learning_rate,
+        weight_decay=optimiser.weight_decay,
+        max_grad_norm=optimiser.clip,
+        lr_scheduler_type="linear",
+        warmup_steps=round(optimiser.warmup * plan.steps),
+        save_strategy="no",  # a checkpoint's own `save_steps` would win over the config's: _Steps says when
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        log_level="error",
+        disable_tqdm=True,
+        report_to="none",
     )
-
-
-def _settings(config: TrainEncoderConfig) -> dict[str, Any]:
-    """The config without places and without what decides no weight."""
-    told = dump(config)
-    del told["output"], told["run"]["checkpoint_every"], told["run"]["device"]
-    return told
-
-
-def _digest(config: TrainEncoderConfig, content: Sequence[Any], *, mixed: bool) -> str:
-    """Names all that the weights follow from; of encoder and text by their content, for both may move."""
-    told = _settings(config)
-    told["input"] = {"max_tokens": config.input.max_tokens}
-    del told["base"]["model"], told["base"]["revision"]
-    return hashlib.sha256(json.dumps([told, *content, mixed], sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _structure(encoder: SentenceTransformer) -> list[Any]:
-    """What the base's fingerprint does not tell of an encoder: length, modules, weights behind the first one."""
-    weights = hashlib.sha256()
-    for module in list(encoder)[1:]:
-        for name, weight in module.state_dict().items():
-            weights.update(name.encode() + weight.cpu().numpy().tobytes())
-    modules = [[type(module).__name__, module.get_config_dict()] for module in encoder]
-    return [encoder.max_seq_length, json.loads(json.dumps(modules, default=str)), weights.hexdigest()]
-
-
-def _budget(encoder: SentenceTransformer, config: TrainEncoderConfig) -> int:
-    """Tokens of a sentence: as configured, or what the encoder reads of one."""
-    special: int = encoder.tokenizer.num_special_tokens_to_add()
-    most: int = encoder.max_seq_length or config.input.max_tokens + special
-    return max(1, min(config.input.max_tokens, most - special))
-
-
-def _tokens(encoder: SentenceTransformer, texts: Sequence[str]) -> list[int]:
-    """Numbers of tokens, counted in parts: a tokenizer's answer takes many times the memory of the text."""
-    found: list[int] = []
-    for start in range(0, len(texts), _COUNTED):
-        part = list(texts[start : start + _COUNTED])
-        found += map(len, encoder.tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"])
-    return found
-
-
-def _device(name: str | None) -> str:
-    """The device to use, seen to be there."""
-    chosen = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    pairs = Dataset.from_dict({"anchor": plan.sentences, "positive": plan.sentences})
+    loss = contrastive_loss(plan.model, optimiser)
+    trainer = _Trainer(plan.model, arguments, pairs, loss=loss, callbacks=[*callbacks])
+    trainer.remove_callback(PrinterCallback)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # the trainer's constructor sets the first
     try:
-        torch.zeros(1, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"run.device: {chosen}: {first_line(error)}") from None
-    return chosen
+        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    except torch.OutOfMemoryError:
+        remedy = "lower optimiser.mini_batch" if optimiser.mini_batch else "set optimiser.mini_batch=16"
+        raise JobError(f"out of memory on the GPU: {remedy}") from None
+    trainer.accelerator.unwrap_model(plan.model, keep_fp32_wrapper=False)  # no autocast from here on
+    plan.model.eval()
 
 
-def _target(output: str) -> Path:
-    return Path(storage.open_uri(output)[1])
+def contrastive_loss(encoder: SentenceTransformer, optimiser: OptimiserConfig) -> torch.nn.Module:
+    """InfoNCE over cosines; in mini-batches by GradCache (Luyu Gao et al., 2021), which gives the same gradient."""
+    scale = 1 / optimiser.temperature
+    if optimiser.mini_batch is None:
+        return losses.MultipleNegativesRankingLoss(encoder, scale)
+    return losses.CachedMultipleNegativesRankingLoss(encoder, scale, mini_batch_size=optimiser.mini_batch)
 
 
-def _check_output(output: str) -> None:
-    """A local place that is free, or an empty folder, and can be written to."""
-    check_lasting("output", output)
-    if output.startswith("s3://"):
-        raise UserError(f"output: {output}: an encoder is written to a local disk; copy the folder there afterwards")
-    target = _target(output)
-    if (target / MANIFEST).is_file():
-        raise UserError(f"output: {output} holds an encoder already: name another folder, or remove it")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError(f"output: {output} exists and is no empty folder: name another place")
-    storage.check_writable(str(target.parent))
+@dataclass
+class _Arguments(SentenceTransformerTrainingArguments):  # type: ignore[misc]
+    """On the one device that the encoder is on. The trainer's own choice is the first GPU, or all there are."""
+
+    torch_device: str = "cpu"
+
+    @property
+    def device(self) -> torch.device:
+        _ = super().device  # sets accelerate up
+        return torch.device(self.torch_device)
+
+    @property
+    def n_gpu(self) -> int:
+        return int(self.device.type != "cpu")
+
+
+class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
+    """Without the model card, which shows sentences of the corpus and asks the hub about the base."""
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """None."""
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        del state_dict  # of sharded models
+        self.model.save(output_dir or self.args.output_dir, create_model_card=False)
+
+
+class _Steps(TrainerCallback):  # type: ignore[misc]
+    """Looks at every step: shows it, ends a run that has no gradient any more, and makes checkpoints whole."""
+
+    def __init__(self, plan: Plan, progress: ProgressLine) -> None:
+        self._plan, self._progress = plan, progress
+        self._loss: float | None = None
+        self._first_step, self._began = 0, 0.0
+
+    def on_train_begin(self, _args: Any, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
+        self._first_step, self._began = state.global_step, time.monotonic()
+
+    def on_step_end(self, _args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        due = state.global_step % self._plan.config.run.checkpoint_every == 0
+        control.should_save = due and state.global_step < self._plan.steps
+
+    def on_log(
+        self, _args: Any, state: TrainerState, _control: TrainerControl, logs: dict[str, float], **_: Any
+    ) -> None:
+        """Comes before the step's checkpoint, so that none is written of weights that are no numbers."""
+        state.log_history.clear()  # every checkpoint would hold the lines of all steps
+        if "grad_norm" not in logs:  # the summary at the end
+            return
+        step, steps = state.global_step, self._plan.steps
+        if not math.isfinite(logs["grad_norm"]):
+            raise JobError(f"the gradient of step {step} is not finite: lower optimiser.learning_rate")
+        previous = logs["loss"] if self._loss is None else self._loss
+        self._loss = _SMOOTHING * previous + (1 - _SMOOTHING) * logs["loss"]
+        left = (steps - step) * (time.monotonic() - self._began) / (step - self._first_step)
+        self._progress.show(f"step {step:,} of {steps:,} | loss {self._loss:.3f} | ETA {duration(left)}")
+
+    def on_save(self, _args: Any, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
+        """The checkpoint is on the disk, then it is marked, then those before it go: after a power cut too."""
+        checkpoint = self._plan.checkpoints / f"checkpoint-{state.global_step}"
+        for path in [*checkpoint.rglob("*"), checkpoint]:
+            descriptor = os.open(path, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+        storage.write_json(str(checkpoint / MARK), {"digest": self._plan.digest, "step": state.global_step})
+        for other in self._plan.checkpoints.iterdir():
+            if other != checkpoint:
+                shutil.rmtree(other)
+
+
+def _publish(plan: Plan, scores: dict[str, dict[str, float]]) -> None:
+    """The folder, made beside its place and renamed; then the checkpoints are of no use any more."""
+    manifest = {
+        "version": 1,
+        "base": plan.config.base.model,
+        "base_fingerprint": plan.base_fingerprint,  # digest of a local base, name@revision of one from the hub
+        "revision": plan.model.model_card_data.base_model_revision,  # commit of a base from the hub
+        "data": plan.data_digest,
+        "sentences": len(plan.sentences),
+        "held_out": len(plan.held_out),
+        "steps": plan.steps,
+        "settings": training_settings(plan.config),
+        "scores": scores,  # of the held-out sentences, before and after: accuracy, alignment, uniformity
+        "versions": versions("ner-batch", "torch", "transformers", "sentence-transformers", "accelerate"),
+    }
+    with tempfile.TemporaryDirectory(dir=plan.target.parent, prefix=storage.TEMPORARY_PREFIX) as temporary:
+        folder = Path(temporary) / "encoder"
+        plan.model.save(str(folder), create_model_card=False)
+        storage.write_json(str(folder / MANIFEST), manifest)
+        folder.rename(plan.target)  # takes the place of an empty folder too
+    shutil.rmtree(plan.checkpoints)

@@ -1,14 +1,16 @@
-"""The encoder: loaded, its dropout set and proven, scored without labels."""
+"""The encoder: loaded, its dropout set and seen to work, described for a digest, scored without labels."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-from sentence_transformers.util import is_sentence_transformer_model
+from sentence_transformers.util import batch_to_device, is_sentence_transformer_model
 from torch import Tensor, nn
 from transformers.utils.logging import disable_progress_bar
 
@@ -17,6 +19,7 @@ from ner_batch.errors import UserError, first_line
 
 _RATES = ("attention_dropout", "activation_dropout", "hidden_dropout", "dropout")  # kept as numbers by some models
 _SCORED = 64  # sentences encoded together
+_COUNTED = 10_000  # sentences whose tokens are counted together
 
 
 def load(base: BaseEncoderConfig, device: str | None) -> SentenceTransformer:
@@ -27,33 +30,33 @@ def load(base: BaseEncoderConfig, device: str | None) -> SentenceTransformer:
     """
     disable_progress_bar()  # bars over the weights of one file would stand between a refusal's lines
     try:
-        model = _loaded(base, device).float()
+        has_modules = is_sentence_transformer_model(base.model, revision=base.revision)
+        if has_modules:
+            model = SentenceTransformer(base.model, revision=base.revision, device=device)
+        else:
+            where: dict[str, Any] = {"revision": base.revision} if base.revision else {}
+            transformer = Transformer(base.model, model_kwargs=where, processor_kwargs=where, config_kwargs=where)
+            pooling = Pooling(transformer.get_embedding_dimension(), base.pooling or "mean")
+            model = SentenceTransformer(modules=[transformer, pooling], device=device)
+        model = model.float()
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(f"base.model: {base.model}: cannot be loaded ({first_line(error)})") from None
-    if base.pooling and _has_modules(base):
+    if base.pooling and has_modules:
         raise UserError(f"base.pooling: {base.model} has a pooling of its own: leave base.pooling out")
-    _set_dropout(model, base.dropout)
-    _check_noise(model, base)
+    if base.dropout is not None:
+        _set_dropout(model, base.dropout)
+    # Tried and not read off the config: where a model keeps its dropout, and whether it uses it, differs.
+    first, second = views(model, ["The same sentence twice."] * 2)
+    if torch.equal(first, second):
+        remedy = "choose another encoder" if base.dropout else "set base.dropout=0.1"
+        raise UserError(
+            f"base.dropout: {base.model} drops nothing out, so a sentence's two vectors are the same: {remedy}"
+        )
     return model
 
 
-def _has_modules(base: BaseEncoderConfig) -> bool:
-    return bool(is_sentence_transformer_model(base.model, revision=base.revision))
-
-
-def _loaded(base: BaseEncoderConfig, device: str | None) -> SentenceTransformer:
-    if _has_modules(base):
-        return SentenceTransformer(base.model, revision=base.revision, device=device)
-    where: dict[str, Any] = {"revision": base.revision} if base.revision else {}
-    transformer = Transformer(base.model, model_kwargs=where, processor_kwargs=where, config_kwargs=where)
-    pooling = Pooling(transformer.get_embedding_dimension(), base.pooling or "mean")
-    return SentenceTransformer(modules=[transformer, pooling], device=device)
-
-
-def _set_dropout(model: nn.Module, rate: float | None) -> None:
+def _set_dropout(model: nn.Module, rate: float) -> None:
     """Write the rate into every place that drops out; the saved config keeps the encoder's own."""
-    if rate is None:
-        return
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = rate
@@ -62,52 +65,60 @@ def _set_dropout(model: nn.Module, rate: float | None) -> None:
                 setattr(module, name, rate)
 
 
-def _check_noise(model: SentenceTransformer, base: BaseEncoderConfig) -> None:
-    """The same sentence twice must give two vectors, or there is nothing to learn from a pair.
-
-    Tried and not read off the config: where a model keeps its dropout, and whether it uses it, differs.
-    """
-    first, second = views(model, ["The same sentence twice."] * 2)
-    if not torch.equal(first, second):
-        return
-    remedy = "choose another encoder" if base.dropout else "set base.dropout=0.1"
-    raise UserError(f"base.dropout: {base.model} drops nothing out, so a sentence's two vectors are the same: {remedy}")
+def structure(model: SentenceTransformer) -> list[Any]:
+    """What a base's fingerprint does not tell: length, modules, and the weights behind the first one; for JSON."""
+    weights = hashlib.sha256()
+    for module in list(model)[1:]:
+        for name, weight in module.state_dict().items():
+            weights.update(name.encode() + weight.cpu().numpy().tobytes())
+    modules = [[type(module).__name__, module.get_config_dict()] for module in model]
+    return [model.max_seq_length, json.loads(json.dumps(modules, default=str)), weights.hexdigest()]
 
 
-def features(model: SentenceTransformer, sentences: Sequence[str]) -> dict[str, Any]:
-    """The model's input of some sentences, on its device."""
-    made = model.preprocess(list(sentences))
-    return {name: value.to(model.device) if isinstance(value, Tensor) else value for name, value in made.items()}
+def sentence_budget(model: SentenceTransformer, max_tokens: int) -> int:
+    """Tokens of a sentence: ``max_tokens``, or what the encoder reads of one."""
+    special: int = model.tokenizer.num_special_tokens_to_add()
+    limit: int = model.max_seq_length or max_tokens + special
+    return max(1, min(max_tokens, limit - special))
+
+
+def count_tokens(model: SentenceTransformer, texts: Sequence[str]) -> list[int]:
+    """Numbers of tokens, counted in parts: a tokenizer's answer takes many times the memory of the text."""
+    counts: list[int] = []
+    for start in range(0, len(texts), _COUNTED):
+        part = list(texts[start : start + _COUNTED])
+        counts += map(len, model.tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"])
+    return counts
 
 
 def views(model: SentenceTransformer, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Each sentence encoded twice with dropout on: two matrices of L2-normalised vectors, (sentences, dimension)."""
     model.train()
-    pairs: tuple[list[Tensor], list[Tensor]] = ([], [])
+    first: list[Tensor] = []
+    second: list[Tensor] = []
     for start in range(0, len(sentences), _SCORED):
-        given = features(model, sentences[start : start + _SCORED])
-        for side in pairs:
-            with torch.no_grad():
-                side.append(model(dict(given))["sentence_embedding"].float())
+        inputs = batch_to_device(model.preprocess(list(sentences[start : start + _SCORED])), model.device)
+        with torch.no_grad():
+            first.append(model(dict(inputs))["sentence_embedding"].float())
+            second.append(model(dict(inputs))["sentence_embedding"].float())
     model.eval()
-    first, second = (nn.functional.normalize(torch.cat(side), dim=-1) for side in pairs)
-    return first, second
+    return nn.functional.normalize(torch.cat(first), dim=-1), nn.functional.normalize(torch.cat(second), dim=-1)
 
 
 def scores(model: SentenceTransformer, sentences: Sequence[str], seed: int) -> dict[str, float]:
     """What can be said of an encoder without labels, from two noisy vectors of each sentence.
 
-    ``accuracy``: share of sentences whose second vector is nearest to their own first one. ``alignment`` (mean squared
-    distance of a pair) and ``uniformity`` (log of the mean Gaussian potential of different sentences): Wang and Isola
-    (2020), the lower the better, and SimCSE lowers the second while it keeps the first.
+    ``accuracy``: share of sentences whose second vector is nearest to their own first one (recall at 1).
+    ``alignment`` (mean squared distance of a pair) and ``uniformity`` (log of the mean Gaussian potential of different
+    sentences): Wang and Isola (2020), the lower the better, and SimCSE lowers the second while it keeps the first.
     """
     torch.manual_seed(seed)
     first, second = views(model, sentences)
     own = torch.arange(len(first), device=first.device)
     distances = torch.pdist(first.cpu()).square()
-    found = {
+    values = {
         "accuracy": (first @ second.T).argmax(dim=1).eq(own).float().mean(),
         "alignment": (first - second).square().sum(dim=1).mean(),
         "uniformity": (-2 * distances).exp().mean().log(),
     }
-    return {name: round(float(value), 4) for name, value in found.items()}
+    return {name: round(float(value), 4) for name, value in values.items()}

@@ -58,6 +58,7 @@ class OptimiserConfig(Config):
     warmup: Share = 0.05
     """Share of the steps until the full learning rate."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Of matrices, not of biases and norms."""
     clip: Positive = 1.0
     """Largest norm of the gradient."""
 

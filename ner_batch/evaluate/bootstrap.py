@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from ner_batch.evaluate.units import CORRECT, EXACT, GOLD, PARTIAL, PREDICTED, TYPE, Layout, Units
+from ner_batch.evaluate.count import CORRECT, EXACT, GOLD, PARTIAL, PREDICTED, TYPE, CountHistogram
 
 CHUNK_CELLS = 4_000_000
 """Drawn numbers held at once: 32 MB."""
@@ -21,15 +21,15 @@ Figures = dict[str, np.ndarray]
 """``strict/micro/f1`` and so on; each of the shape the counts had before their last two axes."""
 
 
-def resamples(units: Units, count: int, seed: int) -> Iterator[np.ndarray]:
-    """Counts of resampled rows, in arrays of shape (some, *layout.shape); ``count`` resamples in all."""
-    counts, times = units.arrays()
+def resamples(histogram: CountHistogram, count: int, seed: int) -> Iterator[np.ndarray]:
+    """Counts of resampled rows, in arrays of shape (some, *histogram.shape); ``count`` resamples in all."""
+    counts, rows = histogram.arrays()
     flat = counts.reshape(len(counts), -1).astype(float)
-    rng, share = np.random.default_rng(seed), times / times.sum()
+    rng, shares = np.random.default_rng(seed), rows / rows.sum()
     step = max(1, CHUNK_CELLS // len(counts))
     for start in range(0, count, step):
-        drawn = rng.multinomial(times.sum(), share, size=min(step, count - start))
-        yield (drawn @ flat).reshape(len(drawn), *units.layout.shape)
+        draws = rng.multinomial(rows.sum(), shares, size=min(step, count - start))
+        yield (draws @ flat).reshape(len(draws), *histogram.shape)
 
 
 def members(groups: Mapping[str, tuple[str, ...]], types: tuple[str, ...]) -> dict[str, list[int]]:
@@ -40,36 +40,33 @@ def members(groups: Mapping[str, tuple[str, ...]], types: tuple[str, ...]) -> di
     }
 
 
-def figures(counts: np.ndarray, layout: Layout, groups: Mapping[str, tuple[str, ...]]) -> Figures:
+def figures(counts: np.ndarray, types: tuple[str, ...], groups: Mapping[str, tuple[str, ...]]) -> Figures:
     """Precision, recall and F1 from one run's counts of shape (..., len(types) + 1, 3).
 
     ``macro`` is the mean over types that are in gold or predicted (as in seqeval); a resample may lack some.
     """
-    types, schemes = counts[..., :-1, :], counts[..., -1, :]
-    every, there = types.sum(-2), types[..., PREDICTED] + types[..., GOLD] > 0
-    found = _figures("strict/micro", every[..., CORRECT], every)
-    for name, values in _figures("strict/macro", types[..., CORRECT], types).items():
-        found[name] = ratio((values * there).sum(-1), there.sum(-1))
-    for i, type_ in enumerate(layout.types):
-        found |= _figures(f"strict/type/{type_}", types[..., i, CORRECT], types[..., i, :])
-    for name, inside in members(groups, layout.types).items():
-        some = types[..., inside, :].sum(-2)
-        found |= _figures(f"strict/group/{name}", some[..., CORRECT], some)
-    for scheme, hits in (
-        ("exact", schemes[..., EXACT]),
-        ("partial", schemes[..., PARTIAL] / 2),
-        ("type", schemes[..., TYPE]),
-    ):
-        found |= _figures(f"{scheme}/micro", hits, every)
-    return found
+    by_type, schemes = counts[..., :-1, :], counts[..., -1, :]
+    all_types, present = by_type.sum(-2), by_type[..., PREDICTED] + by_type[..., GOLD] > 0
+    values = _precision_recall_f1("strict/micro", all_types[..., CORRECT], all_types)
+    for name, of_types in _precision_recall_f1("strict/macro", by_type[..., CORRECT], by_type).items():
+        values[name] = ratio((of_types * present).sum(-1), present.sum(-1))
+    for i, type_ in enumerate(types):
+        values |= _precision_recall_f1(f"strict/type/{type_}", by_type[..., i, CORRECT], by_type[..., i, :])
+    for name, indices in members(groups, types).items():
+        group = by_type[..., indices, :].sum(-2)
+        values |= _precision_recall_f1(f"strict/group/{name}", group[..., CORRECT], group)
+    values |= _precision_recall_f1("exact/micro", schemes[..., EXACT], all_types)
+    values |= _precision_recall_f1("partial/micro", schemes[..., PARTIAL] / 2, all_types)
+    values |= _precision_recall_f1("type/micro", schemes[..., TYPE], all_types)
+    return values
 
 
-def _figures(name: str, hits: np.ndarray, counts: np.ndarray) -> Figures:
-    said, wanted = counts[..., PREDICTED], counts[..., GOLD]
+def _precision_recall_f1(name: str, correct: np.ndarray, counts: np.ndarray) -> Figures:
+    predicted, gold = counts[..., PREDICTED], counts[..., GOLD]
     return {
-        f"{name}/precision": ratio(hits, said),
-        f"{name}/recall": ratio(hits, wanted),
-        f"{name}/f1": ratio(2 * hits, said + wanted),
+        f"{name}/precision": ratio(correct, predicted),
+        f"{name}/recall": ratio(correct, gold),
+        f"{name}/f1": ratio(2 * correct, predicted + gold),
     }
 
 
@@ -81,33 +78,33 @@ def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return quotient
 
 
-def draw(units: Units, groups: Mapping[str, tuple[str, ...]], count: int, seed: int) -> list[Figures]:
+def draw(histogram: CountHistogram, groups: Mapping[str, tuple[str, ...]], count: int, seed: int) -> list[Figures]:
     """The figures of each run over resamples; draw i is of the same rows in all runs."""
-    parts: list[list[Figures]] = [[] for _ in range(units.layout.runs)]
-    for totals in resamples(units, count, seed):
-        for run, part in enumerate(parts):
-            part.append(figures(totals[:, run], units.layout, groups))
-    return [{name: np.concatenate([p[name] for p in part]) for name in part[0]} for part in parts]
+    chunks: list[list[Figures]] = [[] for _ in range(histogram.runs)]
+    for totals in resamples(histogram, count, seed):
+        for run, chunk in enumerate(chunks):
+            chunk.append(figures(totals[:, run], histogram.types, groups))
+    return [{name: np.concatenate([part[name] for part in chunk]) for name in chunk[0]} for chunk in chunks]
 
 
-def interval(drawn: np.ndarray, level: float) -> tuple[float, float]:
+def interval(draws: np.ndarray, level: float) -> tuple[float, float]:
     """The middle ``level`` of some draws."""
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
-def compared(
-    this: float, other: float, drawn_this: np.ndarray, drawn_other: np.ndarray, level: float
+def compare(
+    this: float, other: float, this_draws: np.ndarray, other_draws: np.ndarray, level: float
 ) -> dict[str, object]:
     """Is this better than the other? Difference (this - other), interval, shares of resamples, p-value."""
-    difference, drawn = this - other, drawn_this - drawn_other
-    extreme = int((np.abs(drawn - difference) >= abs(difference) - 1e-12).sum())
+    difference, differences = this - other, this_draws - other_draws
+    extreme = int((np.abs(differences - difference) >= abs(difference) - 1e-12).sum())
     return {
         "this": this,
         "other": other,
         "difference": difference,
-        "interval": list(interval(drawn, level)),
-        "this_better": float((drawn > 0).mean()),
-        "other_better": float((drawn < 0).mean()),
-        "p": (extreme + 1) / (len(drawn) + 1),
+        "interval": list(interval(differences, level)),
+        "this_better": float((differences > 0).mean()),
+        "other_better": float((differences < 0).mean()),
+        "p": (extreme + 1) / (len(differences) + 1),
     }

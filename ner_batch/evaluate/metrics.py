@@ -58,18 +58,18 @@ class Scores:
 
 
 def score(gold: Sequence[Iterable[Entity]], predicted: Sequence[Iterable[Entity]]) -> Scores:
-    """Strict counts of texts side by side; the same span and type twice in one text counts once.
+    """Strict counts of texts side by side, ``gold`` and ``predicted`` of one length.
 
-    Raises:
-        UserError: ``gold`` and ``predicted`` are not of one length.
+    The same span and type twice in one text counts once.
     """
-    correct, said, wanted = Counter[str](), Counter[str](), Counter[str]()
+    correct, predicted_types, gold_types = Counter[str](), Counter[str](), Counter[str]()
     for gold_entities, predicted_entities in zip(gold, predicted, strict=True):
-        reference, guess = _spans(gold_entities), _spans(predicted_entities)
-        wanted.update(type_ for _, _, type_ in reference)
-        said.update(type_ for _, _, type_ in guess)
-        correct.update(type_ for _, _, type_ in reference & guess)
-    return Scores({t: Counts(correct[t], said[t], wanted[t]) for t in sorted({*said, *wanted})})
+        gold_spans, predicted_spans = _spans(gold_entities), _spans(predicted_entities)
+        gold_types.update(type_ for _, _, type_ in gold_spans)
+        predicted_types.update(type_ for _, _, type_ in predicted_spans)
+        correct.update(type_ for _, _, type_ in gold_spans & predicted_spans)
+    types = sorted({*predicted_types, *gold_types})
+    return Scores({t: Counts(correct[t], predicted_types[t], gold_types[t]) for t in types})
 
 
 def _spans(entities: Iterable[Entity]) -> set[tuple[int, int, str]]:

@@ -10,23 +10,21 @@ from ner_batch.evaluate.report import Report
 from ner_batch.jobs.plots import canvas, png
 
 F1, CONFUSION, CALIBRATION = "f1.png", "confusion.png", "calibration.png"
-PLOTS = (F1, CONFUSION, CALIBRATION)
 MOST_TYPES = 30
 """Types on a plot: those with most entities."""
 
 
-def draw(report: Report) -> dict[str, bytes]:
-    """PNGs by file name; the calibration plot only where there are scores."""
-    images = {F1: _f1(report), CONFUSION: _confusion(report["runs"][0])}
-    if report["runs"][0]["calibration"]:
-        images[CALIBRATION] = _calibration(report["runs"][0]["calibration"])
-    return images
+def draw(report: Report) -> dict[str, bytes | None]:
+    """PNGs by file name; None for the calibration plot where there are no scores."""
+    run = report["runs"][0]
+    calibration = _calibration(run["calibration"]) if run["calibration"] else None
+    return {F1: _f1(report), CONFUSION: _confusion(run), CALIBRATION: calibration}
 
 
 def _types(run: Report) -> list[str]:
     """Types with most gold and predicted entities, most first."""
-    found = run["strict"]["types"]
-    return sorted(found, key=lambda t: (-found[t]["gold"] - found[t]["predicted"], t))[:MOST_TYPES]
+    types = run["strict"]["types"]
+    return sorted(types, key=lambda t: (-types[t]["gold"] - types[t]["predicted"], t))[:MOST_TYPES]
 
 
 def _f1(report: Report) -> bytes:
@@ -39,8 +37,8 @@ def _f1(report: Report) -> bytes:
         values = np.array([entry["f1"]["value"] for entry in entries])
         ends = np.array([entry["f1"]["interval"] for entry in entries])
         errors = np.abs(np.stack([values - ends[:, 0], ends[:, 1] - values]))
-        places = np.arange(len(names)) + 0.2 * (i - (len(report["runs"]) - 1) / 2)
-        axes.errorbar(values, places, xerr=errors, fmt="o", capsize=3, label=_short(run["predictions"]))
+        positions = np.arange(len(names)) + 0.2 * (i - (len(report["runs"]) - 1) / 2)
+        axes.errorbar(values, positions, xerr=errors, fmt="o", capsize=3, label=_short(run["predictions"]))
     axes.set_yticks(range(len(names)), names)
     axes.axhline(len(_types(first)) - 0.5, color="lightgrey", linewidth=1)
     axes.invert_yaxis()
@@ -58,17 +56,17 @@ def f1_lines(run: Report, types: Sequence[str] | None = None) -> list[tuple[str,
     return [*lines, ("macro", strict["macro"]), ("micro", strict["micro"])]
 
 
-def _short(path: str, most: int = 40) -> str:
-    return path if len(path) <= most else f"...{path[-most:]}"
+def _short(path: str, length: int = 40) -> str:
+    return path if len(path) <= length else f"...{path[-length:]}"
 
 
 def confusion_grid(cells: Sequence[Report], types: Sequence[str]) -> np.ndarray:
     """Counts by gold and predicted type, shape (len(types) + 1,) * 2; the last ones are those without a partner."""
     grid = np.zeros((len(types) + 1, len(types) + 1))
-    places = {None: len(types)} | {name: i for i, name in enumerate(types)}  # a type may be called "none"
+    indices = {None: len(types)} | {name: i for i, name in enumerate(types)}  # a type may be called "none"
     for cell in cells:
-        if cell["gold"] in places and cell["predicted"] in places:
-            grid[places[cell["gold"]], places[cell["predicted"]]] += cell["count"]
+        if cell["gold"] in indices and cell["predicted"] in indices:
+            grid[indices[cell["gold"]], indices[cell["predicted"]]] += cell["count"]
     return grid
 
 
@@ -100,10 +98,10 @@ def _confusion(run: Report) -> bytes:
     return png(figure)
 
 
-def _calibration(found: Report) -> bytes:
+def _calibration(calibration: Report) -> bytes:
     """Accuracy by score, and precision, recall and coverage by threshold."""
     figure, (left, right) = canvas(11, 4.5, ncols=2)
-    table = found["reliability"]
+    table = calibration["reliability"]
     left.plot([0, 1], [0, 1], color="lightgrey")
     left.plot([b["score"] for b in table], [b["accuracy"] for b in table], "o-")
     for b in table:
@@ -115,9 +113,9 @@ def _calibration(found: Report) -> bytes:
         ylim=(0, 1),
         xlabel="mean score",
         ylabel="share correct",
-        title=f"reliability, ECE {found['ece']:.3f}",
+        title=f"reliability, ECE {calibration['ece']:.3f}",
     )
-    steps = found["thresholds"]
+    steps = calibration["thresholds"]
     for name in ("precision", "recall", "f1", "coverage"):
         right.plot([s["threshold"] for s in steps], [s[name] for s in steps], label=name)
     right.set(

@@ -11,7 +11,7 @@ from ner_batch.errors import UserError
 
 
 class PredictionsConfig(Config):
-    """What was found: the output folder of `ner-batch extract`, or any Parquet with a column of entities."""
+    """The entities to score: the output folder of `ner-batch extract`, or any Parquet with a column of entities."""
 
     path: Uri
     """A Parquet file, a folder or a glob; local or s3://."""
@@ -28,7 +28,7 @@ class PredictionsConfig(Config):
 
 
 class GoldConfig(Config):
-    """What is right."""
+    """The right entities."""
 
     path: Uri | None = None
     """A Parquet file, a folder or a glob; null: gold is another column of the predictions."""
@@ -48,18 +48,14 @@ class BootstrapConfig(Config):
 
 
 class EvaluateJobConfig(Config):
-    """How it runs."""
+    """How it runs: in one process, in bounded memory."""
 
-    local_rows: Annotated[int, Field(ge=0)] = 200_000
-    """Inputs of more rows than this go through Ray; 0: always."""
-    local_bytes: Annotated[int, Field(ge=0)] = 256_000_000
-    """So do inputs of more text than this."""
     unit_rows: Count = 50_000
-    """Rows that one task reads."""
+    """Rows read and counted at once."""
     unit_bytes: Count = 64_000_000
-    """Text that one task reads, at most about."""
-    address: str | None = None
-    """Ray cluster to join; null: RAY_ADDRESS if set, else a local one."""
+    """So many of them have about this much text at most."""
+    memory_bytes: Annotated[int, Field(ge=100_000_000)] = 512_000_000
+    """What the join of predictions and gold holds in memory; the rest lies in temporary files (TMPDIR)."""
 
 
 class EvaluateConfig(Config):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from ner_batch.experiments.settings import BASE, TRAINED, AblateConfig
 from ner_batch.experiments.training import Training
 from ner_batch.extract.recipe import Recipe, make_recipe
 from ner_batch.io import storage
+from ner_batch.io.examples import examples_digest
 from ner_batch.jobs.cluster import check_lasting
 from ner_batch.retrieval.manifest import ENCODED, MANIFEST
 
@@ -95,7 +95,9 @@ def with_recipes(plan: Plan, chosen: Sequence[Cell]) -> Plan:
         except UserError as error:
             left_out.append((cell, str(error).splitlines()[0]))
             continue
-        work.append(Work(cell, recipe, _digest(recipe.fingerprint, plan.test)))
+        work.append(
+            Work(cell, recipe, examples_digest(plan.test, after=json.dumps(recipe.fingerprint, sort_keys=True)))
+        )
     if not work and left_out:
         raise UserError(f"axes: no combination can be read; the first: {left_out[0][1]}")
     engine = _room(plan.config.engine, [one.recipe for one in work])
@@ -149,7 +151,7 @@ def _built(config: AblateConfig, examples: tuple[Example, ...], folder: Path) ->
     made = {}
     for kind in kinds(config):
         encoder = config.encoder if kind in ENCODED else None
-        name = f"{kind}-{_digest({'encoder': str(encoder)}, examples)}"
+        name = f"{kind}-{examples_digest(examples, after=json.dumps({'encoder': str(encoder)}))}"
         made[kind] = str(folder / "indexes" / name)
         if not storage.exists(storage.join(made[kind], MANIFEST)):
             retrieval.build(examples, kind, made[kind], encoder)
@@ -174,14 +176,6 @@ def _room(engine: EngineConfig, recipes: list[Recipe]) -> EngineConfig:
     ranks = [recipe.engine.max_lora_rank for recipe in recipes if recipe.tasks[0].adapter]
     room = {"max_lora_rank": max(ranks, default=engine.max_lora_rank), "max_loras": max(engine.max_loras, len(served))}
     return engine.model_copy(update=room)
-
-
-def _digest(fingerprint: Mapping[str, str], test: tuple[Example, ...]) -> str:
-    told = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode())
-    for example in test:
-        spans = [[e.start, e.end, e.type] for e in example.entities]
-        told.update(json.dumps([example.id, example.text, spans]).encode())
-    return told.hexdigest()[:16]
 
 
 def path(plan: Plan, work: Work) -> str:

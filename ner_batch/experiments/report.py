@@ -16,6 +16,7 @@ from ner_batch.experiments.plan import Plan
 from ner_batch.experiments.plots import cost_plot, curve_plot, f1_plot
 from ner_batch.experiments.results import Result, axes, place, score
 from ner_batch.io import storage
+from ner_batch.jobs.markdown import markdown_table
 
 JSON, MARKDOWN, F1_PLOT, COST_PLOT, CURVE_PLOT = "report.json", "report.md", "f1.png", "cost.png", "curve.png"
 HEAD = ("P", "R", "F1", "interval", "vs first", "p", "prompt", "answer", "s", "not ok")
@@ -101,7 +102,7 @@ def _markdown_curves(plan: Plan, curves: Sequence[Line]) -> Iterator[str]:
         f"come from the draw, and adapters have learnt from it alone{_but_dev(plan)}. {plan.known:,} of the texts that "
         "are read stand among the examples too.\n"
     )
-    yield from _rows(*_curve_table(curves, _spread))
+    yield markdown_table(*_curve_table(curves, _spread))
     yield f"\n![F1 by annotated examples]({CURVE_PLOT})\n\n## Every cell\n"
 
 
@@ -127,18 +128,18 @@ def markdown(plan: Plan, results: Sequence[Result], curves: Sequence[Line]) -> I
     same = results[0].cell.items()
     fixed = [f"{name} {value}" for name, value in same if name not in named and value is not None]
     yield f"The same in all rows: {', '.join(fixed)}.\n" if fixed else ""
-    yield from _rows(["cell", *HEAD], [[place(result, named), *_line(result)] for result in results])
+    yield markdown_table(["cell", *HEAD], [[place(result, named), *_line(result)] for result in results])
     yield "\n## F1 by type\n"
     types = list(results[0].strict["types"])
     values = [[_f1(result.strict["types"].get(t)) for t in types] for result in results]
     lined = [[place(result, named), *line] for result, line in zip(results, values, strict=True)]
-    yield from _rows(["cell", *types], lined)
+    yield markdown_table(["cell", *types], lined)
     if plan.config.groups:
         yield "\n## By group\n"
         scored = [
             [place(r, named), group, *_scores(entry)] for r in results for group, entry in r.strict["groups"].items()
         ]
-        yield from _rows(["cell", "group", "P", "R", "F1", "interval"], scored)
+        yield markdown_table(["cell", "group", "P", "R", "F1", "interval"], scored)
     if plan.left_out:
         yield "\n## Left out\n"
         yield from (f"- {cell.name}: {reason}" for cell, reason in plan.left_out)
@@ -147,12 +148,6 @@ def markdown(plan: Plan, results: Sequence[Result], curves: Sequence[Line]) -> I
 
 def _f1(entry: Mapping[str, Any] | None) -> str:
     return f"{entry['f1']['value']:.3f}" if entry else ""
-
-
-def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield "| " + " | ".join(head) + " |"
-    yield "|" + "---|" * len(head)
-    yield from ("| " + " | ".join(row) + " |" for row in rows)
 
 
 def _plain(plan: Plan, results: Sequence[Result], curves: Sequence[Line]) -> dict[str, Any]:

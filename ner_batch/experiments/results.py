@@ -9,11 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from rich.console import Console
 
 from ner_batch.evaluate import job as scoring
-from ner_batch.evaluate import plan as plans
-from ner_batch.evaluate import report as reports
 from ner_batch.evaluate.settings import EvaluateConfig
 from ner_batch.experiments.plan import META, Plan, Work, path
 from ner_batch.io import storage
@@ -46,8 +43,7 @@ def score(plan: Plan, work: Work) -> Result:
             "bootstrap": {"resamples": plan.config.resamples},
         }
     )
-    prepared = plans.prepare(config)
-    found = reports.build(prepared, scoring.score(prepared, Console(quiet=True)))
+    found = scoring.evaluate(scoring.prepare(config))
     table = storage.read_table(uri)
     seconds = json.loads(storage.read_metadata(uri)[META])["seconds"]
     prompt, completion = (pc.mean(table[name]).as_py() for name in ("prompt_tokens", "completion_tokens"))

@@ -22,6 +22,7 @@ from ner_batch.experiments.draws import Draw, drawn, draws
 from ner_batch.experiments.settings import AblateConfig
 from ner_batch.extract.recipe import make_recipe
 from ner_batch.io import storage
+from ner_batch.io.examples import examples_digest
 from ner_batch.prompts import formats
 from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.prompts.chat import load_tokenizer
@@ -51,11 +52,11 @@ def trainings(config: AblateConfig, train: TrainConfig, examples: Sequence[Examp
     assert config.curve
     dev = retrieval.read_examples(train.gold.dev) if train.gold.dev else ()
     init = adapters.load(train.lora.init).digest if train.lora.init else ""
-    common = [dump(_without_places(train)), _prompts(config, train), golds.digest(dev), init]
+    common = [dump(_without_places(train)), _prompts(config, train), examples_digest(dev), init]
     made = []
     for draw in draws(config.curve):
         chosen = drawn(examples, draw)
-        told = json.dumps([common, draw.seed, golds.digest(chosen)])
+        told = json.dumps([common, draw.seed, examples_digest(chosen)])
         name = f"{draw.name}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
         made.append(Training(draw, _placed(train, draw, config.task, folder, name), chosen))
     return made
@@ -65,7 +66,7 @@ def _prompts(config: AblateConfig, train: TrainConfig) -> list[str]:
     """What the adapters will be asked: base, task, and the prompts made of them."""
     base = adapters.model_fingerprint(train.base.model, train.base.revision)
     task, chat = load_task(config.task), load_tokenizer(train.base.model, train.base.revision)
-    builder = PromptBuilder(formats.load(train.format), task, chat, train.base.max_model_len)
+    builder = PromptBuilder(formats.get(train.format), task, chat, train.base.max_model_len)
     return [base, task.digest(), builder.fingerprint()]
 
 

@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
 
-from ner_batch.data import Completion, Entity, Said
+from ner_batch.data import AnswerSpan, Completion, Entity
 from ner_batch.text.folding import fold
 
 
 def scored(
-    entities: Sequence[Entity], said: Sequence[Said], completion: Completion, pieces: Sequence[str]
+    entities: Sequence[Entity], said: Sequence[AnswerSpan], completion: Completion, pieces: Sequence[str]
 ) -> tuple[Entity, ...]:
     """The entities with scores; one whose naming is not found in the answer keeps None.
 
@@ -64,7 +64,7 @@ def sigmoid(odds: float) -> float:
     return 1 / (1 + math.exp(-max(odds, -700.0)))
 
 
-def _take(free: list[Said], entity: Entity) -> Said | None:
+def _take(free: list[AnswerSpan], entity: Entity) -> AnswerSpan | None:
     """The first mention left that names the entity, in its own words or normalised ones."""
     of_type = [mention for mention in free if mention.type == entity.type]
     found = next((m for m in of_type if m.text.strip() == entity.text), None) or next(
@@ -75,7 +75,7 @@ def _take(free: list[Said], entity: Entity) -> Said | None:
     return found
 
 
-def _score(mention: Said | None, spans: Sequence[tuple[int, int]], logprobs: Sequence[float]) -> float | None:
+def _score(mention: AnswerSpan | None, spans: Sequence[tuple[int, int]], logprobs: Sequence[float]) -> float | None:
     """The product over the tokens that have a part in the mention, tokens of half a character among them."""
     if mention is None:
         return None

@@ -18,8 +18,7 @@ from ner_batch.extract.extractor import Extractor
 from ner_batch.extract.manifest import VERSIONS
 from ner_batch.extract.plan import Plan
 from ner_batch.extract.recipe import Recipe
-from ner_batch.io.rows import read_unit, texts_of
-from ner_batch.io.shards import Unit
+from ner_batch.io.shards import Unit, read_unit, texts_of
 from ner_batch.jobs import cluster
 from ner_batch.jobs.progress import duration
 from ner_batch.jobs.record import versions

@@ -29,7 +29,7 @@ from ner_batch.extract.reader import Reader
 from ner_batch.extract.reading import Reading
 from ner_batch.extract.recipe import Recipe
 from ner_batch.extract.tracker import RemoteTracker, SharedLock, Tracker
-from ner_batch.io.rows import texts_of
+from ner_batch.io.shards import texts_of
 from ner_batch.prompts.chat import load_tokenizer
 from ner_batch.text import windows
 from ner_batch.text.windows import Window

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ner_batch import retrieval
-from ner_batch.data import Example, Parsed, Said, Status
+from ner_batch.data import AnswerSpan, Example, Parsed, Status
 from ner_batch.engine.engine import Engine, Request
 from ner_batch.extract.reading import Reading, repaired, vote
 from ner_batch.extract.recipe import TaskRecipe
@@ -52,7 +52,7 @@ class Reader:
         self.recipe = recipe
         self.engine = engine
         self.adapter = recipe.adapter and copies.fetched(recipe.adapter)
-        self.format = formats.load(recipe.format)
+        self.format = formats.get(recipe.format)
         self.groups = self.format.groups(recipe.task)
         self.builder = PromptBuilder(self.format, recipe.task, chat, max_model_len)
         verify = recipe.verify
@@ -122,9 +122,9 @@ class Reader:
                 readings[i] = reading
         return readings
 
-    def _spans(self, query: Query, answer: Answer) -> Sequence[Said]:
+    def _spans(self, query: Query, answer: Answer) -> Sequence[AnswerSpan]:
         """Where in the answer its mentions are named."""
-        return self.format.said(answer.completion.text, query.window.text, query.labels, self.recipe.task)
+        return self.format.locate_mentions(answer.completion.text, query.window.text, query.labels, self.recipe.task)
 
     def _request(self, query: Query, constrained: bool) -> Request | None:
         """The request for one prompt; None where the prompt does not fit the model."""

@@ -171,7 +171,7 @@ def _load_task(
         votes=config.votes,
         verify=_verify(config.verify, manifest),
     )
-    return _LoadedTask(recipe, adapter, index, PromptBuilder(formats.load(name), task, chat, engine.max_model_len))
+    return _LoadedTask(recipe, adapter, index, PromptBuilder(formats.get(name), task, chat, engine.max_model_len))
 
 
 def _task(config: TaskConfig, adapter: Adapter | None) -> Task:

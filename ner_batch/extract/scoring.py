@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ner_batch.adapter import Calibration
-from ner_batch.data import Completion, Said
+from ner_batch.data import AnswerSpan, Completion
 from ner_batch.engine.engine import Engine, Request
 from ner_batch.extract import confidence
 from ner_batch.extract.reading import Reading
@@ -26,7 +26,7 @@ class ScoreQuery:
     """An answer, where in it its mentions are named, and what was read from it."""
 
     answer: Answer
-    spans: Sequence[Said]
+    spans: Sequence[AnswerSpan]
     reading: Reading
 
 

@@ -27,8 +27,7 @@ from ner_batch.data import OFFSET_UNIT, PREDICTIONS, Prediction, predictions_of,
 from ner_batch.errors import UserError
 from ner_batch.extract.tracker import RemoteTracker, Tracker
 from ner_batch.io import storage
-from ner_batch.io.rows import read_unit
-from ner_batch.io.shards import Unit
+from ner_batch.io.shards import Unit, read_unit
 
 METADATA_KEY = "ner_batch"
 """Where an output file's metadata tells of its unit and its run."""

@@ -2,7 +2,8 @@
 
 A copy is no process's own. A replica whose engine died leaves at once (``os._exit``) and Ray kills replicas, so nobody
 would be there to remove it; and the replicas of a machine need one copy, not one each. Copies lie in the system's
-folder for temporary files, which the system empties.
+folder for temporary files, which the system empties. fsspec's own caches do not do: `simplecache` hands out the half
+of a file whose process was killed (tried: 1.5 of 3 MB), and both keep single files under flat names, not folders.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import atexit
 import hashlib
 import json
 import os
+import posixpath
 import shutil
 import tempfile
 import time
@@ -18,8 +20,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-
-from pyarrow import fs
 
 from ner_batch.io import storage
 
@@ -32,34 +32,26 @@ def fetched(folder: str) -> str:
     Raises:
         UserError: the copy cannot be made.
     """
-    filesystem, path = storage.open_uri(folder)
-    if isinstance(filesystem, fs.LocalFileSystem):
-        return path
+    own = storage.local_path(folder)
+    if own is not None:
+        return own
+    folder = folder.rstrip("/")
     with storage.explained(folder):
-        files = _listed(filesystem, path)
+        files = storage.list_files(folder)
         home = _home()
         place = home / _key(folder, files)
-        if not _whole(place / Path(path).name, files):
+        copy = place / posixpath.basename(folder)
+        if not _whole(copy, files):
             _remove_unfinished(home)
-            _copy(filesystem, path, place, files)
-    return str(place / Path(path).name)
+            _copy(folder, copy, files)
+    return str(copy)
 
 
-Listed = Sequence[tuple[str, int, int]]
-"""(name below the folder, bytes, time of writing in ns) of its files."""
-
-
-def _listed(filesystem: fs.FileSystem, path: str) -> Listed:
-    found = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
-    files = [info for info in found if info.type == fs.FileType.File]
-    return sorted((info.path.removeprefix(f"{path}/"), info.size, info.mtime_ns or 0) for info in files)
-
-
-def _key(folder: str, files: Listed) -> str:
+def _key(folder: str, files: Sequence[storage.File]) -> str:
     """Names a folder's content: another server, bucket, file, size or time of writing is another copy."""
     server = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    told = json.dumps([server, folder.rstrip("/"), files])
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    content = json.dumps([server, folder, [(file.name, file.size, file.version) for file in files]])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def _home() -> Path:
@@ -79,25 +71,26 @@ def _own_home() -> Path:
     return own
 
 
-def _whole(copy: Path, files: Listed) -> bool:
+def _whole(copy: Path, files: Sequence[storage.File]) -> bool:
     """Whether a copy has all of the files, each of its size: the system may have removed some."""
     return copy.is_dir() and all(
-        (copy / name).is_file() and (copy / name).stat().st_size == size for name, size, _ in files
+        (copy / file.name).is_file() and (copy / file.name).stat().st_size == file.size for file in files
     )
 
 
-def _copy(filesystem: fs.FileSystem, path: str, place: Path, files: Listed) -> None:
+def _copy(folder: str, copy: Path, files: Sequence[storage.File]) -> None:
     """Copy aside and rename: no process sees half of a copy, and of several that make it the first one's stays."""
+    place = copy.parent
     scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix=storage.TEMPORARY_PREFIX))
     try:
-        new = scratch / "new" / Path(path).name
+        new = scratch / "new" / copy.name
         new.mkdir(parents=True)
-        fs.copy_files(path, str(new), source_filesystem=filesystem, destination_filesystem=fs.LocalFileSystem())
+        storage.copy_folder(folder, new)
         if not _whole(new, files):
             raise OSError("was changed while it was copied: try again")
         with suppress(OSError):
             new.parent.rename(place)
-        if not _whole(place / new.name, files):  # one of which files were removed is in the way
+        if not _whole(copy, files):  # one of which files were removed is in the way
             place.rename(scratch / "old")
             new.parent.rename(place)
     finally:

@@ -1,14 +1,15 @@
-"""Gold examples out of Parquet, each one checked against its text."""
+"""Gold examples out of Parquet, each one checked against its text, and the digest that names a set of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import fs
 
 from ner_batch.data import Example, example_from_row, is_spans
 from ner_batch.errors import UserError, first_line
@@ -27,11 +28,20 @@ def read_examples(uri: str) -> list[Example]:
     return [example for file in _parquet_files(uri) for example in _examples_of(file)]
 
 
+def examples_digest(examples: Iterable[Example], *, after: str = "") -> str:
+    """Sixteen hex digits over ids, texts and spans, in order, and over ``after``: what else decides, told as text."""
+    total = hashlib.sha256(after.encode())
+    for example in examples:
+        spans = [[entity.start, entity.end, entity.type] for entity in example.entities]
+        total.update(json.dumps([example.id, example.text, spans]).encode())
+    return total.hexdigest()[:16]
+
+
 def _parquet_files(uri: str) -> list[str]:
     kind = storage.file_type(uri)
-    if kind == fs.FileType.NotFound:
+    if kind is None:
         raise UserError(f"{uri}: no such file or folder of gold examples")
-    if kind == fs.FileType.File:
+    if kind == "file":
         return [uri]
     files = [f.uri for f in storage.list_files(uri) if f.name.endswith(".parquet") and f.name[0] not in "._"]
     if not files:
@@ -40,8 +50,10 @@ def _parquet_files(uri: str) -> list[str]:
 
 
 def _examples_of(file: str) -> Iterator[Example]:
+    with storage.explained(file):
+        data = storage.read_bytes(file)
     try:
-        parquet = pq.ParquetFile(pa.BufferReader(storage.read_bytes(file)))
+        parquet = pq.ParquetFile(pa.BufferReader(data))
         _check_columns(file, parquet.schema_arrow)
         columns = [name for name in ("id", "text", "entities") if name in parquet.schema_arrow.names]
         rows = parquet.read(columns=columns).to_pylist()

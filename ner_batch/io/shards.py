@@ -1,4 +1,4 @@
-"""Parquet shards: what there is, and how it is cut into work units.
+"""Parquet shards: listed, cut into work units, and the rows of a unit read.
 
 A unit is a run of rows of one shard. Its output name is a function of the shard's name and the start row alone, so a
 finished unit is recognised by its file, in any later run, whatever was added to the input meanwhile.
@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import io
 import posixpath
 import re
+import threading
+from bisect import bisect_right
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import fs
+from fsspec.utils import merge_offset_ranges
 
 from ner_batch.errors import UserError
 from ner_batch.io import storage
 
 SUFFIXES = (".parquet", ".parq", ".pq")
 _MAX_PROBLEMS = 10
-_FOOTER_GUESS = 64 * 1024  # bytes; one request fetches the footer of nearly every file
+_MAX_GAP = 2**20  # bytes between two columns that are read along rather than asked for twice
+_REQUEST = 8 * 2**20  # bytes; longer ranges are fetched in several requests at once
+_PADDING = 100  # bytes that Arrow reads past a column, since writers of 2016 gave its length too short
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +126,31 @@ def plan_units(shards: Sequence[Shard], unit_rows: int, unit_bytes: int, limit: 
     return tuple(units)
 
 
+def read_unit(unit: Unit, columns: Sequence[str] | None = None) -> pa.Table:
+    """The unit's rows as they are stored: all columns, or those named, with the file's schema and its metadata.
+
+    Only row groups that overlap are read. The last one stays decoded in this process, so a shard of one huge row
+    group is not decoded again for each of its units; memory is bounded by one row group.
+
+    Raises:
+        UserError: the file is corrupt in these rows, or is not the file that was listed.
+        OSError: it cannot be reached at the moment.
+    """
+    return _READER.read(unit, None if columns is None else tuple(columns))
+
+
+def texts_of(table: pa.Table, text_column: str) -> tuple[list[str | None], dict[int, str]]:
+    """The texts, one for each row (None for null), and by row index what is wrong with a text that is not UTF-8.
+
+    A row in the second has None in the first.
+    """
+    column = _plain(table.column(text_column))
+    try:
+        return column.to_pylist(), {}
+    except UnicodeDecodeError:
+        return _decode_each(column.cast(pa.large_binary()).to_pylist())
+
+
 @dataclass(frozen=True, slots=True)
 class _Footer:
     shard: Shard
@@ -130,22 +160,19 @@ class _Footer:
 def _find(uri: str) -> list[storage.File]:
     """The files a URI means, by name."""
     kind = storage.file_type(uri)
-    if kind == fs.FileType.File:
-        return [_single(storage.absolute(uri))]
-    if kind == fs.FileType.NotFound and not set("*?") & set(uri):
+    if kind == "file":
+        uri = storage.absolute(uri)
+        with storage.explained(uri):
+            return [storage.File(posixpath.basename(uri), uri, storage.size(uri))]
+    if kind is None and not set("*?") & set(uri):
         raise UserError(f"{uri}: no such file or folder")
-    root, pattern = (uri, None) if kind == fs.FileType.Directory else _split_glob(uri)
+    root, pattern = (storage.absolute(uri), None) if kind == "directory" else _split_glob(uri)
     files = storage.list_files(root)
-    chosen = [file for file in files if (pattern.match(file.name) if pattern else _is_visible_parquet(file.name))]
-    if not chosen:
+    matching = [file for file in files if (pattern.match(file.name) if pattern else _is_visible_parquet(file.name))]
+    if not matching:
         held = f"{len(files)} other files" if files else "nothing"
         raise UserError(f"{uri}: no Parquet file there (found {held}); names must end in {', '.join(SUFFIXES)}")
-    return chosen
-
-
-def _single(uri: str) -> storage.File:
-    filesystem, path = storage.open_uri(uri)
-    return storage.File(posixpath.basename(path), uri, filesystem.get_file_info(path).size)
+    return matching
 
 
 def _is_visible_parquet(name: str) -> bool:
@@ -168,17 +195,17 @@ def _inspect(file: storage.File, text_column: str | None) -> _Footer | Corrupt:
         UserError: the file cannot be reached (which says nothing about what it holds).
     """
     try:
-        filesystem, path = storage.open_uri(file.uri)
-        with filesystem.open_input_file(path) as source:
-            footer = footer_bytes(source)
-        metadata = pq.read_metadata(pa.BufferReader(b"PAR1" + footer))
+        tail = storage.read_tail(file.uri, file.size)
+    except OSError as error:
+        raise UserError(f"{file.uri}: cannot be read ({storage.cause_of(error)})") from error
+    try:
+        footer = storage.footer_of(tail)
+        metadata = storage.parse_footer(footer)
         schema = metadata.schema.to_arrow_schema()
     except (OSError, pa.ArrowException) as error:
-        if not is_corruption(error):
-            raise UserError(f"{file.uri}: cannot be read ({one_line(error)})") from error
-        return Corrupt(file.uri, file.name, one_line(error))
-    digest, size = footer_digest(footer, file.size), _column_bytes(metadata, text_column)
-    shard = Shard(file.uri, file.name, metadata.num_rows, file.size, digest, size, tuple(schema.names))
+        return Corrupt(file.uri, file.name, storage.cause_of(error))
+    digest, text_bytes = _footer_digest(footer, file.size), _column_bytes(metadata, text_column)
+    shard = Shard(file.uri, file.name, metadata.num_rows, file.size, digest, text_bytes, tuple(schema.names))
     return _Footer(shard, schema)
 
 
@@ -189,25 +216,7 @@ def _column_bytes(metadata: pq.FileMetaData, column: str | None) -> int:
     return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == column)
 
 
-def footer_bytes(source: pa.NativeFile) -> bytes:
-    """Footer, its length and the closing magic: the last bytes of a Parquet file.
-
-    Raises:
-        pa.ArrowInvalid: the file does not end as Parquet does.
-    """
-    size = source.size()
-    if size < 12:
-        raise pa.ArrowInvalid(f"the file has {size} bytes, too few for Parquet")
-    tail = bytes(source.read_at(min(size, _FOOTER_GUESS), max(0, size - _FOOTER_GUESS)))
-    if tail[-4:] != b"PAR1":
-        raise pa.ArrowInvalid("the file does not end with Parquet's magic bytes: cut short, or not Parquet")
-    length = int.from_bytes(tail[-8:-4], "little") + 8
-    if length > size:
-        raise pa.ArrowInvalid(f"the footer claims {length} bytes of a file of {size}")
-    return tail[-length:] if length <= len(tail) else bytes(source.read_at(length, size - length))
-
-
-def footer_digest(footer: bytes, size: int) -> str:
+def _footer_digest(footer: bytes, size: int) -> str:
     """Names a file by its footer and its size in bytes."""
     return hashlib.sha256(footer + size.to_bytes(8, "little")).hexdigest()[:16]
 
@@ -234,14 +243,159 @@ def _text_problem(schema: pa.Schema, column: str, uri: str) -> str | None:
     return f"{uri}: column {column!r} is {kind}, not string; name another column or cast it"
 
 
-def is_corruption(error: Exception) -> bool:
-    """Whether bytes are bad, and not the way to them: Arrow raises OSError for both.
+class _Reader:
+    """Reads row groups; keeps the last one. Its lock makes units that share a row group decode it once."""
 
-    An error of the system has an errno; one of S3 says so ("AWS Error"); decoders give neither.
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._key: tuple[Shard, int, tuple[str, ...] | None] | None = None
+        self._table: pa.Table | None = None
+
+    def read(self, unit: Unit, columns: tuple[str, ...] | None) -> pa.Table:
+        with self._lock:
+            tail, footer = _unchanged(unit.shard)
+            metadata = storage.parse_footer(footer)
+            pieces = []
+            for group, offset, rows in _overlaps(metadata, unit):
+                key = (unit.shard, group, columns)
+                if self._key != key or self._table is None:
+                    self._key = self._table = None  # the old one goes before the new one comes: one at a time
+                    self._table = _row_group(unit, metadata, group, columns, tail)
+                    self._key = key
+                pieces.append(self._table.slice(offset, rows))
+        if pieces:
+            table = pa.concat_tables(pieces)
+        else:
+            table = pq.ParquetFile(pa.BufferReader(footer), metadata=metadata).schema_arrow.empty_table()
+        return table if columns is None else table.select(list(columns))
+
+
+_READER = _Reader()
+
+
+def _unchanged(shard: Shard) -> tuple[bytes, bytes]:
+    """The tail of a shard's file and the footer in it, if it is still the file that was listed.
+
+    Raises:
+        UserError: it is another.
+        OSError: it cannot be reached at the moment.
     """
-    return getattr(error, "errno", None) is None and "AWS Error" not in str(error)
+    changed = UserError(f"{shard.uri}: the file has changed since it was listed; start the run again")
+    try:
+        tail = storage.read_tail(shard.uri, shard.bytes)
+        footer = storage.footer_of(tail)
+    except pa.ArrowInvalid:
+        raise changed from None
+    except OSError:
+        if storage.size(shard.uri) != shard.bytes:  # a file that has shrunk has no such range
+            raise changed from None
+        raise
+    if _footer_digest(footer, shard.bytes) != shard.digest:
+        raise changed
+    return tail, footer
 
 
-def one_line(error: Exception) -> str:
-    """What an error says, in one line and without S3's request ids."""
-    return " ".join(str(error).split(" (Request ID")[0].split())
+def _row_group(
+    unit: Unit, metadata: pq.FileMetaData, group: int, columns: tuple[str, ...] | None, tail: bytes
+) -> pa.Table:
+    """Fetch the columns of a row group, as far as they are not in the file's tail, then decode them.
+
+    What goes wrong in decoding is the fault of the bytes, whatever kind of error it is: they are all there.
+    """
+    uri, size = unit.shard.uri, unit.shard.bytes
+    ranges = _ranges(metadata.row_group(group), columns, size - len(tail))
+    parts = storage.read_ranges(uri, ranges) if ranges else []
+    if any(len(part) != end - start for part, (start, end) in zip(parts, ranges, strict=True)):
+        raise OSError(f"{uri}: it was cut short while it was read")
+    starts = [*(start for start, _ in ranges), size - len(tail)]
+    source = pa.PythonFile(_Parts(size, starts, [*parts, tail]), mode="r")
+    try:
+        file = pq.ParquetFile(source, metadata=metadata, page_checksum_verification=True)
+        return file.read_row_group(group, columns=None if columns is None else list(columns))
+    except (OSError, pa.ArrowException) as error:
+        where = f"rows {unit.start} to {unit.start + unit.rows}"
+        raise UserError(f"{uri}: {where} are corrupt ({storage.cause_of(error)})") from error
+
+
+def _ranges(group: pq.RowGroupMetaData, columns: tuple[str, ...] | None, limit: int) -> list[tuple[int, int]]:
+    """Where before ``limit`` the columns of a row group lie, in order; neighbours are joined, long ranges cut."""
+    starts, ends = [], []
+    for index in range(group.num_columns):
+        chunk = group.column(index)
+        leaf = chunk.path_in_schema
+        if columns is None or any(leaf == name or leaf.startswith(f"{name}.") for name in columns):
+            start = max(0, min(chunk.data_page_offset, chunk.dictionary_page_offset or chunk.data_page_offset))
+            if start < limit:
+                starts.append(start)
+                ends.append(min(limit, start + chunk.total_compressed_size + _PADDING))
+    _, starts, ends = merge_offset_ranges([""] * len(starts), starts, ends, max_gap=_MAX_GAP, sort=True)
+    return [
+        (part, min(part + _REQUEST, end))
+        for start, end in zip(starts, ends, strict=True)
+        for part in range(start, end, _REQUEST)
+    ]
+
+
+class _Parts(io.RawIOBase):
+    """A file of which only some parts are there, in order; reading elsewhere is an OSError."""
+
+    def __init__(self, size: int, starts: Sequence[int], parts: Sequence[bytes]) -> None:
+        super().__init__()
+        self._size, self._starts, self._parts, self._position = size, starts, parts, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, length: int = -1) -> bytes:
+        pieces = []
+        while length > 0:
+            index = bisect_right(self._starts, self._position) - 1
+            offset = self._position - self._starts[index]
+            piece = memoryview(self._parts[index])[offset : offset + length] if index >= 0 else b""
+            if not piece:
+                raise OSError(f"a column reaches to byte {self._position}, where the footer names none")
+            pieces.append(piece)
+            self._position += len(piece)
+            length -= len(piece)
+        return b"".join(pieces)
+
+
+def _overlaps(metadata: pq.FileMetaData, unit: Unit) -> list[tuple[int, int, int]]:
+    """(row group, offset in it, rows of it) for each row group the unit touches."""
+    found = []
+    first, end = 0, unit.start + unit.rows
+    for group in range(metadata.num_row_groups):
+        after = first + metadata.row_group(group).num_rows
+        start, stop = max(first, unit.start), min(after, end)
+        if start < stop:
+            found.append((group, start - first, stop - start))
+        first = after
+    return found
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Dictionary-encoded text as text."""
+    kind = column.type
+    return column.cast(kind.value_type) if pa.types.is_dictionary(kind) else column
+
+
+def _decode_each(rows: Sequence[bytes | None]) -> tuple[list[str | None], dict[int, str]]:
+    texts: list[str | None] = []
+    errors: dict[int, str] = {}
+    for index, row in enumerate(rows):
+        try:
+            texts.append(None if row is None else row.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            texts.append(None)
+            errors[index] = f"the text is not UTF-8: {error.reason} at byte {error.start}"
+    return texts, errors

@@ -1,11 +1,9 @@
-"""Files on a local disk or in S3, written whole or not at all.
+"""Files on a local disk, in S3 or wherever fsspec reaches, written whole or not at all.
 
-A URI is a local path, ``file:///path`` or ``s3://bucket/key``. S3 is set up by the usual environment:
-``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_SESSION_TOKEN``, ``~/.aws/credentials`` or an instance role,
-``AWS_REGION`` or ``AWS_DEFAULT_REGION``, and ``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL`` for other servers than
-Amazon's. Without credentials requests go unsigned, which is what public buckets want.
+A URI is a local path, ``file:///path``, ``s3://bucket/key`` (see :mod:`ner_batch.io.s3` for its environment), or one
+of another scheme that fsspec knows (``gs://``, ``abfs://``, ``hdfs://``, ``memory://`` ...), its package installed.
 
-What a person can put right (a wrong path, bucket, endpoint or permission) is a ValueError of one line. Failures in the
+What a person can put right (a wrong path, bucket, endpoint or permission) is a UserError of one line. Failures in the
 middle of the work (disk full, connection lost) stay OSError, so that a caller can try again.
 """
 
@@ -13,79 +11,149 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import fs
+from fsspec import AbstractFileSystem, get_filesystem_class
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
 
 from ner_batch.errors import UserError
 
 TEMPORARY_PREFIX = ".ner_batch-tmp-"
+_FOOTER_GUESS = 64 * 1024  # bytes; one request fetches the footer of nearly every file
+_PART = 8 * 2**20  # bytes of an upload's or a download's part
+_PARTS_AT_ONCE = 8
+_WHOLE = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci", "tos")  # an object is seen whole or not at all
+_POSSIBLE = "give a local path, file:///path or s3://bucket/key, or a scheme of fsspec: gs, abfs, hdfs, sftp ..."
 _S3_REMEDY = "check the bucket, AWS_ENDPOINT_URL, AWS_REGION and the credentials"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class File:
-    """A stored file: ``name`` is its path below the folder that was listed, ``size`` is in bytes."""
+    """A stored file: ``name`` is its path below the folder that was listed, ``size`` is in bytes.
+
+    ``version`` changes when the file is written anew; empty where the store tells nothing of the kind.
+    """
 
     name: str
     uri: str
     size: int
+    version: str = ""
 
 
-def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
+def local_path(uri: str) -> str | None:
+    """The absolute path that a URI means on the local disk; None for a place elsewhere."""
+    scheme, separator, _ = uri.partition("://")
+    if not separator:
+        return os.path.normpath(Path(uri).expanduser().absolute())
+    if scheme in {"file", "local"}:
+        return os.path.normpath(Path(unquote(urlsplit(uri).path)).absolute())
+    return None
+
+
+def open_uri(uri: str) -> tuple[AbstractFileSystem, str]:
     """The file system a URI lives on and the path within it; local paths are made absolute.
 
     The first use of a bucket in a process asks the server for it, so a wrong endpoint is known within seconds.
 
     Raises:
-        UserError: an unknown scheme, an unreachable endpoint, or no such bucket.
+        UserError: an unknown scheme, one whose package is missing, an unreachable endpoint, or no such bucket.
     """
-    scheme, separator, rest = uri.partition("://")
-    if not separator:
-        return fs.LocalFileSystem(), _absolute(uri)
-    if scheme == "file":
-        return fs.LocalFileSystem(), _absolute(unquote(urlsplit(uri).path))
-    bucket = rest.partition("/")[0]
-    if scheme != "s3" or not bucket:
-        raise UserError(f"{uri}: not a place to read or write; give a local path, file:///path or s3://bucket/key")
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
-    return _s3(bucket, endpoint, region), rest.strip("/")
+    path = local_path(uri)
+    if path is not None:
+        return LocalFileSystem(), path
+    scheme, _, rest = uri.partition("://")
+    if scheme in {"s3", "s3a"}:
+        bucket = rest.partition("/")[0]
+        if not bucket:
+            raise UserError(f"{uri}: no bucket is named: give s3://bucket/key")
+        from ner_batch.io import s3  # it takes half a second to import
+
+        with explained(f"s3://{bucket}"):
+            return s3.open_bucket(bucket), rest.strip("/")
+    try:
+        get_filesystem_class(scheme)
+    except ImportError as error:
+        package = (getattr(error.__cause__, "name", None) or scheme).partition(".")[0]
+        raise UserError(f"{uri}: {scheme}:// needs a package that is not here: pip install {package}") from error
+    except ValueError as error:
+        raise UserError(f"{uri}: there is no scheme {scheme}://; {_POSSIBLE}") from error
+    with explained(uri):
+        filesystem, path = url_to_fs(uri)
+    filesystem.invalidate_cache()  # others write there too: what is asked now is answered as of now
+    return filesystem, str(path).rstrip("/")
+
+
+@contextmanager
+def _opened(uri: str) -> Iterator[tuple[AbstractFileSystem, str]]:
+    """What :func:`open_uri` gives; errors of a kind that the file system's package defines become OSErrors."""
+    filesystem, path = open_uri(uri)
+    try:
+        yield filesystem, path
+    except Exception as error:
+        kind = type(error)
+        if isinstance(error, OSError) or kind.__module__.partition(".")[0] in {"builtins", "ner_batch", "pyarrow"}:
+            raise
+        raise OSError(f"{kind.__name__}: {error}") from error
+
+
+def _trimmed(uri: str) -> str:
+    """Without slashes at the end, but for those of a scheme."""
+    scheme, separator, rest = uri.rpartition("://")
+    return f"{scheme}{separator}{rest.rstrip('/')}"
 
 
 def absolute(uri: str) -> str:
     """The same place, meaning the same in a process with another working directory."""
-    return _uri(*open_uri(uri))
+    filesystem, path = open_uri(uri)
+    return path if isinstance(filesystem, LocalFileSystem) else _trimmed(uri)
 
 
 def join(folder: str, name: str) -> str:
     """The URI of ``name`` in ``folder``."""
-    return f"{folder.rstrip('/')}/{name}"
+    folder = _trimmed(folder)
+    return f"{folder}{name}" if folder.endswith("://") else f"{folder}/{name}"
 
 
-def file_type(uri: str) -> fs.FileType:
-    """Whether there is a file, a folder or nothing at ``uri``.
+def file_type(uri: str) -> Literal["file", "directory"] | None:
+    """Whether there is a file, a directory or nothing at ``uri``.
 
     Raises:
         UserError: the place cannot be asked.
     """
-    with explained(uri):
-        filesystem, path = open_uri(uri)
-        return filesystem.get_file_info(path).type
+    with explained(uri), _opened(uri) as (filesystem, path):
+        try:
+            return "directory" if filesystem.info(path)["type"] == "directory" else "file"
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
 
 def exists(uri: str) -> bool:
     """Whether there is a file at ``uri``."""
-    return bool(file_type(uri) == fs.FileType.File)
+    return file_type(uri) == "file"
+
+
+def size(uri: str) -> int:
+    """Bytes of a file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError: it cannot be asked.
+    """
+    with _opened(uri) as (filesystem, path):
+        known = filesystem.info(path)["size"]
+    if known is None:  # some HTTP servers
+        raise OSError(f"{uri}: the server does not say how long the file is")
+    return int(known)
 
 
 def list_files(folder: str) -> list[File]:
@@ -94,15 +162,45 @@ def list_files(folder: str) -> list[File]:
     Raises:
         UserError: the folder cannot be listed.
     """
-    with explained(folder):
-        filesystem, root = open_uri(folder)
-        found = filesystem.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
-    prefix = root.rstrip("/") + "/"
+    with explained(folder), _opened(folder) as (filesystem, root):
+        if isinstance(filesystem, LocalFileSystem):
+            return sorted(_local_files(Path(root)))
+        # fsspec passes over folders that it may not read; rows would go missing without a word.
+        options = {"on_error": _raise_unless_gone} if type(filesystem).find is AbstractFileSystem.find else {}
+        try:
+            found = filesystem.find(root, detail=True, **options)
+        except FileNotFoundError:
+            return []
+    prefix = f"{root}/"
+    names = {path: path.removeprefix(prefix) for path in found if path.startswith(prefix) and not path.endswith("/")}
     return sorted(
-        File(info.path.removeprefix(prefix), _uri(filesystem, info.path), info.size)
-        for info in found
-        if info.type == fs.FileType.File
+        File(name, join(folder, name), int(found[path]["size"]), _version(found[path])) for path, name in names.items()
     )
+
+
+def _raise_unless_gone(error: Exception) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _version(info: Mapping[str, Any]) -> str:
+    return next((str(info[key]) for key in ("ETag", "etag", "md5Hash", "LastModified", "mtime") if info.get(key)), "")
+
+
+def _local_files(root: Path) -> Iterator[File]:
+    """Regular files below a folder, through links too (fsspec takes a link to a folder for a file)."""
+
+    def stop(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    for folder, _, names in os.walk(root, onerror=stop, followlinks=True):
+        for name in names:
+            path = Path(folder, name)
+            with suppress(FileNotFoundError):
+                about = path.stat()
+                if stat.S_ISREG(about.st_mode):
+                    yield File(path.relative_to(root).as_posix(), str(path), about.st_size, str(about.st_mtime_ns))
 
 
 def read_bytes(uri: str) -> bytes:
@@ -112,9 +210,21 @@ def read_bytes(uri: str) -> bytes:
         FileNotFoundError: there is none.
         OSError: it cannot be read.
     """
-    filesystem, path = open_uri(uri)
-    with filesystem.open_input_file(path) as stream:
-        return bytes(stream.read())
+    with _opened(uri) as (filesystem, path):
+        return bytes(filesystem.cat_file(path))
+
+
+def read_ranges(uri: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    """Pieces of a file, from ``start`` to before ``end`` each, fetched at once where the store can; no range is empty.
+
+    A piece is shorter than asked for where the file ends before.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    starts, ends = [start for start, _ in ranges], [end for _, end in ranges]
+    with _opened(uri) as (filesystem, path):
+        return [bytes(piece) for piece in filesystem.cat_ranges([path] * len(ranges), starts, ends, on_error="raise")]
 
 
 def read_json(uri: str) -> Any:
@@ -131,20 +241,39 @@ def read_json(uri: str) -> Any:
         raise UserError(f"{uri}: not JSON ({error})") from error
 
 
+def copy_folder(folder: str, to: Path) -> None:
+    """Copy all files below a folder to a local one, which is made as needed, through some 64 MB of memory.
+
+    Raises:
+        OSError: one of them cannot be read, or written.
+    """
+    for file in list_files(folder):
+        target = to / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        parts = [(start, min(start + _PART, file.size)) for start in range(0, file.size, _PART)]
+        with target.open("wb") as stream:
+            for first in range(0, len(parts), _PARTS_AT_ONCE):
+                stream.writelines(read_ranges(file.uri, parts[first : first + _PARTS_AT_ONCE]))
+
+
 def write_bytes(uri: str, data: bytes | pa.Buffer) -> None:
     """Write a file whole or not at all, replacing one of that name; folders are made as needed.
 
-    A process killed at any moment leaves the old file, the new file or none. On a local disk it may also leave a
-    hidden temporary (see :func:`remove_stale_temporaries`); on S3 an unfinished upload, which no listing shows and a
-    lifecycle rule (``AbortIncompleteMultipartUpload``) removes.
+    A process killed at any moment leaves the old file, the new file or none. On a disk it may also leave a hidden
+    temporary (see :func:`remove_stale_temporaries`); on S3 an unfinished upload, which no listing shows and a lifecycle
+    rule (``AbortIncompleteMultipartUpload``) removes.
+
+    Raises:
+        OSError: it cannot be written; the old file, if any, is still there.
     """
-    filesystem, path = open_uri(uri)
-    if isinstance(filesystem, fs.LocalFileSystem):
-        _write_local(Path(path), data)
-        return
-    stream = filesystem.open_output_stream(path)
-    stream.write(data)
-    stream.close()
+    with _opened(uri) as (filesystem, path):
+        if isinstance(filesystem, LocalFileSystem):
+            _write_local(Path(path), data)
+        elif uri.partition("://")[0] in _WHOLE:
+            # One request; on S3, of two parts or more, an upload that s3fs completes when it has sent all of them.
+            filesystem.pipe_file(path, bytes(data), **({"chunksize": _PART} if uri.startswith("s3") else {}))
+        else:
+            _write_aside(filesystem, path, bytes(data))
 
 
 def write_json(uri: str, value: object) -> None:
@@ -167,8 +296,9 @@ def read_table(uri: str) -> pa.Table:
         UserError: it is not there, or not Parquet.
     """
     with explained(uri):
-        filesystem, path = open_uri(uri)
-        return pq.read_table(path, filesystem=filesystem)
+        data = read_bytes(uri)
+    with parsed(uri):
+        return pq.read_table(pa.BufferReader(data))
 
 
 def read_metadata(uri: str) -> dict[str, str]:
@@ -178,16 +308,56 @@ def read_metadata(uri: str) -> dict[str, str]:
         UserError: it is not there, or not Parquet.
     """
     with explained(uri):
-        filesystem, path = open_uri(uri)
-        found = pq.read_metadata(path, filesystem=filesystem).metadata or {}
-    return {key.decode(): value.decode() for key, value in found.items()}
+        tail = read_tail(uri, size(uri))
+    with parsed(uri):
+        metadata = parse_footer(footer_of(tail)).metadata or {}
+    return {key.decode(): value.decode() for key, value in metadata.items()}
+
+
+def read_tail(uri: str, size: int) -> bytes:
+    """The end of a file of ``size`` bytes: 64 KiB or all of it, or more where a Parquet footer is longer.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if size == 0:
+        return b""
+    (tail,) = read_ranges(uri, [(max(0, size - _FOOTER_GUESS), size)])
+    length = int.from_bytes(tail[-8:-4], "little") + 8
+    if tail[-4:] != b"PAR1" or not len(tail) < length <= size:
+        return tail
+    return read_ranges(uri, [(size - length, size)])[0]
+
+
+def footer_of(tail: bytes) -> bytes:
+    """Parquet's footer, its length and the closing magic: the last bytes of a file.
+
+    Raises:
+        pa.ArrowInvalid: the file does not end as Parquet does.
+    """
+    if len(tail) < 12:
+        raise pa.ArrowInvalid(f"the file has {len(tail)} bytes, too few for Parquet")
+    if tail[-4:] != b"PAR1":
+        raise pa.ArrowInvalid("the file does not end with Parquet's magic bytes: cut short, or not Parquet")
+    length = int.from_bytes(tail[-8:-4], "little") + 8
+    if length > len(tail):
+        raise pa.ArrowInvalid(f"the footer claims {length} bytes, more than the file has")
+    return tail[-length:]
+
+
+def parse_footer(footer: bytes) -> pq.FileMetaData:
+    """What :func:`footer_of` gives, read.
+
+    Raises:
+        pa.ArrowException, OSError: it is noise.
+    """
+    return pq.read_metadata(pa.BufferReader(b"PAR1" + footer))
 
 
 def remove(uri: str) -> None:
     """Delete a file; none there is fine."""
-    filesystem, path = open_uri(uri)
-    with suppress(FileNotFoundError):
-        filesystem.delete_file(path)
+    with _opened(uri) as (filesystem, path), suppress(FileNotFoundError):
+        filesystem.rm_file(path)
 
 
 def remove_stale_temporaries(folder: str) -> int:
@@ -209,16 +379,11 @@ def check_writable(folder: str) -> None:
     """
     probe = join(folder, f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
     with explained(folder):
-        write_bytes(probe, b"")
-        remove(probe)
-
-
-def _uri(filesystem: fs.FileSystem, path: str) -> str:
-    return path if isinstance(filesystem, fs.LocalFileSystem) else f"s3://{path}"
-
-
-def _absolute(path: str) -> str:
-    return os.path.normpath(Path(path).expanduser().absolute())
+        try:
+            write_bytes(probe, b"")
+            remove(probe)
+        except NotImplementedError as error:
+            raise UserError(f"{folder}: can only be read: name a folder that can be written to") from error
 
 
 def _write_local(path: Path, data: bytes | pa.Buffer) -> None:
@@ -234,62 +399,52 @@ def _write_local(path: Path, data: bytes | pa.Buffer) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-@lru_cache(maxsize=64)
-def _s3(bucket: str, endpoint: str | None, region: str | None) -> fs.S3FileSystem:
-    """The file system of a bucket, asked for once per process with little patience, then used with much.
-
-    The endpoint is passed on because pyarrow 26 reads no AWS_ENDPOINT_URL by itself. ``allow_delayed_open`` makes a
-    small file one PUT. ``background_writes`` must stay on: without it a failed part is forgotten, and the stream's
-    destructor completes the upload with the parts it has, a torn object in plain view.
-    """
-    with explained(f"s3://{bucket}"):
-        if region is None and endpoint is None:
-            region = fs.resolve_s3_region(bucket)
-        hasty = _client(endpoint, region, timeout=4, attempts=2)
-        if not _may_exist(hasty, bucket):
-            raise UserError(f"s3://{bucket}: no such bucket; {_S3_REMEDY}")
-    return _client(endpoint, region, timeout=60, attempts=5)
-
-
-def _client(endpoint: str | None, region: str | None, timeout: float, attempts: int) -> fs.S3FileSystem:
-    return fs.S3FileSystem(
-        endpoint_override=endpoint,
-        region=region or "us-east-1",
-        connect_timeout=min(timeout, 5),
-        request_timeout=timeout,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=attempts),
-        allow_delayed_open=True,
-        background_writes=True,
-    )
-
-
-def _may_exist(client: fs.S3FileSystem, bucket: str) -> bool:
-    """False where the server says there is no such bucket; one that may not be looked at may still be read."""
+def _write_aside(filesystem: AbstractFileSystem, path: str, data: bytes) -> None:
+    """Where a file is seen while it is written (SFTP, HDFS, SMB ...): write another and rename it."""
+    folder = path.rpartition("/")[0]
+    filesystem.makedirs(folder, exist_ok=True)
+    temporary = f"{folder}/{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
     try:
-        return bool(client.get_file_info(bucket).type != fs.FileType.NotFound)
-    except OSError as error:
-        if "ACCESS_DENIED" in str(error):
-            return True
+        filesystem.pipe_file(temporary, data)
+        try:
+            filesystem.mv(temporary, path)
+        except FileExistsError:  # HDFS and SMB rename to nothing that is there
+            filesystem.rm_file(path)
+            filesystem.mv(temporary, path)
+    except BaseException:
+        with suppress(Exception):
+            filesystem.rm_file(temporary)
         raise
 
 
 @contextmanager
 def explained(uri: str) -> Iterator[None]:
-    """Turn an OSError into a ValueError of one line that names the place and the remedy."""
+    """Turn an OSError into a UserError of one line that names the place and the remedy."""
     try:
         yield
     except OSError as error:
-        cause = " ".join(str(error).split(" (Request ID")[0].split())
-        remedy = _S3_REMEDY if uri.startswith("s3://") else "check the path and its permissions"
-        raise UserError(f"{uri}: {cause}; {remedy}") from error
+        remedy = _S3_REMEDY if uri.startswith(("s3://", "s3a://")) else "check the path and its permissions"
+        raise UserError(f"{uri}: {cause_of(error)}; {remedy}") from error
+
+
+@contextmanager
+def parsed(uri: str) -> Iterator[None]:
+    """Turn what Arrow raises about bytes in memory into a UserError of one line: there they can only be bad."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{uri}: not a readable Parquet file ({cause_of(error)})") from error
+
+
+def cause_of(error: BaseException) -> str:
+    """What an error says, in one line."""
+    if isinstance(error, FileNotFoundError) and error.errno is None:  # fsspec gives the path alone
+        return "no such file or folder"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -9,8 +9,6 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, overload
 
-import ray
-
 from ner_batch.errors import UserError
 
 
@@ -20,6 +18,8 @@ def session(wanted: str | None) -> Iterator[None]:
 
     Inside a session it is that session, whatever is wanted.
     """
+    import ray  # jobs that need no Ray look here for paths alone
+
     if ray.is_initialized():
         yield
         return

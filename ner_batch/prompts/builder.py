@@ -18,7 +18,7 @@ from ner_batch.task import Task
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Token ids ready for the engine, the room left for the answer, and how many demonstrations were kept."""
+    """Token ids ready for the engine, the room left for the answer, and how many demonstrations fitted in."""
 
     token_ids: list[int]
     max_tokens: int
@@ -44,11 +44,10 @@ class PromptBuilder:
         Demonstrations are given nearest last; the farthest are dropped until prompt and answer fit together.
         """
         room = self.format.max_answer_tokens(self.chat.count([text])[0], len(labels))
-        for dropped in range(len(demonstrations) + 1):
-            kept = demonstrations[dropped:]
-            ids = self.chat.encode(self.format.messages(text, labels, self.task, kept))
+        for first in range(len(demonstrations) + 1):
+            ids = self.chat.encode(self.format.messages(text, labels, self.task, demonstrations[first:]))
             if len(ids) + room <= self.max_model_len:
-                return Prompt(ids, room, len(kept))
+                return Prompt(ids, room, len(demonstrations) - first)
         return None
 
     def fingerprint(self) -> str:
@@ -61,7 +60,7 @@ class PromptBuilder:
             + self.chat.encode_answer(self.format.answer(_PROBE.text, _probe(labels).entities, labels, self.task))
             for labels in self.format.groups(self.task)
         ]
-        constants = [self.format.NAME, self.task.digest(), self.chat.template, probes]
+        constants = [self.format.name, self.task.digest(), self.chat.template, probes]
         return hashlib.sha256(json.dumps(constants).encode()).hexdigest()[:16]
 
 
@@ -71,5 +70,5 @@ _PROBE = Example("probe", "Anna saw 北京, twice.\n", (Entity(0, 4, "", "Anna")
 def _probe(labels: Sequence[str]) -> Example:
     """The probe sentence with its two mentions typed by the first and the last label."""
     ends = (labels[0], labels[-1])
-    typed = (Entity(e.start, e.end, label, e.text) for e, label in zip(_PROBE.entities, ends, strict=True))
-    return Example(_PROBE.id, _PROBE.text, tuple(typed))
+    entities = (Entity(e.start, e.end, label, e.text) for e, label in zip(_PROBE.entities, ends, strict=True))
+    return Example(_PROBE.id, _PROBE.text, tuple(entities))

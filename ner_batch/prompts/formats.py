@@ -1,7 +1,14 @@
 """Answer formats: text and entities to prompt and answer, and back.
 
-A format owns both directions, so training and inference cannot drift apart. It is a module that satisfies
-:class:`Format`; ``json`` is the default.
+A format owns both directions, so training and inference cannot drift apart. There are two by two: the answer lists the
+mentions or is a marked copy of the text, and a prompt asks for all types at once or for one.
+
+|             | all types | one type  |                                 |
+|-------------|-----------|-----------|---------------------------------|
+| list        | ``json``  | ``mrc``   | :mod:`ner_batch.prompts.lists`  |
+| marked copy | ``inline``| ``gpt-ner``| :mod:`ner_batch.prompts.marked` |
+
+``json`` is the default.
 """
 
 from __future__ import annotations
@@ -9,17 +16,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from ner_batch.data import Entity, Example, Message, Parsed, Said
+from ner_batch.config import FormatName
+from ner_batch.data import AnswerSpan, Entity, Example, Message, Parsed
 from ner_batch.errors import UserError
-from ner_batch.prompts import gpt_ner, inline, json_, mrc
+from ner_batch.prompts import lists, marked
 from ner_batch.prompts.grammar import MAX_GRAMMAR_CHARS
 from ner_batch.task import Task
 
+__all__ = ["MAX_GRAMMAR_CHARS", "NAMES", "Format", "get"]
+
 
 class Format(Protocol):
-    """What every format module has. Texts are :func:`ner_batch.data.clean`; answers may be any string."""
+    """What every format has. Texts are :func:`ner_batch.data.clean`; answers may be any string."""
 
-    NAME: str
+    @property
+    def name(self) -> FormatName:
+        """What a config calls it."""
+        ...
+
+    @property
+    def per_type(self) -> bool:
+        """Whether a prompt asks for one type, or for all."""
+        ...
 
     def groups(self, task: Task) -> tuple[tuple[str, ...], ...]:
         """The label groups, one prompt each: all labels at once, or one by one."""
@@ -32,10 +50,10 @@ class Format(Protocol):
         ...
 
     def answer(self, text: str, entities: Iterable[Entity], labels: Sequence[str], task: Task) -> str:
-        """The training target: the sayable part of the entities whose type is in ``labels``."""
+        """The training target: the representable part of the entities whose type is in ``labels``."""
         ...
 
-    def sayable(self, text: str, entities: Iterable[Entity]) -> tuple[Entity, ...]:
+    def representable(self, text: str, entities: Iterable[Entity]) -> tuple[Entity, ...]:
         """The part of the entities that the format can express, sorted: what ``parse(answer(...))`` gives back."""
         ...
 
@@ -43,7 +61,7 @@ class Format(Protocol):
         """The entities that an answer names, as spans of the text. Reads any string without raising."""
         ...
 
-    def said(self, answer: str, text: str, labels: Sequence[str], task: Task) -> list[Said]:
+    def locate_mentions(self, answer: str, text: str, labels: Sequence[str], task: Task) -> list[AnswerSpan]:
         """Where an answer names its mentions, with all the characters that the naming takes, in order."""
         ...
 
@@ -60,25 +78,16 @@ class Format(Protocol):
         ...
 
 
-__all__ = ["MAX_GRAMMAR_CHARS", "NAMES", "Format", "load"]
+_FORMATS: dict[str, Format] = {form.name: form for form in (lists.JSON, marked.INLINE, lists.MRC, marked.GPT_NER)}
+NAMES = tuple(_FORMATS)
 
-NAMES = (json_.NAME, inline.NAME, mrc.NAME, gpt_ner.NAME)
 
-
-def load(name: str) -> Format:
+def get(name: str) -> Format:
     """The format of that name.
 
     Raises:
         UserError: there is none; the message names those there are.
     """
-    match name:
-        case json_.NAME:
-            return json_
-        case inline.NAME:
-            return inline
-        case mrc.NAME:
-            return mrc
-        case gpt_ner.NAME:
-            return gpt_ner
-        case _:
-            raise UserError(f"format {name!r}: there are {', '.join(NAMES)}")
+    if name not in _FORMATS:
+        raise UserError(f"format {name!r}: there are {', '.join(NAMES)}")
+    return _FORMATS[name]

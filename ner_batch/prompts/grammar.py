@@ -2,7 +2,7 @@
 
 The source stands in ONE terminal. A grammar with a rule for every character hits the parser's limit of 2,000 items at
 about 2,000 characters, and from 5,000 on it kills the process (llguidance 1.7.6). The source is given as the chunks of
-:func:`ner_batch.text.align.word_chunks`, so a mention starts and ends where a word does. The lexer is greedy: a
+:func:`ner_batch.text.boundaries.word_chunks`, so a mention starts and ends where a word does. The lexer is greedy: a
 delimiter must be something that cannot extend the source terminal, or stand inside it.
 
 CPU milliseconds of llguidance 1.7.6 for one grammar with 8 types, validation (front end) + compilation (engine core):
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import regex
 
-from ner_batch.text.align import word_chunks
+from ner_batch.text.boundaries import word_chunks
 from ner_batch.text.folding import INVISIBLE
 
 MAX_MENTIONS = 64  # of one type in one answer: a model that repeats itself comes to an end
@@ -33,7 +33,6 @@ MAX_MENTIONS = 64  # of one type in one answer: a model that repeats itself come
 # The longest source a grammar should be made for, and the longest they are tested with: a copying format then takes
 # 0.14 s of CPU to compile. Windows are far shorter.
 MAX_GRAMMAR_CHARS = 8_000
-
 
 _VISIBLE = regex.compile(f"[^\\s{INVISIBLE}]")
 

@@ -22,13 +22,13 @@ def system(task: Task, labels: Sequence[str], rule: str) -> str:
     """The system message: what to do, the labels with their definitions, the guidelines, the rule of the answer."""
     lines = [HEAD[task.language]]
     if labels:
-        lines += [TYPES[task.language], *(_described(task, label) for label in labels)]
+        lines += [TYPES[task.language], *(_label_line(task, label) for label in labels)]
     if task.guidelines:
         lines.append(task.guidelines.strip())
     return "\n".join([*lines, rule])
 
 
-def _described(task: Task, label: str) -> str:
+def _label_line(task: Task, label: str) -> str:
     """One line for one label; without a definition of its own the name says it all."""
     return f"{label}: {task.definition(label)}" if task.labels[label].definition else label
 
@@ -38,13 +38,13 @@ def turn(text: str, task: Task, *lines: str) -> str:
     return "\n".join([TEXT[task.language], text, *lines])
 
 
-def conversation(system_message: str, shown: Iterable[tuple[str, str]], asked: str) -> list[Message]:
-    """The chat: system message, (user turn, answer) of every demonstration in the order given, the user turn asked."""
+def conversation(system_message: str, demonstrations: Iterable[tuple[str, str]], last_user_turn: str) -> list[Message]:
+    """The chat: system message, (user turn, answer) of every demonstration in the order given, the last user turn."""
     messages: list[Message] = [{"role": "system", "content": system_message}]
-    for question, answer in shown:
-        messages.append({"role": "user", "content": question})
+    for user_turn, answer in demonstrations:
+        messages.append({"role": "user", "content": user_turn})
         messages.append({"role": "assistant", "content": answer})
-    messages.append({"role": "user", "content": asked})
+    messages.append({"role": "user", "content": last_user_turn})
     return messages
 
 

@@ -24,8 +24,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pyarrow import fs
-
 from ner_batch.data import Example, clean, examples_table
 from ner_batch.errors import UserError, first_line
 from ner_batch.io import storage
@@ -154,11 +152,11 @@ def open_index(path: str | Path, encoder: str | None = None, device: str | None 
     uri = str(path)
     if not storage.exists(storage.join(uri, MANIFEST)):
         raise UserError(f"{uri}: no such index: build one with `ner-batch index`")
-    filesystem, inner = storage.open_uri(uri)
-    if isinstance(filesystem, fs.LocalFileSystem):
-        return _open(Path(inner), uri, (encoder, device))
+    local = storage.local_path(uri)
+    if local is not None:
+        return _open(Path(local), uri, (encoder, device))
     with tempfile.TemporaryDirectory() as copy:  # a mapped file stays readable after it is deleted
-        fs.copy_files(inner, copy, source_filesystem=filesystem, destination_filesystem=fs.LocalFileSystem())
+        storage.copy_folder(uri, Path(copy))
         return _open(Path(copy), uri, (encoder, device))
 
 
@@ -207,9 +205,10 @@ def _distinct(examples: Iterable[Example]) -> list[Example]:
 @contextmanager
 def _replacing(out: str | Path) -> Iterator[Path]:
     """An empty folder that takes the place of ``out`` if the block ends well, and leaves no trace if it does not."""
-    if str(out).startswith("s3://"):
+    local = storage.local_path(str(out))
+    if local is None:
         raise UserError(f"{out}: an index is built on a local disk; copy the folder there afterwards")
-    target = Path(storage.open_uri(str(out))[1])
+    target = Path(local)
     if target.exists() and not (target / MANIFEST).is_file() and (target.is_file() or any(target.iterdir())):
         raise UserError(f"{out}: exists and is not an index: name another place")
     target.parent.mkdir(parents=True, exist_ok=True)

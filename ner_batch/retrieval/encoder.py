@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ner_batch.errors import UserError, first_line
+from ner_batch.errors import UserError, first_line, require_extra
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -42,6 +42,8 @@ class Encoder:
     """
 
     def __init__(self, name: str, revision: str | None = None, device: str | None = None) -> None:
+        if name:  # kinds without an encoder have one without a name
+            require_extra("encoder", "sentence_transformers", purpose=f"encoder {name}")
         self._name, self._revision, self._device = name, revision, device
         self._lock = threading.Lock()
         self._model: SentenceTransformer | None = None

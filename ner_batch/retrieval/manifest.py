@@ -14,6 +14,7 @@ from ner_batch.config import explain
 from ner_batch.data import Example
 from ner_batch.errors import UserError, first_line
 from ner_batch.io import storage
+from ner_batch.io.examples import examples_digest
 from ner_batch.retrieval.encoder import Encoder
 from ner_batch.retrieval.vectors import Lists
 
@@ -80,11 +81,7 @@ def fingerprint(examples: Iterable[Example], manifest: IndexManifest) -> str:
     unset = {name for name in _LATER if getattr(manifest, name) is None}
     identity = manifest.model_dump(exclude={"fingerprint", "encoder", *unset})
     hub_name = None if _is_digest(manifest.revision) else manifest.encoder
-    digest = hashlib.sha256(json.dumps([identity, hub_name], sort_keys=True).encode())
-    for example in examples:
-        spans = [[entity.start, entity.end, entity.type] for entity in example.entities]
-        digest.update(json.dumps([example.id, example.text, spans]).encode())
-    return digest.hexdigest()[:16]
+    return examples_digest(examples, after=json.dumps([identity, hub_name], sort_keys=True))
 
 
 def checked_encoder(manifest: IndexManifest, uri: str, asked: str | None, device: str | None) -> Encoder:

@@ -16,10 +16,8 @@ from functools import cached_property
 import regex
 
 from ner_batch.data import Entity, Ungrounded, distinct
-from ner_batch.text.boundaries import cuts, is_boundary, word_chunks
+from ner_batch.text.boundaries import cuts
 from ner_batch.text.folding import INVISIBLE, Folded, fold
-
-__all__ = ["EMPTY", "INSIDE_A_WORD", "NOT_IN_TEXT", "ground", "is_boundary", "word_chunks"]
 
 EMPTY = "empty"
 INSIDE_A_WORD = "inside a word"
@@ -35,8 +33,8 @@ def ground(mentions: Sequence[tuple[str, str]], text: str) -> tuple[tuple[Entity
     """Place ``(surface, type)`` mentions, in the order the model named them, on ``text``.
 
     A surface's occurrences are the exact ones or, only if there is none, the normalised ones; white space around a
-    surface is not part of it. Their edges are boundaries (:func:`is_boundary`). Mentions of one type are taken to be in
-    reading order, and each takes the first free one of
+    surface is not part of it. Their edges are boundaries (:mod:`ner_batch.text.boundaries`). Mentions of one type are
+    taken to be in reading order, and each takes the first free one of
 
     1. the occurrences from the start of the mention before it on, those inside a longer named surface last;
     2. all occurrences, likewise: the model has not kept the order. The next mention reads on from where 1 had come to.
@@ -71,29 +69,29 @@ class _Reader:
     def __init__(self, inner: AbstractSet[Span]) -> None:
         self._inner = inner
         self._cursor = 0
-        self._taken: set[Span] = set()
-        self._spent: set[str] = set()
+        self._taken_spans: set[Span] = set()
+        self._exhausted_surfaces: set[str] = set()
 
     def take(self, place: _Place) -> Span:
         """The next of a surface's occurrences, by the rules of :func:`ground`."""
-        if place.surface in self._spent:
+        if place.surface in self._exhausted_surfaces:
             return place.first
         span = self._free(place, self._cursor) or self._free(place, 0)
         if span is None:
-            self._spent.add(place.surface)
+            self._exhausted_surfaces.add(place.surface)
             return place.first
         self._cursor = max(self._cursor, span[0])
-        self._taken.add(span)
+        self._taken_spans.add(span)
         return span
 
     def _free(self, place: _Place, position: int) -> Span | None:
-        covered = None
+        first_inner = None
         for span in place.spans(position):
-            if span not in self._taken:
+            if span not in self._taken_spans:
                 if span not in self._inner:
                     return span
-                covered = covered or span
-        return covered
+                first_inner = first_inner or span
+        return first_inner
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,12 +57,12 @@ class Folded:
 
 def fold(source: str) -> Folded:
     """The normalised form of ``source``; 0.6 to 4 ms for 10,000 characters, by how many of them change length."""
-    visible, kept = _without(_INVISIBLE, source)
-    cased = _fold_case(_replaced(visible, _ONE_TO_ONE))
-    text, places = _without(_IDLE_SPACE, cased.text)
-    starts = _through(kept, cased.origin)
-    ends = {kept[start]: kept[end - 1] + 1 for start, end in cased.ends.items()}
-    return Folded(text, _through(starts, places), ends)
+    visible_text, visible_origin = _without(_INVISIBLE, source)
+    cased = _fold_case(_replaced(visible_text, _ONE_TO_ONE))
+    text, cased_positions = _without(_IDLE_SPACE, cased.text)
+    cased_origin = _through(visible_origin, cased.origin)
+    ends = {visible_origin[start]: visible_origin[end - 1] + 1 for start, end in cased.ends.items()}
+    return Folded(text, _through(cased_origin, cased_positions), ends)
 
 
 def _replaced(text: str, table: Mapping[str, str]) -> str:

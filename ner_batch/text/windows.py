@@ -80,9 +80,9 @@ def split(texts: Sequence[str | None], max_tokens: int, count: Count) -> list[Wi
     short = [span for span in spans if span[2] <= _LIKELY_FITS * max_tokens]
     fitting = {span for span, tokens in zip(short, splitter.counts(short), strict=True) if tokens <= max_tokens}
     sentences = [piece for span in spans if span not in fitting for piece in splitter.sentences(span)]
-    packed = _pack(splitter.fit(sentences), max_tokens)
-    found = sorted([*fitting, *(span for span, _ in splitter.fit(packed))])
-    windows = (Window(span[0], span[1], splitter.text(span)) for span in found)
+    joined_sentences = _pack(splitter.fit(sentences), max_tokens)
+    window_spans = sorted([*fitting, *(span for span, _ in splitter.fit(joined_sentences))])
+    windows = (Window(span[0], span[1], splitter.text(span)) for span in window_spans)
     return [window for window in windows if not window.text.isspace()]
 
 
@@ -140,13 +140,13 @@ class _Splitter:
 
 def _spread(cuts: Iterator[int], start: int, step: float) -> list[int]:
     """Of the places to cut, those that leave parts of ``step`` code points or more; the last one if none does."""
-    chosen: list[int] = []
+    selection: list[int] = []
     cut = last = start
     for cut in cuts:
         if cut - last >= step:
-            chosen.append(cut)
+            selection.append(cut)
             last = cut
-    return chosen or [cut][: cut > start]
+    return selection or [cut][: cut > start]
 
 
 def _tiles(span: Span, cuts: Sequence[int]) -> list[Span]:
@@ -157,13 +157,13 @@ def _tiles(span: Span, cuts: Sequence[int]) -> list[Span]:
 
 def _pack(pieces: Sequence[tuple[Span, int]], max_tokens: int) -> list[Span]:
     """Neighbours joined as long as their token counts add up to the budget or less."""
-    packed: list[Span] = []
-    filled = 0
+    spans: list[Span] = []
+    tokens_of_last = 0
     for (document, start, end), tokens in pieces:
-        if packed and packed[-1][0] == document and filled + tokens <= max_tokens:
-            packed[-1] = (document, packed[-1][1], end)
-            filled += tokens
+        if spans and spans[-1][0] == document and tokens_of_last + tokens <= max_tokens:
+            spans[-1] = (document, spans[-1][1], end)
+            tokens_of_last += tokens
         else:
-            packed.append((document, start, end))
-            filled = tokens
-    return packed
+            spans.append((document, start, end))
+            tokens_of_last = tokens
+    return spans

@@ -12,9 +12,9 @@ from torch import Tensor
 from ner_batch import adapter as adapters
 from ner_batch.adapter import AdapterManifest
 from ner_batch.io import storage
+from ner_batch.io.examples import examples_digest
 from ner_batch.jobs import record
 from ner_batch.jobs.plots import canvas, png
-from ner_batch.train import gold
 from ner_batch.train.calibrate import CalibrationResult
 from ner_batch.train.loop import TrainingState
 from ner_batch.train.model import lora_config
@@ -75,7 +75,7 @@ def manifest(plan: Plan, state: TrainingState) -> AdapterManifest:
         base_fingerprint=plan.base_fingerprint,
         retrieval=(*without, *demonstrations.kind),
         k=max(demonstrations.k) if demonstrations.kind else 0,
-        training_data=gold.digest(plan.train.examples),
+        training_data=examples_digest(plan.train.examples),
         scores={"dev span F1": round(state.best_f1, 4)},
         versions=record.versions("ner-batch", "torch", "transformers", "peft", "ray"),
     )

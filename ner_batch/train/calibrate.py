@@ -64,7 +64,7 @@ def scored_predictions(
         text, labels = clean(examples[dev_prompt.example].text), dev_prompt.labels
         answer = builder.format.complete(completion.text) if completion.finish_reason == "length" else completion.text
         parsed = builder.format.parse(answer, text, labels, builder.task)
-        mentions = builder.format.said(completion.text, text, labels, builder.task)
+        mentions = builder.format.locate_mentions(completion.text, text, labels, builder.task)
         pieces = builder.chat.pieces(dev_prompt.prompt.token_ids, completion.token_ids)
         predictions[dev_prompt.example] += confidence.scored(parsed.entities, mentions, completion, pieces)
     return predictions

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 import tempfile
 from collections.abc import Sequence
@@ -65,12 +63,3 @@ def with_neighbours(
             for examples, neighbours in ((train, of_train), (dev, of_dev)):
                 neighbours.append(tuple(map(tuple, index.nearest([x.text for x in examples], max(config.k)))))
     return ExampleSet(train, tuple(of_train)), ExampleSet(dev, tuple(of_dev))
-
-
-def digest(examples: Sequence[Example]) -> str:
-    """A digest of texts and spans, in order."""
-    total = hashlib.sha256()
-    for example in examples:
-        spans = [[e.start, e.end, e.type] for e in example.entities]
-        total.update(json.dumps([example.text, spans]).encode())
-    return total.hexdigest()[:16]

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from ner_batch.engine.engine import EngineDeadError
 from ner_batch.errors import JobError, UserError, first_line
-from ner_batch.io import storage
+from ner_batch.io.arrow import arrow_filesystem
 from ner_batch.jobs import cluster
 from ner_batch.jobs.progress import ProgressLine, duration
 from ner_batch.train import artefacts, loop, serving, trackers
@@ -101,7 +101,7 @@ def _checkpoint_storage(uri: str) -> dict[str, Any]:
     """Where Ray Train keeps checkpoints. Its own S3 client would not know AWS_ENDPOINT_URL, so it is given ours."""
     if "://" not in uri:
         return {"storage_path": uri}
-    filesystem, path = storage.open_uri(uri)
+    filesystem, path = arrow_filesystem(uri)
     return {"storage_path": path, "storage_filesystem": filesystem}
 
 

@@ -17,6 +17,7 @@ from ner_batch import adapter as adapters
 from ner_batch.config import dump
 from ner_batch.errors import Problems, UserError
 from ner_batch.io import storage
+from ner_batch.io.examples import examples_digest
 from ner_batch.jobs import record
 from ner_batch.jobs.cluster import check_lasting, on_every_node
 from ner_batch.prompts import formats
@@ -81,7 +82,7 @@ class Plan:
         """The prompt builder of the run, which is also inference's. Loads the tokenizer: seconds for a large one."""
         config = self.config
         chat = load_tokenizer(config.base.model, config.base.revision)
-        return PromptBuilder(formats.load(config.format), self.task, chat, config.base.max_model_len)
+        return PromptBuilder(formats.get(config.format), self.task, chat, config.base.max_model_len)
 
     def epoch_rows(self, builder: PromptBuilder, epoch: int) -> list[Pack]:
         """The rows of an epoch, in order; a function of the seed and the epoch alone.
@@ -147,7 +148,7 @@ def prepare(config: TrainConfig) -> Plan:
     train_set, dev_set = golds.with_neighbours(train_windows, dev_windows, config.demonstrations)
 
     # The first epoch is made to see how many rows and steps there are.
-    builder = PromptBuilder(formats.load(config.format), task, chat, base.max_model_len)
+    builder = PromptBuilder(formats.get(config.format), task, chat, base.max_model_len)
     seed = f"{config.run.seed}-0"
     samples, left_out = draw_epoch(train_set, builder, sample_config(config), seed)
     if not samples:
@@ -309,7 +310,7 @@ def digest(plan: Plan) -> str:
     for name in ("serving", "output", "task"):  # of the task, gold and base the content follows, wherever it lies
         del config[name]
     del config["gold"]["train"], config["gold"]["dev"], config["base"]["model"]
-    data = [golds.digest(examples.examples) for examples in (plan.train, plan.dev)]
+    data = [examples_digest(examples.examples) for examples in (plan.train, plan.dev)]
     content = [plan.base_fingerprint, plan.task.digest(), data, asdict(plan.layout), plan.schedule.steps]
     return record.digest([CHECKPOINT_SCHEME, config, content])
 

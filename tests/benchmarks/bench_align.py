@@ -28,14 +28,14 @@ TEXTS = {
 
 def filled(names: Sequence[str], sentence: str) -> tuple[str, list[str]]:
     """LENGTH characters of the sentence with numbered names in its gaps, and 100 of the names in reading order."""
-    text, said = "", []
+    text, mentions = "", []
     for number in count():
         three = [f"{names[(number * 3 + i) % len(names)]} {number // 4}{'abc'[i]}" for i in range(3)]
         if len(text) + len(extended := sentence.format(*three)) > LENGTH:
             break
         text += extended
-        said += three
-    return text, [said[i * len(said) // 100] for i in range(100)]
+        mentions += three
+    return text, [mentions[i * len(mentions) // 100] for i in range(100)]
 
 
 def best(run: Callable[[], object]) -> float:
@@ -52,8 +52,8 @@ def best(run: Callable[[], object]) -> float:
 def main() -> None:
     """Print one line per text: boundaries alone, the normalised view alone; exact, normalised and absent mentions."""
     print(f"{'':10}{'cuts':>8}{'fold':>8}{'exact':>8}{'upper':>8}{'absent':>8}   ms")
-    for language, (known, sentence) in TEXTS.items():
-        text, names = filled(known, sentence)
+    for language, (basenames, sentence) in TEXTS.items():
+        text, names = filled(basenames, sentence)
         row = [best(partial(boundaries.cuts, text)), best(partial(fold, text))]
         for pattern in ("{}", "{}\u200b", "{}?!"):
             mentions = [(pattern.format(name if pattern == "{}" else name.upper()), "X") for name in names]

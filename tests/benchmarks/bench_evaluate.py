@@ -1,8 +1,8 @@
 """How fast, and in how much memory, `ner-batch evaluate` scores a synthetic corpus of sentences.
 
-`python tests/benchmarks/bench_evaluate.py [rows] [override ...]`: rows (1,000,000 by default) of 20 to 200 characters,
-0 to 5 entities of six types each, four of five predicted rightly; gold in a file of its own. Overrides are those of the
-config; job.local_rows=100000000 job.local_bytes=100000000000 keeps it off Ray.
+`PYTHONPATH=. python tests/benchmarks/bench_evaluate.py [rows] [override ...]`: rows (1,000,000 by default) of 20 to 200
+characters, 0 to 5 entities of six types each, four of five predicted rightly; gold in a file of its own. Overrides are
+those of the config, e.g. job.memory_bytes=128000000.
 """
 
 import random
@@ -10,16 +10,14 @@ import resource
 import sys
 import tempfile
 import time
-from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.console import Console
 
 from ner_batch import config
 from ner_batch.data import GOLD_ENTITY
-from ner_batch.evaluate import job, output, plan, report
+from ner_batch.evaluate import job, plots, report
 from ner_batch.evaluate.settings import EvaluateConfig
 
 TYPES = ("DATE", "ORG", "PERSON", "PLACE", "PRODUCT", "TITLE")
@@ -37,9 +35,9 @@ def span(text, start, end, type_):
     return {"start": start, "end": end, "type": type_, "text": text[start:end]}
 
 
-def noisy(text, found, rng):
+def noisy(text, gold, rng):
     """Four of five as they are; the others missed, of another type, or shifted."""
-    for e in found:
+    for e in gold:
         dice = rng.random()
         if dice > 0.2:
             yield e
@@ -57,8 +55,8 @@ def write(folder, rows):
         ids = [f"doc-{start + i:09d}" for i in range(count)]
         texts = ["".join(rng.choices("abcdefgh ", k=rng.randint(20, 200))) for _ in range(count)]
         gold = [entities(text, rng) for text in texts]
-        said = [list(noisy(text, found, rng)) for text, found in zip(texts, gold, strict=True)]
-        for side, column in (("gold", gold), ("run", said)):
+        predicted = [list(noisy(text, spans, rng)) for text, spans in zip(texts, gold, strict=True)]
+        for side, column in (("gold", gold), ("run", predicted)):
             (folder / side).mkdir(exist_ok=True)
             table = pa.table({"id": ids, "text": texts, "entities": pa.array(column, ENTITIES)})
             pq.write_table(table, folder / side / f"part-{start // SHARD:04d}.parquet")
@@ -72,21 +70,15 @@ def main():
         (folder / "job.yaml").write_text(
             f"{{predictions: {{path: {folder}/run}}, gold: {{path: {folder}/gold}}, output: {folder}/report}}"
         )
-        work = plan.prepare(config.load(EvaluateConfig, folder / "job.yaml", sys.argv[2:]))
-        before, marks = peak(), [(time.monotonic(), time.process_time())]
-        tally = job.score(work, Console())
-        marks.append((time.monotonic(), time.process_time()))
-        found = report.build(work, tally)
-        marks.append((time.monotonic(), time.process_time()))
-        output.write(work.config.output, found)
-        marks.append((time.monotonic(), time.process_time()))
-        (counted, cpu), drawn, written = ((b[0] - a[0], b[1] - a[1]) for a, b in pairwise(marks))
+        plan = job.prepare(config.load(EvaluateConfig, folder / "job.yaml", sys.argv[2:]))
+        before, start, cpu = peak(), time.monotonic(), time.process_time()
+        values = job.evaluate(plan, lambda text: print(f"{time.monotonic() - start:5.1f} s, {peak():,.0f} MB: {text}"))
+        report.write(plan.config.output, values, plots.draw(values))
+        seconds, cpu = time.monotonic() - start, time.process_time() - cpu
         print(
-            f"{rows:,} rows, {'here' if work.local else f'Ray, {work.parts} parts'}: counted in {counted:.1f} s "
-            f"({rows / counted:,.0f} rows/s; {cpu:.1f} CPU-s of this process), {work.config.bootstrap.resamples:,} "
-            f"resamples of {len(tally.units.arrays()[0]):,} units in {drawn[0]:.1f} s ({drawn[1]:.1f} CPU-s), report in "
-            f"{written[0]:.1f} s ({written[1]:.1f} CPU-s); this process {before:,.0f} MB before, {peak():,.0f} MB at its "
-            f"peak; micro F1 {found['runs'][0]['strict']['micro']['f1']['value']:.4f}"
+            f"{rows:,} rows: {seconds:.1f} s ({rows / seconds:,.0f} rows/s; {cpu:.1f} CPU-s), this process "
+            f"{before:,.0f} MB before, {peak():,.0f} MB at its peak, job.memory_bytes={plan.config.job.memory_bytes:,}; "
+            f"micro F1 {values['runs'][0]['strict']['micro']['f1']['value']:.4f}"
         )
 
 

@@ -29,7 +29,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     found = adapter.load(options.adapter)
     assert found.manifest
     task = found.manifest.task
-    builder = PromptBuilder(formats.load(found.manifest.format), task, load_tokenizer(options.model), 1024)
+    builder = PromptBuilder(formats.get(found.manifest.format), task, load_tokenizer(options.model), 1024)
     texts = pq.read_table(options.texts, columns=["text"])["text"].to_pylist()[: options.rows]
     prompts = [p for text in texts if (p := builder.build(text, builder.format.groups(task)[0]))]
     requests = [Request(p.token_ids, p.max_tokens, options.adapter) for p in prompts]

@@ -1,0 +1,259 @@
+"""Joined rows to counts: of each run by row, by kind of error and by score, and the rows with the most errors.
+
+Counts add up batch by batch, in any order of the rows. For the bootstrap it is enough to know how many rows have which
+counts: rows with the same counts are interchangeable, and drawing from that histogram (multinomially) is the ordinary
+bootstrap over rows, not an approximation. Where rows are so many and so long that each has counts of its own, they are
+put into :data:`GROUPS` groups by a hash of their ids, and groups are drawn: random groups of rows vary among each other
+as rows do, and the memory is bounded.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ner_batch.data import Status
+from ner_batch.evaluate.calibration import Reliability
+from ner_batch.evaluate.match import Pair, Span, align, outcome, same_type
+
+ANSWERED = (Status.OK, Status.EMPTY)
+NAMED = 100
+"""Ids kept for each status that is no full answer."""
+GROUPS = 65_536
+MOST_ROWS = 200_000
+"""Rows beyond which groups are drawn: 200,000 rows that all differ take some 50 MB."""
+CORRECT, PREDICTED, GOLD = range(3)
+EXACT, PARTIAL, TYPE = range(3)
+
+
+class CountHistogram:
+    """How many rows have which counts; or, ``grouped``, the counts of random groups of rows.
+
+    The counts of one row are an array of shape (runs, len(types) + 1, 3). Slot i holds correct, predicted and gold
+    entities of ``types[i]``. The last slot holds, of all types, what the schemes count: exact, partial (twice: a whole
+    is 2, a part 1) and type.
+    """
+
+    def __init__(self, types: Sequence[str], runs: int, *, grouped: bool) -> None:
+        self.types, self.runs, self.grouped = tuple(types), runs, grouped
+        self._rows_by_counts = Counter[bytes]()  # the key is the row's counts as int32
+        self._groups = np.zeros((GROUPS, *self.shape), np.int32) if grouped else None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one row's counts."""
+        return self.runs, len(self.types) + 1, 3
+
+    def add(self, counts: np.ndarray, ids: Sequence[str]) -> None:
+        """Rows with counts of shape (rows, *shape)."""
+        if self._groups is not None:
+            groups = (zlib.crc32(id_.encode()) % GROUPS for id_ in ids)
+            np.add.at(self._groups, np.fromiter(groups, np.int64, len(counts)), counts)
+        elif len(counts):
+            flat = np.ascontiguousarray(counts.reshape(len(counts), -1), np.int32)
+            self._rows_by_counts.update(flat.view(f"V{flat.dtype.itemsize * flat.shape[1]}").ravel().tolist())
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Counts of shape (n, *shape), and how many rows have them, shape (n,); in an order that rows do not change."""
+        if self._groups is not None:
+            return self._groups, np.ones(GROUPS, np.int64)
+        keys = sorted(self._rows_by_counts)
+        counts = np.frombuffer(b"".join(keys), np.int32).reshape(len(keys), *self.shape)
+        return counts, np.array([self._rows_by_counts[key] for key in keys], np.int64)
+
+    def total(self) -> np.ndarray:
+        """The counts of all rows, of shape ``shape``."""
+        counts, rows = self.arrays()
+        summed: np.ndarray = np.tensordot(rows, counts.astype(np.int64), 1)
+        return summed
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRow:
+    """A row with errors. ``status`` is None where the run has none."""
+
+    id: str
+    errors: int
+    status: str | None
+    gold: tuple[Span, ...]
+    predicted: tuple[Span, ...]
+
+
+@dataclass(slots=True)
+class RunTally:
+    """What is known of one run, apart from its counts by row."""
+
+    confusion: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """Pairs by (outcome, gold type, predicted type), "" for no partner."""
+    worst: tuple[ErrorRow, ...] = ()
+    """The rows with the most errors; of rows with as many, the first by id."""
+    statuses: Counter[str] = field(default_factory=Counter)
+    unanswered: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Ids of rows by status, for statuses that are no full answer; the first :data:`NAMED`."""
+    reliability: Reliability = field(default_factory=Reliability)
+
+
+class Tally:
+    """Counts of all rows that were added. ``gold_skipped`` and ``predictions_skipped`` are rows that were left out.
+
+    Args:
+        types: all types that occur in the rows to come.
+        runs: how many runs the rows hold.
+        worst: how many of the worst rows of each run are kept.
+        grouped: whether the bootstrap draws groups of rows, see :class:`CountHistogram`.
+    """
+
+    def __init__(self, types: Sequence[str], runs: int, worst: int, *, grouped: bool) -> None:
+        self.histogram = CountHistogram(types, runs, grouped=grouped)
+        self.runs = tuple(RunTally() for _ in range(runs))
+        self.rows = 0
+        self.gold_skipped = self.predictions_skipped = 0
+        self._worst = worst
+
+    def add(self, batch: pa.RecordBatch | pa.Table) -> None:
+        """Count rows of :meth:`ner_batch.evaluate.read.JoinedRows.batches`."""
+        types, ids = self.histogram.types, batch["id"].to_pylist()
+        gold = spans_of(batch["gold"], types)
+        counts = np.zeros((batch.num_rows, *self.histogram.shape), np.int32)
+        for i, run in enumerate(self.runs):
+            predicted, statuses = spans_of(batch[f"entities{i}"], types), batch[f"status{i}"].to_pylist()
+            errors = _count_run(run, gold, predicted, types, counts[:, i])
+            _count_statuses(run, statuses, ids)
+            rows = _most_errors(errors, ids, self._worst)
+            sides = zip(rows, gold.of_rows(rows, types), predicted.of_rows(rows, types), strict=True)
+            worst = [
+                ErrorRow(ids[row], int(errors[row]), statuses[row], tuple(gold_spans), tuple(predicted_spans))
+                for row, gold_spans, predicted_spans in sides
+            ]
+            run.worst = tuple(sorted([*run.worst, *worst], key=lambda row: (-row.errors, row.id))[: self._worst])
+        self.histogram.add(counts, ids)
+        self.rows += batch.num_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Spans of many rows, sorted by row, start, end and type, each once; arrays of one length.
+
+    ``types`` are indices into a list of names. ``scores`` are NaN where there are none.
+    """
+
+    rows: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    types: np.ndarray
+    scores: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def select(self, mask: np.ndarray) -> Spans:
+        """Some of them, by a mask or by indices."""
+        return Spans(self.rows[mask], self.starts[mask], self.ends[mask], self.types[mask], self.scores[mask])
+
+    def of_rows(self, rows: Sequence[int], types: Sequence[str]) -> list[list[Span]]:
+        """The spans of some rows, in the rows' order."""
+        selected = self.select(np.isin(self.rows, rows))
+        named = [types[i] for i in selected.types.tolist()]
+        spans = list(zip(selected.starts.tolist(), selected.ends.tolist(), named, strict=True))
+        first, end = np.searchsorted(selected.rows, rows), np.searchsorted(selected.rows, rows, "right")
+        return [spans[i:j] for i, j in zip(first.tolist(), end.tolist(), strict=True)]
+
+
+def spans_of(lists: pa.Array | pa.ChunkedArray, types: Sequence[str]) -> Spans:
+    """A column of spans without null rows as arrays; of a span and type twice in a row the higher score stays."""
+    column = lists.combine_chunks() if isinstance(lists, pa.ChunkedArray) else lists
+    rows, structs = pc.list_parent_indices(column).to_numpy(), pc.list_flatten(column)
+    starts, ends = (pc.struct_field(structs, name).to_numpy() for name in ("start", "end"))
+    names = pc.struct_field(structs, "type").cast(pa.string())
+    indices = pc.index_in(names, value_set=pa.array(types, pa.string())).to_numpy()
+    scores = pc.fill_null(pc.struct_field(structs, "score"), float("nan")).to_numpy()
+    order = np.lexsort((-scores, indices, ends, starts, rows))  # NaN comes last
+    spans = Spans(rows, starts, ends, indices, scores).select(order)
+    return spans.select(~_repeats(spans.rows, spans.starts, spans.ends, spans.types))
+
+
+def _repeats(*keys: np.ndarray) -> np.ndarray:
+    """Where all keys are those of the entry before."""
+    same = np.ones(len(keys[0]), bool)
+    same[:1] = False
+    for key in keys:
+        same[1:] &= key[1:] == key[:-1]
+    return same
+
+
+def _identical(gold: Spans, predicted: Spans) -> tuple[np.ndarray, np.ndarray]:
+    """Masks of the gold and of the predicted spans that the other side has too, with their type."""
+    keys = [np.concatenate([getattr(gold, n), getattr(predicted, n)]) for n in ("types", "ends", "starts", "rows")]
+    order = np.lexsort(keys)
+    second = np.flatnonzero(_repeats(*(key[order] for key in keys)))
+    both = np.zeros(len(order), bool)
+    both[order[second]] = both[order[second - 1]] = True  # each side has a span once, so a repeat is of both sides
+    return both[: len(gold)], both[len(gold) :]
+
+
+def _count_run(run: RunTally, gold: Spans, predicted: Spans, types: Sequence[str], counts: np.ndarray) -> np.ndarray:
+    """Count one run into ``counts`` (rows, types + 1, 3) and into its tally; errors by row, shape (rows,).
+
+    Identical spans are found by sorting. Of the others only rows with something left on both sides need pairing; what
+    is left in the rest is missed or spurious throughout.
+    """
+    gold_correct, correct = _identical(gold, predicted)
+    for slot, spans in ((CORRECT, predicted.select(correct)), (PREDICTED, predicted), (GOLD, gold)):
+        np.add.at(counts[:, :-1, slot], (spans.rows, spans.types), 1)
+    hits = counts[:, :-1, CORRECT].sum(1)
+    schemes = counts[:, -1]
+    schemes[:, EXACT], schemes[:, PARTIAL], schemes[:, TYPE] = hits, 2 * hits, hits
+    errors = np.zeros(len(counts), np.int64)
+    left_gold, left_predicted = gold.select(~gold_correct), predicted.select(~correct)
+    both = np.intersect1d(left_gold.rows, left_predicted.rows).tolist()
+    missed = left_gold.select(~np.isin(left_gold.rows, both))
+    spurious = left_predicted.select(~np.isin(left_predicted.rows, both))
+    for alone in (missed, spurious):
+        np.add.at(errors, alone.rows, 1)
+    by_type = _count_types(gold.select(gold_correct), types)
+    run.confusion.update({("correct", type_, type_): count for type_, count in by_type.items()})
+    run.confusion.update({("missed", type_, ""): count for type_, count in _count_types(missed, types).items()})
+    run.confusion.update({("spurious", "", type_): count for type_, count in _count_types(spurious, types).items()})
+    sides = (both, left_gold.of_rows(both, types), left_predicted.of_rows(both, types))
+    for row, gold_spans, predicted_spans in zip(*sides, strict=True):
+        pairs = align(gold_spans, predicted_spans)
+        outcomes = Counter(outcome(pair) for pair in pairs)
+        overlaps = outcomes["boundary"] + outcomes["type and boundary"]
+        schemes[row] += outcomes["type"], 2 * outcomes["type"] + overlaps, same_type(gold_spans, predicted_spans)
+        errors[row] = len(pairs)
+        run.confusion.update(_cell(pair) for pair in pairs)
+    run.reliability.add(predicted.scores, correct, len(gold))
+    return errors
+
+
+def _count_types(spans: Spans, types: Sequence[str]) -> dict[str, int]:
+    counts = np.bincount(spans.types, minlength=len(types)).tolist()
+    return {type_: count for type_, count in zip(types, counts, strict=True) if count}
+
+
+def _cell(pair: Pair) -> tuple[str, str, str]:
+    gold, predicted = pair
+    return outcome(pair), gold[2] if gold else "", predicted[2] if predicted else ""
+
+
+def _count_statuses(run: RunTally, statuses: Sequence[str | None], ids: Sequence[str]) -> None:
+    counts = Counter(status for status in statuses if status is not None)
+    run.statuses.update(counts)
+    for unanswered in counts.keys() - set(ANSWERED):
+        named = [id_ for id_, status in zip(ids, statuses, strict=True) if status == unanswered]
+        run.unanswered[unanswered] = tuple(sorted([*run.unanswered.get(unanswered, ()), *named])[:NAMED])
+
+
+def _most_errors(errors: np.ndarray, ids: Sequence[str], count: int) -> list[int]:
+    """The ``count`` rows with the most errors, or as many as have some; of rows with as many, the first by id."""
+    count = min(count, int((errors > 0).sum()))
+    if not count:
+        return []
+    candidates = np.flatnonzero(errors >= np.partition(errors, -count)[-count]).tolist()
+    return sorted(candidates, key=lambda row: (-errors[row], ids[row]))[:count]

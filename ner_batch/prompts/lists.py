@@ -1,0 +1,308 @@
+r"""Mentions as a list: ``json``, one object for all types, and ``mrc``, one line per mention for one type.
+
+A list says which strings are entities and in which order they stand, not where. Reading it back
+(:func:`ner_batch.text.align.ground`) takes, for every type, the first unused occurrence that is not cut out of a word,
+at or after the mention before; those inside a longer mention last. Nesting and overlap are kept.
+
+``json``, the default, ``{"LOC":["Columbus","Ohio"]}``: one prompt for all types, and the fewest tokens to decode.
+Compact JSON; only types that occur, in the task's order; mentions in reading order (start, then longer first).
+
+``mrc``: named-entity recognition as reading comprehension after Ye et al. (2024), triples (text, question q_i of type
+i, answer a_i). The answers to the question of one type, one a line; ``none`` (``无``) when there are none. A line feed
+in a mention is written ``\n``, a backslash twice.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, count, islice
+
+from ner_batch.config import FormatName
+from ner_batch.data import AnswerSpan, Entity, Example, Message, Parsed, Status, Ungrounded, clean, distinct
+from ner_batch.prompts import grammar as lark
+from ner_batch.prompts import wording
+from ner_batch.task import Language, Task
+from ner_batch.text.align import ground
+from ner_batch.text.folding import INVISIBLE
+
+_OBJECT_RULE: Mapping[Language, str] = {
+    "en": 'Answer in JSON like {"TYPE":["entity"]}: only types that occur, entities copied exactly, in text order; '
+    "{} if there are none.",
+    "zh": '用JSON回答，如{"类型":["实体"]}：只写出现的类型，实体照抄原文，按出现的顺序；没有则答{}。',
+}
+_LINES_RULE: Mapping[Language, str] = {
+    "en": "Answer the question with the entities, copied exactly, one per line, in text order; if there are none, "
+    "answer none.",
+    "zh": "用原文中的实体回答问题，逐字照抄，每行一个，按出现的顺序；没有则答：无",
+}
+# Where the usual word for none occurs in the text, the user turn names another one.
+_UNUSUAL_NONE: Mapping[Language, str] = {"en": "If there are none, answer {}", "zh": "没有则答：{}"}
+_OTHER_NONE: Mapping[Language, tuple[str, ...]] = {"en": ("nothing", "no entity"), "zh": ("没有", "无实体")}
+
+_OBJECT_ESCAPE = lark.Escape(
+    table={ord(c): json.dumps(c)[1:-1] for c in ['"', "\\", *map(chr, range(32))]},
+    white=r"\s|\\[ntrf]|\\u00(?:0b|1[c-f])",
+    visible=rf"[^\s\\{INVISIBLE}]|\\[\"\\b]|\\u00(?:0[0-7ef]|1[0-9ab])",
+)
+_LINE_ESCAPE = lark.Escape(
+    table={ord("\\"): "\\\\", ord("\n"): "\\n"},
+    white=r"[\s\x1c-\x1f]|\\n",
+    visible=rf"[^\s\\\x1c-\x1f{INVISIBLE}]|\\\\",
+)
+
+# An object, a broken one included, begins with a key or ends at once; braces of prose do not.
+_OPENING = re.compile(r'\{\s*(?:["}]|\Z)')
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+(?P<end>"|)|[\[\]{}:]', re.DOTALL)
+_STRING = re.compile(r'(?P<string>"(?:[^"\\]|\\.)*+"|[^\s"\[\]{}:,]+)(?P<colon>\s*:)?', re.DOTALL)
+_ENDS = {"[": "]", "{": "}"}
+_MAX_OPENINGS, _MAX_DEPTH = 16, 8  # bound the work on an answer that loops; a list in an object is two deep
+
+
+@dataclass(frozen=True, slots=True)
+class ListFormat:
+    """A :class:`ner_batch.prompts.formats.Format` whose answers list mentions.
+
+    ``per_type``: one prompt asks one type's question and the answer is lines; else one prompt asks for all types and
+    the answer is a JSON object.
+    """
+
+    name: FormatName
+    per_type: bool
+
+    def groups(self, task: Task) -> tuple[tuple[str, ...], ...]:
+        """The labels of every prompt of a text."""
+        return tuple((label,) for label in task.names) if self.per_type else (task.names,)
+
+    def messages(
+        self, text: str, labels: Sequence[str], task: Task, demonstrations: Sequence[Example]
+    ) -> list[Message]:
+        """The prompt for one text and label group.
+
+        ``mrc``: the system message is the same for all labels, so that a replica computes it once. Where some question
+        does not carry its label's definition, it defines all labels, the one asked about among them; else none.
+        """
+        rule, explained_labels = _OBJECT_RULE, labels
+        if self.per_type:
+            questions_suffice = all(task.definition(label) in task.question(label) for label in task.names)
+            rule, explained_labels = _LINES_RULE, () if questions_suffice else task.names
+        return wording.conversation(
+            wording.system(task, explained_labels, rule[task.language]),
+            ((self._turn(d.text, labels, task), self.answer(d.text, d.entities, labels, task)) for d in demonstrations),
+            self._turn(text, labels, task),
+        )
+
+    def _turn(self, text: str, labels: Sequence[str], task: Task) -> str:
+        if not self.per_type:
+            return wording.turn(text, task)
+        none = _none_word(text, task)
+        unusual = [] if none == wording.NONE[task.language] else [_UNUSUAL_NONE[task.language].format(none)]
+        return wording.turn(text, task, task.question(labels[0]), *unusual)
+
+    def answer(self, text: str, entities: Iterable[Entity], labels: Sequence[str], task: Task) -> str:
+        """The representable entities of ``labels`` in reading order: compact JSON, or lines, or the word for none."""
+        mentions = _reading_order(self.representable(text, (e for e in entities if e.type in labels)))
+        if self.per_type:
+            return "\n".join(e.text.translate(_LINE_ESCAPE.table) for e in mentions) or _none_word(text, task)
+        by_type = {label: [e.text for e in mentions if e.type == label] for label in labels}
+        present = {label: surfaces for label, surfaces in by_type.items() if surfaces}
+        return json.dumps(present, ensure_ascii=False, separators=(",", ":"))
+
+    def representable(self, text: str, entities: Iterable[Entity]) -> tuple[Entity, ...]:
+        """The entities that lists give back, without score and verification (which no answer carries).
+
+        Lost is an entity whose mention, read in order, lands elsewhere or nowhere: a later occurrence of a string whose
+        earlier occurrence is no entity of that type, unless an entity between the two, or a longer one around the
+        earlier, tells them apart; a span that starts or ends inside a word; white space at the edges. Entities are
+        dropped first to last, one at a time, until the rest comes back. Of the gold entities of the Resume, MSRA, GENIA
+        and Weibo test sets 100.0, 99.9, 99.8 and 99.0 % are representable when all types are in one list. ``mrc`` reads
+        the list of each type alone.
+        """
+        remaining = distinct(replace(e, score=None, verified=None) for e in entities)
+        types = dict.fromkeys(e.type for e in remaining)
+        lists = [[e for e in remaining if e.type == type_] for type_ in types] if self.per_type else [remaining]
+        return tuple(sorted(e for entities_of_list in lists for e in _given_back(text, entities_of_list)))
+
+    def parse(self, answer: str, text: str, labels: Sequence[str], task: Task) -> Parsed:
+        """Read an answer.
+
+        ``json``: the outermost JSON object in it, whatever stands around it. Duplicate keys are merged, a bare string
+        is a list of one. An object that is cut off keeps its complete mentions and has status ``truncated``; an answer
+        without a JSON object is ``malformed``.
+
+        ``mrc``: line by line. Only an empty answer is ``malformed``; prose comes out ungrounded. Lines do not show that
+        an answer was cut off; see :meth:`complete`.
+        """
+        unreadable: list[Ungrounded] = []
+        whole = True
+        if self.per_type:
+            lines = [line.strip() for line in clean(answer).split("\n") if line.strip()]
+            if not lines:
+                return Parsed((), (), Status.MALFORMED, False)
+            none = _none_word(text, task)
+            mentions = [(_unescape(line), labels[0]) for line in lines if not wording.is_none(line, none)]
+        else:
+            values_by_key, whole = _first_object(clean(answer))
+            if values_by_key is None:
+                return Parsed((), (), Status.MALFORMED, False)
+            mentions = []
+            for key, value in ((clean(key), value) for key, values in values_by_key.items() for value in values):
+                if isinstance(value, str):
+                    mentions.append((clean(value), key))
+                elif value is not None:  # null names nothing
+                    unreadable.append(Ungrounded(clean(reprlib.repr(value)), key, "not a mention"))
+        entities, unplaced = ground([(surface, label) for surface, label in mentions if label in labels], text)
+        untyped = [Ungrounded(surface, label, "unknown type") for surface, label in mentions if label not in labels]
+        ungrounded = (*unplaced, *untyped, *unreadable)
+        return Parsed(entities, ungrounded, Status.OK if whole else Status.TRUNCATED, whole and not ungrounded)
+
+    def locate_mentions(self, answer: str, text: str, labels: Sequence[str], task: Task) -> list[AnswerSpan]:
+        """Where an answer names its mentions.
+
+        ``json``: each quoted mention; the first one under a key takes in the key, for choosing the type was part of
+        naming it. ``mrc``: each line, with the line feed that ends it.
+        """
+        answer = clean(answer)
+        spans: list[AnswerSpan] = []
+        if self.per_type:
+            none = _none_word(text, task)
+            for line in re.finditer(r"[^\n]*\S[^\n]*\n?", answer):
+                surface = _unescape(line[0].strip())
+                if not wording.is_none(surface, none):
+                    spans.append(AnswerSpan(surface, labels[0], line.start(), line.end()))
+            return spans
+        key, key_start = "", None
+        opening = _OPENING.search(answer)
+        for match in _STRING.finditer(answer, opening.start() if opening else 0):
+            if match["colon"]:
+                key, key_start = _unquote(match["string"]), match.start()
+            else:
+                start = match.start() if key_start is None else key_start
+                spans.append(AnswerSpan(_unquote(match["string"]), key, start, match.end()))
+                key_start = None
+        return spans
+
+    def complete(self, answer: str) -> str:
+        """The part of a cut-off answer that counts: of lines all but the last, which may be half a mention.
+
+        All of an object: what is cut off shows as such and is left out by :meth:`parse`.
+        """
+        return answer.rpartition("\n")[0] if self.per_type else answer
+
+    def grammar(self, text: str, labels: Sequence[str], task: Task) -> str:
+        """The legal answers: lists of 1 to 64 mentions cut from the text, or nothing.
+
+        ``json``: types that occur in order and at most once. What would end a mention, a quote or a line feed, is
+        escaped inside the one source terminal, so it can never be taken for a part of a mention.
+        """
+        more = lark.MAX_MENTIONS - 1
+        if self.per_type:
+            none = lark.literal(_none_word(text, task))
+            if not lark.mentionable(text):
+                return f"start: {none}\n"
+            source = lark.substring(text, _LINE_ESCAPE)
+            return f'start: {none} | SOURCE ("\\n" SOURCE){{0,{more}}}\n{source}\n'
+        if not lark.mentionable(text):
+            return 'start: "{}"\n'
+        # Rules of linear size for a subset of the keys in order: `first` before any of them is written, `more` after.
+        rules = ['start: "{" first0 "}"']
+        for i, label in enumerate(labels):
+            key = lark.literal(json.dumps(label, ensure_ascii=False) + ":")
+            rules.append(f"first{i}: {key} list more{i + 1} | first{i + 1}")
+            rules.append(f'more{i}: "," {key} list more{i + 1} | more{i + 1}')
+        rules += [f'first{len(labels)}: ""', f'more{len(labels)}: ""']
+        rules.append(f'list: "[" MENTION ("," MENTION){{0,{more}}} "]"')
+        rules += [lark.substring(text, _OBJECT_ESCAPE), 'MENTION: "\\"" SOURCE "\\""']
+        return "\n".join(rules) + "\n"
+
+    def max_answer_tokens(self, text_tokens: int, labels: int) -> int:
+        """A budget that holds a text made of names alone; in an object 16 tokens for each type's key and brackets."""
+        return text_tokens * 3 // 2 + 32 + (0 if self.per_type else 16 * labels)
+
+
+JSON = ListFormat("json", per_type=False)
+MRC = ListFormat("mrc", per_type=True)
+
+
+def _reading_order(entities: Iterable[Entity]) -> list[Entity]:
+    """By start, the longer first."""
+    return sorted(entities, key=lambda e: (e.start, -e.end, e.type))
+
+
+def _given_back(text: str, entities: Iterable[Entity]) -> list[Entity]:
+    """The entities of one list that reading the list gives back; see :meth:`ListFormat.representable`."""
+    remaining = _reading_order(entities)
+    while True:
+        grounded = set(ground([(e.text, e.type) for e in remaining], text)[0])
+        first_missing = next((i for i, e in enumerate(remaining) if e not in grounded), None)
+        if first_missing is None:
+            return remaining
+        del remaining[first_missing]
+
+
+def _none_word(text: str, task: Task) -> str:
+    """A word for none that does not occur in the text, whatever its case: no mention can be it."""
+    usual = wording.NONE[task.language]
+    words = chain([usual], _OTHER_NONE[task.language], (f"{usual}{i}" for i in count()))
+    folded = text.casefold()
+    return next(word for word in words if word.casefold() not in folded)
+
+
+def _unescape(line: str) -> str:
+    """The mention that a line of ``mrc`` stands for."""
+    return re.sub(r"\\([\\n])", lambda m: "\n" if m[1] == "n" else "\\", line)
+
+
+def _unquote(string: str) -> str:
+    """The mention that a string of an object stands for; a number is a mention too."""
+    if not string.startswith('"'):
+        return string
+    try:
+        return clean(str(json.loads(string, strict=False)))
+    except ValueError:
+        return string[1:-1]
+
+
+def _merged(pairs: list[tuple[str, object]]) -> dict[str, list[object]]:
+    """A JSON object with every value as a list, equal keys joined."""
+    merged: dict[str, list[object]] = {}
+    for key, value in pairs:
+        merged.setdefault(key, []).extend(value if isinstance(value, list) else [value])
+    return merged
+
+
+# Numbers stay the characters they were written in: an unquoted year is a mention too.
+_DECODER = json.JSONDecoder(object_pairs_hook=_merged, parse_int=str, parse_float=str, parse_constant=str, strict=False)
+
+
+def _first_object(answer: str) -> tuple[dict[str, list[object]] | None, bool]:
+    """The first JSON object of an answer, and whether it is whole; a cut-off one without what is incomplete."""
+    for opening in islice(_OPENING.finditer(answer), _MAX_OPENINGS):
+        rest = answer[opening.start() :]
+        for candidate, whole in ((rest, True), (_cut_back(rest), False)):
+            try:
+                return _DECODER.raw_decode(candidate)[0], whole
+            except (ValueError, RecursionError):
+                continue
+    return None, False
+
+
+def _cut_back(text: str) -> str:
+    """A cut-off object, cut back to its last complete element and closed."""
+    open_ends: list[str] = []
+    end, closing, previous = 0, "", ""
+    for match in _TOKEN.finditer(text):
+        piece = match[0]
+        if piece in _ENDS:
+            open_ends.append(_ENDS[piece])
+        elif piece in _ENDS.values() and open_ends:
+            open_ends.pop()
+        if len(open_ends) > _MAX_DEPTH or match["end"] == "":  # a string without its closing quote is the cut
+            break
+        if piece != ":" and (piece[0] != '"' or previous == ":" or open_ends[-1:] == ["]"]):
+            end, closing = match.end(), "".join(reversed(open_ends))
+        previous = piece
+    return text[:end] + closing

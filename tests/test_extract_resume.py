@@ -1,0 +1,116 @@
+"""Which runs go on where another stopped, and which are refused."""
+
+import importlib.metadata
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ner_batch.config import ExtractConfig
+from ner_batch.data import Prediction, Status
+from ner_batch.errors import UserError
+from ner_batch.extract import manifest, recipe
+from ner_batch.extract.plan import prepare
+from ner_batch.extract.tracker import Tracker
+from ner_batch.extract.units import UnitFiles, read_blocks, with_predictions
+
+
+@pytest.fixture
+def config(tmp_path, random_model):
+    """Three units of two rows."""
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"text": ["Anna", "b", "c", "d", "e", "f"]}), tmp_path / "in" / "a.parquet")
+    (tmp_path / "task.yaml").write_text("name: t\nlabels: [NAME]\n")
+    return ExtractConfig.model_validate(
+        {
+            "input": {"path": str(tmp_path / "in")},
+            "output": {"path": str(tmp_path / "out")},
+            "engine": {"model": random_model, "max_model_len": 2048},
+            "task": str(tmp_path / "task.yaml"),
+            "job": {"unit_rows": 2},
+        }
+    )
+
+
+def begun(config, *statuses):
+    """A run that has written as many units as there are statuses, every row of a unit with its status."""
+    plan = prepare(config)
+    manifest.begin(plan)
+    for unit, status in zip(plan.pending, statuses, strict=False):
+        (block,) = read_blocks(unit, plan.destination, retry=False)
+        sink = UnitFiles(plan.destination, Tracker())
+        assert sink.write_unit(with_predictions(block, [Prediction(status=status)] * unit.rows)).error is None
+    return plan
+
+
+def test_a_unit_is_done_when_its_file_is_there(config):
+    """The others are to do; what is done adds up."""
+    plan = begun(config, Status.OK, Status.EMPTY)
+    after = prepare(config)
+    assert after.pending == plan.pending[2:]
+    assert (after.before.rows, after.before.statuses) == (4, {"ok": 2, "empty": 2})
+    assert after.retried == frozenset()
+
+
+def test_retry_takes_units_with_failed_rows_and_no_others(config):
+    """They are pending again, with what they have; asked for alone."""
+    plan = begun(config, Status.OK, Status.FAILED, Status.MALFORMED)
+    assert prepare(config).pending == ()
+    after = prepare(config, retry=True)
+    assert after.pending == plan.pending[1:2]
+    assert after.retried == {plan.pending[1].name}
+    assert after.before.rows == 4
+
+
+def test_a_run_begun_before_a_release_goes_on_after_it(config, monkeypatch):
+    """The package's version is no part of what decides an answer, not even where an earlier release wrote it down."""
+    plan = begun(config, Status.OK)
+    path = Path(config.output.path) / manifest.MANIFEST
+    before = json.loads(path.read_text())
+    before["fingerprint"] = {**plan.fingerprint, "code": "0.1.0"}
+    del before["fingerprint"]["answers"]
+    path.write_text(json.dumps(before))
+    real = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "9.9.9" if name == "ner-batch" else real(name))
+    after = prepare(config)
+    assert after.fingerprint == plan.fingerprint
+    assert after.pending == plan.pending[1:]
+
+
+def test_another_answers_version_is_another_run(config, monkeypatch):
+    """It is changed on purpose, and then no folder mixes two kinds of answers."""
+    begun(config, Status.OK)
+    monkeypatch.setattr(recipe, "ANSWERS_VERSION", "2")
+    with pytest.raises(UserError, match="answers was 1, is 2"):
+        prepare(config)
+
+
+def test_another_layout_is_refused_with_every_difference(config):
+    """One line for each."""
+    begun(config, Status.OK)
+    changed = config.model_copy(update={"job": config.job.model_copy(update={"unit_rows": 3})})
+    with pytest.raises(UserError, match=r"job.unit_rows was 2, is 3\n.*limit was None, is 4"):
+        prepare(changed, limit=4)
+
+
+def test_a_foreign_folder_is_refused(config, tmp_path):
+    """Parquet files without our manifest."""
+    (tmp_path / "out").mkdir()
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "out" / "theirs.parquet")
+    with pytest.raises(UserError, match=r"holds 1 Parquet files and no _manifest\.json"):
+        prepare(config)
+
+
+def test_input_may_grow_and_may_not_change(config, tmp_path):
+    """A new file is more to do; one that is another than before, or gone, is named."""
+    begun(config, Status.OK)
+    pq.write_table(pa.table({"text": ["new"]}), tmp_path / "in" / "b.parquet")
+    assert len(prepare(config).pending) == 3
+    pq.write_table(pa.table({"text": ["changed"] * 6}), tmp_path / "in" / "a.parquet")
+    with pytest.raises(UserError, match=r"a\.parquet has changed"):
+        prepare(config)
+    (tmp_path / "in" / "a.parquet").unlink()
+    with pytest.raises(UserError, match=r"a\.parquet was read by the earlier run .* and is gone"):
+        prepare(config)
