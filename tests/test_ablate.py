@@ -1,4 +1,4 @@
-"""The ablation runner: which cells there are, what is refused before an engine starts, and a real run that resumes."""
+"""The ablation runner: which combinations there are, what is refused before an engine starts, and a real run that resumes."""
 
 import io
 import json
@@ -18,7 +18,7 @@ from ner_batch.data import examples_table
 from ner_batch.demo import corpus
 from ner_batch.demo.recipe import ADAPTER, TASK
 from ner_batch.experiments import job, plan
-from ner_batch.experiments.cells import Places, cells, kinds, recipe_config
+from ner_batch.experiments.grid import combinations, index_kinds, recipe_config
 from ner_batch.experiments.settings import AblateConfig
 
 BASE = {"engine": {"model": "m"}, "task": "t", "gold": {"test": "g", "examples": "e"}, "output": "o"}
@@ -31,7 +31,7 @@ def config(**axes):
 
 def test_every_combination_once():
     """The product of the axes, but no k where nothing is shown; names differ."""
-    every = cells(
+    every = combinations(
         config(
             reader=["base", "a", "b"],
             format=["json", "mrc"],
@@ -41,8 +41,8 @@ def test_every_combination_once():
         )
     )
     assert len(every) == 3 * 2 * (1 + 2 * 2) * 2
-    assert len({cell.name for cell in every}) == len(every)
-    assert {cell.k for cell in every if cell.retrieval == "none"} == {0}
+    assert len({combination.name for combination in every}) == len(every)
+    assert {combination.k for combination in every if combination.retrieval == "none"} == {0}
     assert every[0].values == {
         "reader": "base",
         "format": "json",
@@ -56,22 +56,22 @@ def test_every_combination_once():
 
 
 def test_values_given_twice_are_read_once():
-    """Names are file names, so no two cells may share one."""
-    assert len(cells(config(decoding=["auto", "auto"], retrieval=["none", "none"]))) == 1
+    """Names are file names, so no two combinations may share one."""
+    assert len(combinations(config(decoding=["auto", "auto"], retrieval=["none", "none"]))) == 1
 
 
-def test_a_cell_is_a_run_of_extract():
+def test_a_combination_is_a_run_of_extract():
     """Adapter, index, k and verification arrive where extract reads them."""
     given = config(reader=["a"], retrieval=["random"], k=[3], verification=["few-shot"])
-    (cell,) = cells(given)
-    recipe = recipe_config(cell, given, Places("x/a", {"random": "/index"}))
+    (combination,) = combinations(given)
+    recipe = recipe_config(combination, given, "x/a", {"random": "/index"})
     assert (recipe.adapter, recipe.format, recipe.task) == ("x/a", "json", "t")
     assert (recipe.retrieval.index, recipe.retrieval.k) == ("/index", 3)
     assert (recipe.verify.k, recipe.verify.threshold) == (4, None)
     few_shot_alone = config(verification=["few-shot"])
-    (cell,) = cells(few_shot_alone)
-    assert kinds(few_shot_alone) == ("lexical",)
-    recipe = recipe_config(cell, few_shot_alone, Places(None, {"lexical": "/index"}))
+    (combination,) = combinations(few_shot_alone)
+    assert index_kinds(few_shot_alone) == ("lexical",)
+    recipe = recipe_config(combination, few_shot_alone, None, {"lexical": "/index"})
     assert (recipe.retrieval.index, recipe.retrieval.k, recipe.adapter) == ("/index", 0, None)
 
 

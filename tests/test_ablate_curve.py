@@ -1,4 +1,4 @@
-"""Learning curves: the draws, the cells they make, what is refused before a training begins, and a real run."""
+"""Learning curves: the subsets, the combinations they make, what is refused before a training begins, and a real run."""
 
 import io
 import json
@@ -16,28 +16,29 @@ from ner_batch.config import load
 from ner_batch.data import Entity, Example, examples_table
 from ner_batch.demo import corpus
 from ner_batch.demo.recipe import TASK
-from ner_batch.experiments import job, plan, training
-from ner_batch.experiments.cells import cells
-from ner_batch.experiments.curve import lines
-from ner_batch.experiments.draws import Draw, drawn, draws
-from ner_batch.experiments.results import Result
+from ner_batch.errors import UserError
+from ner_batch.experiments import job, plan
+from ner_batch.experiments.curve import curves, draw_subset, plan_trainings
+from ner_batch.experiments.grid import Combination, Subset, combinations, subsets
 from ner_batch.experiments.settings import AblateConfig, CurveConfig
+from ner_batch.task import load_task
+from ner_batch.train.settings import TrainConfig
 
 PLAIN = [Example(str(i), f"Nothing in {i}.", ()) for i in range(50)]
 NAMED = [Example(f"n{i}", f"Anna{i} came.", (Entity(0, 5, "PER", f"Anna{i}"),)) for i in range(2)]
 
 
-def test_a_draw_is_part_of_the_larger_one_of_its_seed():
+def test_a_subset_is_part_of_the_larger_one_of_its_seed():
     """Nested within a seed, different between seeds, nobody twice, and always with an entity in it."""
     examples = PLAIN + NAMED
     for seed in range(20):
-        small, large = (drawn(examples, Draw(size, seed)) for size in (1, 8))
+        small, large = (draw_subset(examples, Subset(size, seed)) for size in (1, 8))
         assert small == large[:1]
         assert small[0].entities
         assert len(set(large)) == 8
-    assert drawn(examples, Draw(8, 0)) != drawn(examples, Draw(8, 1))
-    assert drawn(examples, Draw("all", 1)) == tuple(examples)
-    assert [d.name for d in draws(CurveConfig(sizes=(2, "all", 2), seeds=2))] == [
+    assert draw_subset(examples, Subset(8, 0)) != draw_subset(examples, Subset(8, 1))
+    assert draw_subset(examples, Subset("all", 1)) == tuple(examples)
+    assert [subset.name for subset in subsets(CurveConfig(sizes=(2, "all", 2), seeds=2))] == [
         "n2-s0",
         "nall-s0",
         "n2-s1",
@@ -46,10 +47,10 @@ def test_a_draw_is_part_of_the_larger_one_of_its_seed():
 
 
 @pytest.mark.parametrize(("examples", "words"), [(NAMED, "has 2: write `all`"), (PLAIN, "no example has an entity")])
-def test_a_draw_that_cannot_be_made(examples, words):
+def test_a_subset_that_cannot_be_drawn(examples, words):
     """Too few examples, or nothing to learn."""
     with pytest.raises(ValueError, match=words):
-        drawn(examples, Draw(8, 0))
+        draw_subset(examples, Subset(8, 0))
 
 
 def values(**more):
@@ -60,13 +61,13 @@ def values(**more):
     return given | {"adapters": {"a": "x"}, "axes": axes, "curve": curve} | more
 
 
-def test_cells_depend_on_the_draws_they_see():
-    """Nothing shown and nothing trained: one cell. All examples shown: one draw. An adapter: its own for every seed."""
-    made = cells(AblateConfig.model_validate(values()))
-    count = {(r, k): sum(c.reader == r and c.k == k for c in made) for r in ("base", "trained", "a") for k in (0, 2)}
+def test_combinations_depend_on_the_subsets_they_see():
+    """Nothing shown and nothing trained: one combination. All examples shown: one subset. An adapter: its own for every seed."""
+    grid = combinations(AblateConfig.model_validate(values()))
+    count = {(r, k): sum(c.reader == r and c.k == k for c in grid) for r in ("base", "trained", "a") for k in (0, 2)}
     assert count == {("base", 0): 1, ("base", 2): 4, ("trained", 0): 6, ("trained", 2): 6, ("a", 0): 1, ("a", 2): 4}
-    assert len({cell.name for cell in made}) == len(made)
-    assert {cell.values["size"] for cell in made} == {None, 8, "all"}
+    assert len({combination.name for combination in grid}) == len(grid)
+    assert {combination.values["size"] for combination in grid} == {None, 8, "all"}
 
 
 @pytest.mark.parametrize(
@@ -85,21 +86,20 @@ def test_configs_that_mean_nothing(change, words):
         AblateConfig.model_validate(values(**change))
 
 
-def result(f1, **cell):
-    """A cell with this F1."""
-    place = {"reader": "base", "format": "json", "decoding": "auto", "retrieval": "none", "k": 0}
-    strict = {"micro": {"f1": {"value": f1}}}
-    return Result(place | {"verification": "none", "size": None, "seed": None} | cell, "", strict, None, 1, 1, 1, 0)
+def combination(reader, subset=None):
+    """A combination that asks without demonstrations and verification."""
+    return Combination(reader, "json", "auto", "none", 0, "none", subset)
 
 
-def test_lines_of_a_curve():
-    """Draws of a size come together; "all" stands at its number; what depends on no draw is flat."""
-    trained = [(0.1, 8, 0), (0.3, 8, 1), (0.5, "all", 0)]
-    found = lines([result(0.2), *(result(f, reader="trained", size=n, seed=s) for f, n, s in trained)], 20)
-    assert [(line.name, line.flat) for line in found] == [("base", True), ("trained", False)]
-    assert found[0].points == {8: (0.2,), 20: (0.2,)}
-    assert found[1].points == {8: (0.1, 0.3), 20: (0.5,)}
-    assert lines([result(0.2)], 20) == []
+def test_curves():
+    """Subsets of a size come together; "all" stands at its number; what depends on no subset is flat."""
+    trained = {Subset(8, 0): 0.1, Subset(8, 1): 0.3, Subset("all", 0): 0.5}
+    f1 = {combination("base"): 0.2} | {combination("trained", subset): value for subset, value in trained.items()}
+    base, of_trained = curves(f1, 20)
+    assert (base.name, base.flat, base.points) == ("base", True, {8: (0.2,), 20: (0.2,)})
+    assert (of_trained.name, of_trained.flat) == ("trained", False)
+    assert of_trained.points == {8: (0.1, 0.3), 20: (0.5,)}
+    assert curves({combination("base"): 0.2}, 20) == []
 
 
 @pytest.fixture(scope="module")
@@ -158,12 +158,12 @@ def test_bad_input(folder, override, words):
 
 def test_an_adapter_is_named_by_what_decides_it(folder, tmp_path):
     """Other places and what is asked of the result make no difference; the draw, the seed and the settings do."""
-    config = load(AblateConfig, folder / "curve.yaml")
+    config = load(AblateConfig, folder / "curve.yaml", [f"output={tmp_path}"])
     examples = corpus.gold()["train"][:40]
-    train = training.settings(config)
+    train, task = load(TrainConfig, folder / "train.yaml"), load_task(str(TASK))
 
     def names(**changed):
-        return [Path(t.config.output).name for t in training.trainings(config, changed_by(changed), examples, tmp_path)]
+        return [Path(t.config.output).name for t in plan_trainings(config, changed_by(changed), task, examples, ())]
 
     def changed_by(changed):
         return train.model_copy(update={k: getattr(train, k).model_copy(update=v) for k, v in changed.items()})
@@ -194,6 +194,23 @@ def test_a_training_that_cannot_be_run_is_refused_beforehand(folder):
     )
     refused((done.exit_code, done.stderr.splitlines()), "wrong.yaml", "nothing_like_it")
     assert not list(Path(folder / "refused").rglob("*"))
+
+
+@pytest.mark.ray
+def test_a_training_that_fails_for_what_the_user_can_mend(folder, tmp_path):
+    """Every such problem comes at the end with the training's file, once for all trainings, and the exit code is 2."""
+    overrides = [f"output={tmp_path}", "axes={reader: [trained], retrieval: [none]}"]
+    prepared = plan.prepare(load(AblateConfig, folder / "curve.yaml", overrides))
+    (tmp_path / "adapters").write_text("a file where adapters were to lie")
+    printed = io.StringIO()
+    with pytest.raises(UserError) as refusal:
+        job.run(prepared, Console(file=printed, width=200))
+    problems = str(refusal.value).splitlines()
+    assert len(problems) == 2
+    for problem, training in zip(problems, prepared.trainings, strict=True):
+        assert problem.startswith(f"{folder}/train.yaml: ")
+        assert training.config.output in problem
+    assert "2 adapters, 2 to train" in printed.getvalue()
 
 
 def run(folder, *overrides):

@@ -1,22 +1,157 @@
-"""Learning curves: strict F1 by the number of annotated examples, over several draws of each size."""
+"""The learning curve: training subsets drawn from the examples, an adapter trained on each, and F1 by size."""
 
 from __future__ import annotations
 
+import random
+import shutil
+import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from ner_batch.experiments.results import Result, axes, place
+from rich.console import Console
 
-DRAW = ("size", "seed")  # the axes of a cell that say which draw it saw
+from ner_batch import adapter as adapters
+from ner_batch.config import dump
+from ner_batch.data import Example, examples_table
+from ner_batch.errors import UserError
+from ner_batch.experiments.grid import Combination, Subset, label, subsets, varying_axes
+from ner_batch.experiments.settings import AblateConfig
+from ner_batch.io import storage
+from ner_batch.io.examples import examples_digest
+from ner_batch.jobs.record import digest
+from ner_batch.prompts import formats
+from ner_batch.prompts.builder import PromptBuilder
+from ner_batch.prompts.chat import load_tokenizer
+from ner_batch.task import Task
+from ner_batch.train import plan as train_plan
+from ner_batch.train.settings import RunConfig, ServingConfig, TrainConfig
+
+
+def draw_subset(examples: Sequence[Example], subset: Subset) -> tuple[Example, ...]:
+    """The examples of a subset: of one seed the smaller are part of the larger.
+
+    The first has an entity, whichever it is: a set without any can teach nothing. Otherwise the draw is plain chance,
+    types that it misses included, as where somebody annotates the first sentences at hand.
+
+    Raises:
+        UserError: there are fewer examples than the subset has, or none has an entity.
+    """
+    if subset.size == "all":
+        return tuple(examples)
+    if subset.size > len(examples):
+        raise UserError(f"curve.sizes: {subset.size:,}, but gold.examples has {len(examples):,}: write `all`")
+    order = random.Random(subset.seed).sample(list(examples), len(examples))  # noqa: S311 - repeatable, not secret
+    first = next((i for i, example in enumerate(order) if example.entities), None)
+    if first is None:
+        raise UserError("gold.examples: no example has an entity")
+    return (order[first], *order[:first], *order[first + 1 :])[: subset.size]
+
+
+# --- an adapter for each subset ---
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One way of reading: F1 of every draw, by its number of examples, in order of size.
+class Training:
+    """One adapter to be trained, and the examples it sees. Its folder is named after all that decides it."""
 
-    ``flat`` is a way that no draw makes a difference to: its one F1 holds for every size.
+    subset: Subset
+    config: TrainConfig
+    examples: tuple[Example, ...]
+
+
+def plan_trainings(
+    config: AblateConfig, train: TrainConfig, task: Task, examples: Sequence[Example], dev: Sequence[Example]
+) -> list[Training]:
+    """The training of every subset; adapters, subsets and checkpoints lie in the output folder. Nothing is written.
+
+    Args:
+        config: the ablation's.
+        train: the training config that the curve names.
+        task: the ablation's; its labels are those of the examples.
+        examples: what subsets are drawn from.
+        dev: of the training config, empty where it names none.
+
+    Raises:
+        UserError: the base's tokenizer or the adapter to go on from is not usable.
+    """
+    assert config.curve
+    base = train.base
+    chat = load_tokenizer(base.model, base.revision)
+    prompts = PromptBuilder(formats.get(train.format), task, chat, base.max_model_len).fingerprint()
+    deciding = [
+        # The config without what only says where something lies, or what is asked of the finished adapter.
+        dump(
+            train.model_copy(
+                update={
+                    "base": base.model_copy(update={"model": "base"}),
+                    "task": "task",
+                    "gold": train.gold.model_copy(update={"train": "draw", "dev": "dev" if dev else None}),
+                    "output": "out",
+                    "run": RunConfig(workers=train.run.workers),
+                    "serving": ServingConfig(prompts=train.serving.prompts),
+                }
+            )
+        ),
+        [adapters.model_fingerprint(base.model, base.revision), task.digest(), prompts],
+        examples_digest(dev),
+        adapters.load(train.lora.init).digest if train.lora.init else "",
+    ]
+    trainings = []
+    for subset in subsets(config.curve):
+        drawn = draw_subset(examples, subset)
+        name = f"{subset.name}-{digest([deciding, subset.seed, examples_digest(drawn)], 12)}"
+        run = train.run.model_copy(update={"name": name, "seed": subset.seed})
+        placed = train.model_copy(update={"task": config.task, "run": run})
+        trainings.append(Training(subset, _placed(placed, Path(storage.absolute(config.output))), drawn))
+    return trainings
+
+
+def _placed(config: TrainConfig, folder: Path) -> TrainConfig:
+    """A training's config with its subset, its checkpoints and its adapter in a folder."""
+    name = config.run.name
+    places = {
+        "gold": config.gold.model_copy(update={"train": str(folder / "draws" / f"{name}.parquet")}),
+        "run": config.run.model_copy(update={"storage": str(folder / "runs")}),
+        "output": str(folder / "adapters" / name),
+    }
+    return config.model_copy(update=places)
+
+
+def check_training(training: Training) -> None:
+    """Let the training job check everything as it would when it begins; what it writes is gone afterwards.
+
+    Raises:
+        UserError: every problem it finds, one line each.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        elsewhere = _placed(training.config, Path(folder))
+        storage.write_table(elsewhere.gold.train, examples_table(training.examples), {})
+        train_plan.prepare(elsewhere)
+
+
+def train_adapter(training: Training, console: Console) -> None:
+    """Train one adapter, or go on where its training stopped; checkpoints are removed when it is there.
+
+    Raises:
+        UserError, JobError: as the training job does.
+    """
+    from ner_batch.train import job  # torch and peft take seconds to import
+
+    storage.write_table(training.config.gold.train, examples_table(training.examples), {})
+    job.run(train_plan.prepare(training.config), console)
+    shutil.rmtree(Path(training.config.run.storage) / training.config.run.name, ignore_errors=True)
+
+
+# --- F1 by size ---
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One way of reading: F1 with every subset, by its number of examples, in order of size.
+
+    ``flat`` is a way that no subset makes a difference to: its one F1 holds for every size.
     """
 
     name: str
@@ -24,29 +159,26 @@ class Line:
     flat: bool = False
 
 
-def lines(results: Sequence[Result], total: int) -> list[Line]:
-    """A line per way of reading; ``total`` is the number of examples that "all" stands for. None without a curve."""
-    if all(result.cell["size"] is None for result in results):
+def curves(f1: Mapping[Combination, float], total: int) -> list[Curve]:
+    """A curve for each way of reading, which is a combination whatever its subset; none without subsets.
+
+    Args:
+        f1: strict micro F1 of all combinations.
+        total: the number of examples that the size "all" stands for.
+    """
+    sizes_of = {subset: total if subset.size == "all" else subset.size for one in f1 if (subset := one.subset)}
+    if not sizes_of:
         return []
-    names = [name for name in axes(results) if name not in DRAW]
-    found: dict[tuple[Any, ...], list[Result]] = defaultdict(list)
-    for result in results:
-        found[tuple(value for axis, value in result.cell.items() if axis not in DRAW)].append(result)
-    sizes = {_size(result, total) for result in results if result.cell["size"] is not None}
-    return [_line(place(same[0], names), same, total, sorted(sizes)) for same in found.values()]
-
-
-def _line(name: str, same: Sequence[Result], total: int, sizes: Sequence[int]) -> Line:
-    """The draws of one way of reading."""
-    f1 = [result.strict["micro"]["f1"]["value"] for result in same]
-    if same[0].cell["size"] is None:
-        return Line(name, dict.fromkeys(sizes, (f1[0],)), flat=True)
-    points: dict[int, list[float]] = {size: [] for size in sizes}
-    for result, value in zip(same, f1, strict=True):
-        points[_size(result, total)].append(value)
-    return Line(name, {size: tuple(values) for size, values in points.items() if values})
-
-
-def _size(result: Result, total: int) -> int:
-    size = result.cell["size"]
-    return total if size == "all" else int(size)
+    axes = [name for name in varying_axes(list(f1)) if name not in ("size", "seed")]
+    ways: dict[Combination, list[Combination]] = defaultdict(list)
+    for combination in f1:
+        ways[replace(combination, subset=None)].append(combination)
+    result = []
+    for way, of_way in ways.items():
+        points: dict[int, list[float]] = {size: [] for size in sorted(set(sizes_of.values()))}
+        for combination in of_way:
+            for size in [sizes_of[combination.subset]] if combination.subset else points:
+                points[size].append(f1[combination])
+        measured = {size: tuple(values) for size, values in points.items() if values}
+        result.append(Curve(label(way, axes), measured, flat=of_way[0].subset is None))
+    return result

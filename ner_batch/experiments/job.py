@@ -1,112 +1,138 @@
-"""The ablation: adapters of a curve, then one engine, cell after cell, each kept as soon as it is read; the report."""
+"""The ablation: adapters of a curve, then one engine, run after run, each kept as soon as it is read; the report."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
+from contextlib import closing
 
 import pyarrow as pa
 from rich.console import Console
 
-from ner_batch.data import Example, Prediction, examples_table, predictions_table
+from ner_batch.data import examples_table, predictions_table
 from ner_batch.engine.engine import Engine, EngineDeadError
-from ner_batch.errors import JobError, UserError
-from ner_batch.experiments import report, training
-from ner_batch.experiments.cells import cells
-from ner_batch.experiments.plan import META, Plan, Work, done, path, with_recipes
+from ner_batch.errors import JobError, Problems, UserError
+from ner_batch.experiments import report
+from ner_batch.experiments.curve import train_adapter
+from ner_batch.experiments.grid import combinations
+from ner_batch.experiments.plan import METADATA, Plan, Run, is_done, predictions_file, with_runs
 from ner_batch.extract.extractor import Extractor
 from ner_batch.io import storage
 from ner_batch.jobs import cluster
+from ner_batch.jobs.progress import ProgressLine
+from ner_batch.train.plan import finished
 
 OK, ENGINE_LOST = 0, "the engine died; the same command goes on with the cells that are left"
 
 
 def run(plan: Plan, console: Console) -> int:
-    """Train and read what is not there yet, then report; the exit code."""
-    failed: list[str] = []
+    """Train and read what is not there yet, then report; the exit code.
+
+    An adapter that cannot be trained holds up no other: its combinations are left out, and the error comes at the end.
+
+    Raises:
+        UserError: a training that the user can mend, one line for each problem; or no combination can be read.
+        JobError: a training failed otherwise, or the engine died.
+    """
+    failure: UserError | JobError | None = None
     if plan.trainings:
-        failed = _train(plan, console)
-        plan = _complete(plan, failed)
-    for cell, reason in plan.left_out:
-        console.print(f"left out: {cell.name}: {reason}", highlight=False, soft_wrap=True, markup=False)
-    waiting = [work for work in plan.work if not done(plan, work)]
-    console.print(f"{len(plan.work)} cells of {len(plan.test):,} texts, {len(waiting)} to read", highlight=False)
+        failure = train_adapters(plan, console)
+        try:
+            plan = with_runs(plan, combinations(plan.config))
+        except UserError as error:
+            raise failure or error from None
+    for combination, reason in plan.left_out:
+        console.print(f"left out: {combination.name}: {reason}", highlight=False, soft_wrap=True, markup=False)
+    waiting = [one for one in plan.runs if not is_done(plan, one)]
+    console.print(f"{len(plan.runs)} cells of {len(plan.test):,} texts, {len(waiting)} to read", highlight=False)
     if waiting:
-        _read(plan, waiting, console)
+        read(plan, waiting, console)
     report.write(plan, console)
-    if failed:
-        raise JobError(f"{len(failed)} of {len(plan.trainings)} adapters are missing; the first: {failed[0]}")
+    if failure:
+        raise failure
     return OK
 
 
-def _complete(plan: Plan, failed: list[str]) -> Plan:
-    """The plan with every cell whose adapter is there."""
-    try:
-        return with_recipes(plan, cells(plan.config))
-    except UserError as error:
-        raise JobError(failed[0] if failed else str(error)) from None
+def train_adapters(plan: Plan, console: Console) -> UserError | JobError | None:
+    """Train the adapters of the curve that are not there yet; what went wrong, all in one.
 
-
-def _train(plan: Plan, console: Console) -> list[str]:
-    """The adapters of the curve, in one Ray session, which has ended before the engine starts; what went wrong.
-
-    One that fails holds up no other: its cells are left out, and the job says so at its end.
+    In one Ray session, which has ended before the engine starts.
     """
-    waiting = [training for training in plan.trainings if not training.done]
+    waiting = [training for training in plan.trainings if not finished(training.config.output)]
     console.print(f"{len(plan.trainings)} adapters, {len(waiting)} to train", highlight=False)
     if not waiting:
-        return []
-    failed = []
+        return None
+    assert plan.config.curve
+    user_problems, failures = Problems(place=f"{plan.config.curve.train}: "), []
     with cluster.session(waiting[0].config.run.address):
-        for number, one in enumerate(waiting, 1):
-            console.print(f"adapter {number} of {len(waiting)}  {one.draw.name}", highlight=False)
+        for number, training in enumerate(waiting, 1):
+            name = training.subset.name
+            console.print(f"adapter {number} of {len(waiting)}  {name}", highlight=False)
             try:
-                training.run(one, console)
-            except JobError as error:
-                failed.append(f"{one.draw.name}: {error}")
-                console.print(failed[-1], highlight=False, soft_wrap=True, markup=False)
-    return failed
+                train_adapter(training, console)
+            except (UserError, JobError) as error:
+                failures.append(f"{name}: {error}")
+                console.print(failures[-1], highlight=False, soft_wrap=True, markup=False)
+                if isinstance(error, UserError):
+                    user_problems.lines += [f"{user_problems.place}{line}" for line in str(error).splitlines()]
+    if user_problems.lines:
+        return UserError("\n".join(dict.fromkeys(user_problems.lines)))
+    if failures:
+        return JobError(f"{len(failures)} of {len(plan.trainings)} adapters are missing; the first: {failures[0]}")
+    return None
 
 
-def _read(plan: Plan, waiting: list[Work], console: Console) -> None:
+def read(plan: Plan, waiting: list[Run], console: Console) -> None:
+    """Read the test set as each run says, with one engine, and keep the predictions of each.
+
+    Raises:
+        JobError: the engine died. Runs that are finished are kept.
+    """
     if not os.environ.get("NER_BATCH_VERBOSE"):
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # it runs in this process, beside our own lines
-    adapters = any(task.adapter for work in plan.work for task in work.recipe.tasks)
-    engine = None
+    adapters = any(task.adapter for run in plan.runs for task in run.recipe.tasks)
     try:
-        engine = Engine(plan.engine, adapters=adapters)
-        for number, work in enumerate(waiting, 1):
-            seconds = _cell(plan, work, engine)
-            console.print(f"{number} of {len(waiting)}  {work.cell.name}  {seconds:,.1f} s", highlight=False)
+        with ProgressLine(console) as line:
+            line.show("starting the engine")
+            with closing(Engine(plan.engine, adapters=adapters)) as engine:
+                for number, run in enumerate(waiting, 1):
+                    title = f"{number} of {len(waiting)}  {run.combination.name}"
+                    seconds = read_one(plan, run, engine, line, title)
+                    console.print(f"{title}  {seconds:,.1f} s", highlight=False)
     except EngineDeadError as death:
         raise JobError(f"{death}: {ENGINE_LOST}") from death
-    finally:
-        if engine:
-            engine.close()
 
 
-def _cell(plan: Plan, work: Work, engine: Engine) -> float:
-    """Read the test set as the cell says and keep the answers; the seconds that took.
+def read_one(plan: Plan, run: Run, engine: Engine, line: ProgressLine, title: str) -> float:
+    """Read the test set as a run says and keep the predictions; the seconds that took.
 
     A few texts are read before the clock starts: what a first prompt costs (compiling, loading an adapter) is left out.
     """
-    extractor = Extractor(work.recipe, start_engine=lambda *_: engine)
+    extractor = Extractor(run.recipe, start_engine=lambda *_: engine)
     texts = [example.text for example in plan.test]
+    rows_read = 0
+
+    def show(rows: int, _tokens: int) -> None:
+        nonlocal rows_read
+        rows_read += rows
+        line.show(f"{title}  {rows_read:,} of {len(texts):,} texts")
+
+    show(0, 0)
     extractor.predict(texts[:2])
-    begun = time.monotonic()
-    predictions = extractor.predict(texts)
-    seconds = time.monotonic() - begun
-    about = {"digest": work.digest, "seconds": seconds, "cell": work.cell.values}
-    storage.write_table(path(plan, work), table(plan.test, predictions), {META: json.dumps(about)})
+    start_time = time.monotonic()
+    predictions = extractor.predict(texts, show)
+    seconds = time.monotonic() - start_time
+    metadata = {"digest": run.digest, "seconds": seconds, "cell": run.combination.values}
+    gold, columns = examples_table(plan.test), predictions_table(predictions)
+    table = pa.table(
+        {
+            "id": [str(number) for number in range(len(gold))],  # gold's own need not be unique
+            "gold_id": gold["id"],
+            "text": gold["text"],
+            "gold_entities": gold["entities"],
+            **{name: columns[name] for name in columns.column_names},
+        }
+    )
+    storage.write_table(predictions_file(plan, run), table, {METADATA: json.dumps(metadata)})
     return seconds
-
-
-def table(test: tuple[Example, ...], predictions: list[Prediction]) -> pa.Table:
-    """Gold and answers side by side. ``id`` is the row's number: gold's own, ``gold_id``, need not be unique."""
-    rows = examples_table(test).rename_columns(["gold_id", "text", "gold_entities"])
-    rows = rows.add_column(0, "id", [[str(number) for number in range(len(test))]])
-    added = predictions_table(predictions)
-    for field, column in zip(added.schema, added.columns, strict=True):
-        rows = rows.append_column(field, column)
-    return rows

@@ -1,4 +1,4 @@
-"""An ablation laid out: gold read, indexes built, every cell's recipe made, before an engine starts."""
+"""An ablation laid out: gold read, trainings and indexes planned, every recipe made, before an engine starts."""
 
 from __future__ import annotations
 
@@ -8,51 +8,57 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from ner_batch import adapter as adapters
+from ner_batch import config as configs
 from ner_batch import retrieval
-from ner_batch.config import EngineConfig, RecipeConfig
+from ner_batch.config import EngineConfig, RecipeConfig, VerifyConfig
 from ner_batch.data import Example
 from ner_batch.errors import Problems, UserError
-from ner_batch.experiments import training
-from ner_batch.experiments.cells import Cell, Places, cells, kinds, recipe_config
-from ner_batch.experiments.draws import Draw, drawn
+from ner_batch.experiments.curve import Training, check_training, draw_subset, plan_trainings
+from ner_batch.experiments.grid import Combination, Subset, combinations, index_kinds, recipe_config
 from ner_batch.experiments.settings import BASE, TRAINED, AblateConfig
-from ner_batch.experiments.training import Training
 from ner_batch.extract.recipe import Recipe, make_recipe
 from ner_batch.io import storage
 from ner_batch.io.examples import examples_digest, read_examples
 from ner_batch.jobs.cluster import check_lasting
 from ner_batch.retrieval import ENCODED, MANIFEST
+from ner_batch.task import Task, load_task
+from ner_batch.train import gold as golds
+from ner_batch.train.settings import TrainConfig
 
-META = "ner_batch_cell"  # in a cell's file: its digest and the seconds it took
+METADATA = "ner_batch_cell"
+"""The key of a run's file under which its digest, the seconds it took and its combination stand."""
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """A cell that can be read. ``digest`` names everything that decides its answers."""
+class Run:
+    """A combination that can be read. ``digest`` names everything that decides its predictions, the gold included."""
 
-    cell: Cell
+    combination: Combination
     recipe: Recipe
     digest: str
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """An ablation that can start. ``left_out`` has cells that make no sense, with the reason.
+    """An ablation that can start.
 
-    ``work`` has no cell of a curve's adapters before they are trained, see :func:`with_recipes`.
+    ``runs`` has none of the curve's adapters before they are trained, see :func:`with_runs`. ``left_out`` has
+    combinations that make no sense, with the reason.
     """
 
     config: AblateConfig
     test: tuple[Example, ...]
     engine: EngineConfig
-    indexes: Mapping[Draw | None, Mapping[str, str]]
-    examples: int
-    """As many as demonstrations and draws come from."""
-    known: int
+    indexes: Mapping[Subset | None, Mapping[str, str]]
+    """Folders by kind, for each set of examples that demonstrations come from; None: all of them, without a curve."""
+    example_count: int
+    """How many examples demonstrations and subsets come from."""
+    overlap: int
     """Texts of ``test`` that stand among them."""
     trainings: tuple[Training, ...] = ()
-    work: tuple[Work, ...] = field(default=(), repr=False)
-    left_out: tuple[tuple[Cell, str], ...] = ()
+    runs: tuple[Run, ...] = field(default=(), repr=False)
+    left_out: tuple[tuple[Combination, str], ...] = ()
 
 
 def prepare(config: AblateConfig) -> Plan:
@@ -63,73 +69,83 @@ def prepare(config: AblateConfig) -> Plan:
     """
     problems = Problems()
     problems.check(lambda: _check_output(config.output))
-    test = problems.check(lambda: _test(config))
-    examples = problems.check(lambda: _examples(config))
-    for reader in dict.fromkeys(config.axes.reader):
-        if reader != TRAINED:
-            problems.check(partial(_check_reader, config, reader))
-    train = problems.check(lambda: training.settings(config)) if TRAINED in config.axes.reader else None
+    test = problems.check(lambda: _read_test(config))
+    train_file = config.curve.train if config.curve and TRAINED in config.axes.reader else None
+    train = problems.check(lambda: configs.load(TrainConfig, train_file)) if train_file else None
+    task = problems.check(lambda: load_task(config.task)) if train else None
+    examples = problems.check(lambda: _read_examples(config, task))
+    for reader in _readers(config, train):
+        problems.check(partial(_check_reader, reader))
+    of_training = problems.under(f"{train_file}: ")
+    dev: tuple[Example, ...] | None = ()
     if train:
-        problems.check(partial(training.check, config, train))
+        _check_fit(config, train, problems, of_training)
+        if dev_uri := train.gold.dev:
+            dev = problems.under(f"{train_file}: gold.dev: ").check(lambda: golds.read(dev_uri, task))
     problems.stop_if_any()
-    assert test is not None
-    assert examples is not None
-    folder = Path(config.output).expanduser().resolve()
-    needed = training.trainings(config, train, examples, folder) if train else []
-    indexes = _indexes(config, examples, folder)  # written, so only where all else is sound
-    known = len({x.text.strip() for x in test} & {x.text.strip() for x in examples})
-    plan = Plan(config, test, config.engine, indexes, len(examples), known, tuple(needed))
-    return with_recipes(plan, [cell for cell in cells(config) if cell.reader != TRAINED])
+    assert test is not None and examples is not None and dev is not None
+
+    trainings: list[Training] = []
+    if train and task:
+        trainings = of_training.check(lambda: plan_trainings(config, train, task, examples, dev)) or []
+        problems.stop_if_any()
+        of_training.check(lambda: check_training(min(trainings, key=lambda training: len(training.examples))))
+        problems.stop_if_any()
+    indexes = _build_indexes(config, examples)  # written, so only where all else is sound
+    overlap = len({example.text.strip() for example in test} & {example.text.strip() for example in examples})
+    plan = Plan(config, test, config.engine, indexes, len(examples), overlap, tuple(trainings))
+    return with_runs(plan, [one for one in combinations(config) if one.reader != TRAINED])
 
 
-def with_recipes(plan: Plan, chosen: Sequence[Cell]) -> Plan:
-    """The plan with some cells to read, whose adapters must be there.
+def with_runs(plan: Plan, grid: Sequence[Combination]) -> Plan:
+    """The plan with some combinations to read, whose adapters must be there.
 
     Raises:
-        UserError: none of the cells can be read.
+        UserError: none of them can be read.
     """
-    work, left_out = [], []
-    for cell in chosen:
+    trained = {training.subset: training.config.output for training in plan.trainings}
+    runs, left_out = [], []
+    for combination in grid:
+        adapter = plan.config.adapters.get(combination.reader)
+        if combination.reader == TRAINED and combination.subset:
+            adapter = trained[combination.subset]
+        indexes = plan.indexes.get(combination.subset, {})
         try:
-            recipe = make_recipe(recipe_config(cell, plan.config, _places(plan, cell)))
+            recipe = make_recipe(recipe_config(combination, plan.config, adapter, indexes))
         except UserError as error:
-            left_out.append((cell, str(error).splitlines()[0]))
+            left_out.append((combination, str(error).splitlines()[0]))
             continue
-        work.append(
-            Work(cell, recipe, examples_digest(plan.test, after=json.dumps(recipe.fingerprint, sort_keys=True)))
-        )
-    if not work and left_out:
+        digest = examples_digest(plan.test, after=json.dumps(recipe.fingerprint, sort_keys=True))
+        runs.append(Run(combination, recipe, digest))
+    if not runs and left_out:
         raise UserError(f"axes: no combination can be read; the first: {left_out[0][1]}")
-    engine = _room(plan.config.engine, [one.recipe for one in work])
-    made = tuple(replace(one, recipe=replace(one.recipe, engine=engine)) for one in work)
-    return replace(plan, engine=engine, work=made, left_out=tuple(left_out))
+
+    # One engine for all: room for the largest adapter, and a slot for each (an engine on a CPU gives none back).
+    of_adapters = [run.recipe for run in runs if run.recipe.tasks[0].adapter]
+    slots = len({recipe.tasks[0].adapter for recipe in of_adapters})
+    room = {"max_loras": max(plan.config.engine.max_loras, slots)}
+    if of_adapters:
+        room["max_lora_rank"] = max(recipe.engine.max_lora_rank for recipe in of_adapters)
+    engine = plan.config.engine.model_copy(update=room)
+    runs = [replace(run, recipe=replace(run.recipe, engine=engine)) for run in runs]
+    return replace(plan, engine=engine, runs=tuple(runs), left_out=tuple(left_out))
 
 
-def _places(plan: Plan, cell: Cell) -> Places:
-    trained = {one.draw: one.config.output for one in plan.trainings}
-    adapter = trained[cell.draw] if cell.reader == TRAINED and cell.draw else plan.config.adapters.get(cell.reader)
-    return Places(adapter, plan.indexes.get(cell.draw, {}))
+def predictions_file(plan: Plan, run: Run) -> str:
+    """Where a run's predictions lie."""
+    return storage.join(storage.absolute(plan.config.output), f"cells/{run.combination.name}.parquet")
 
 
-def _test(config: AblateConfig) -> tuple[Example, ...]:
-    examples = read_examples(config.gold.test)[: config.gold.limit]
-    if not examples:
-        raise UserError(f"gold.test: {config.gold.test}: no example")
-    return tuple(examples)
+def is_done(plan: Plan, run: Run) -> bool:
+    """Whether the run's predictions are there, by exactly this recipe about exactly this gold."""
+    uri = predictions_file(plan, run)
+    try:
+        return storage.exists(uri) and json.loads(storage.read_metadata(uri)[METADATA])["digest"] == run.digest
+    except (KeyError, ValueError):  # not ours, or torn
+        return False
 
 
-def _examples(config: AblateConfig) -> tuple[Example, ...]:
-    """Where demonstrations come from: the examples with text, enough of them for every draw."""
-    if not (kinds(config) or config.curve):
-        return ()
-    assert config.gold.examples
-    examples = tuple(x for x in read_examples(config.gold.examples) if x.text.strip())
-    for draw in {cell.draw for cell in cells(config) if cell.draw}:
-        drawn(examples, draw)
-    sizes = config.curve.sizes if config.curve else ()
-    if "all" in sizes and len(examples) in sizes:
-        raise UserError(f"curve.sizes: {len(examples):,} are all of gold.examples: leave it out, `all` is there")
-    return examples
+# --- checks and steps of prepare ---
 
 
 def _check_output(folder: str) -> None:
@@ -139,54 +155,86 @@ def _check_output(folder: str) -> None:
     storage.check_writable(folder)
 
 
-def _indexes(config: AblateConfig, examples: tuple[Example, ...], folder: Path) -> dict[Draw | None, Mapping[str, str]]:
-    """An index of every kind for every training set that a cell depends on."""
-    sets = dict.fromkeys(cell.draw for cell in cells(config))
-    needed = [draw for draw in sets if draw or not config.curve]  # of a curve, a cell without a draw searches nothing
-    return {draw: _built(config, drawn(examples, draw) if draw else examples, folder) for draw in needed}
+def _read_test(config: AblateConfig) -> tuple[Example, ...]:
+    examples = read_examples(config.gold.test)[: config.gold.limit]
+    if not examples:
+        raise UserError(f"gold.test: {config.gold.test}: no example")
+    return tuple(examples)
 
 
-def _built(config: AblateConfig, examples: tuple[Example, ...], folder: Path) -> dict[str, str]:
-    """Indexes by kind, built where they are not there yet: their names have a digest of the examples."""
-    made = {}
-    for kind in kinds(config):
-        encoder = config.encoder if kind in ENCODED else None
-        name = f"{kind}-{examples_digest(examples, after=json.dumps({'encoder': str(encoder)}))}"
-        made[kind] = str(folder / "indexes" / name)
-        if not storage.exists(storage.join(made[kind], MANIFEST)):
-            retrieval.build(examples, kind, made[kind], encoder)
-    return made
+def _read_examples(config: AblateConfig, task: Task | None) -> tuple[Example, ...]:
+    """What demonstrations and subsets come from: the examples with text, enough of them for every subset.
+
+    ``task`` is that of the trainings, if there are any: it must know the types, and there must be an entity.
+    """
+    uri, sizes = config.gold.examples, config.curve.sizes if config.curve else ()
+    if uri is None or not (index_kinds(config) or config.curve):
+        return ()
+    examples = golds.read(uri, task) if task else tuple(x for x in read_examples(uri) if x.text.strip())
+    for subset in {combination.subset for combination in combinations(config)}:
+        if subset:
+            draw_subset(examples, subset)
+    if "all" in sizes and len(examples) in sizes:
+        raise UserError(f"curve.sizes: {len(examples):,} are all of gold.examples: leave it out, `all` is there")
+    return examples
 
 
-def _check_reader(config: AblateConfig, reader: str) -> None:
-    """The reader must be sound by itself: told as its adapter tells, without demonstrations or verification."""
-    adapter = None if reader == BASE else config.adapters[reader]
-    own = RecipeConfig(engine=config.engine, task=config.task, adapter=adapter, windows=config.windows)
+def _readers(config: AblateConfig, train: TrainConfig | None) -> list[RecipeConfig]:
+    """What every reader must be able to do by itself, without demonstrations.
+
+    The bare model stands in for adapters that are still to be trained: their prompts must fit the engine.
+    """
+    bare = RecipeConfig(engine=config.engine, task=config.task, windows=config.windows)
+    there = [name for name in dict.fromkeys(config.axes.reader) if name != TRAINED]
+    adapter_of = {BASE: None, **config.adapters}
+    readers = [bare.model_copy(update={"adapter": adapter_of[name]}) for name in there]
+    for verification in dict.fromkeys(config.axes.verification) if train else ():
+        verify = None if verification == "none" else VerifyConfig()
+        readers.append(bare.model_copy(update={"format": train and train.format, "verify": verify}))
+    return readers
+
+
+def _check_reader(reader: RecipeConfig) -> None:
     try:
-        make_recipe(own)
+        make_recipe(reader)
     except UserError as error:
         # An adapter that was never trained without demonstrations is sound all the same.
         if any("demonstrations:" not in line for line in str(error).splitlines()):
             raise
 
 
-def _room(engine: EngineConfig, recipes: list[Recipe]) -> EngineConfig:
-    """One engine for all cells: room for the largest adapter, and a slot for each (a CPU engine gives none back)."""
-    served = {recipe.tasks[0].adapter for recipe in recipes} - {None}
-    ranks = [recipe.engine.max_lora_rank for recipe in recipes if recipe.tasks[0].adapter]
-    room = {"max_lora_rank": max(ranks, default=engine.max_lora_rank), "max_loras": max(engine.max_loras, len(served))}
-    return engine.model_copy(update=room)
+def _check_fit(config: AblateConfig, train: TrainConfig, problems: Problems, of_training: Problems) -> None:
+    """The adapters of the curve must be of the engine's model, and the axes must ask them what they learn."""
+    where, engine = of_training.place, config.engine
+    fingerprint = problems.check(lambda: adapters.model_fingerprint(engine.model, engine.revision))
+    base = of_training.check(lambda: adapters.model_fingerprint(train.base.model, train.base.revision))
+    if fingerprint and base and fingerprint != base:
+        models = f"base.model is {train.base.model} ({base}), but engine.model is {engine.model} ({fingerprint})"
+        problems.lines.append(f"{where}{models}")
+    if train.format not in config.axes.format:
+        problems.lines.append(f"axes.format: {where}trains {train.format}: add it, or `trained` has nothing to read")
+    kinds = {"none", *train.demonstrations.kind} if 0 in train.demonstrations.k else set(train.demonstrations.kind)
+    if not (kinds or {"none"}) & set(config.axes.retrieval):
+        problems.lines.append(f"axes.retrieval: {where}trains with {', '.join(sorted(kinds))}: add one of them")
 
 
-def path(plan: Plan, work: Work) -> str:
-    """Where a cell's answers lie."""
-    return str(Path(plan.config.output).expanduser().resolve() / "cells" / f"{work.cell.name}.parquet")
+def _build_indexes(config: AblateConfig, examples: tuple[Example, ...]) -> dict[Subset | None, Mapping[str, str]]:
+    """An index of every kind for every subset that a combination depends on, as folders by kind.
 
-
-def done(plan: Plan, work: Work) -> bool:
-    """Whether the cell's answers are there, by exactly this recipe about exactly this gold."""
-    uri = path(plan, work)
-    try:
-        return storage.exists(uri) and json.loads(storage.read_metadata(uri)[META])["digest"] == work.digest
-    except (KeyError, ValueError):  # not ours, or torn
-        return False
+    Built where they are not there yet: their names have a digest of the examples.
+    """
+    folder = Path(storage.absolute(config.output)) / "indexes"
+    indexes: dict[Subset | None, Mapping[str, str]] = {}
+    for subset in dict.fromkeys(combination.subset for combination in combinations(config)):
+        if config.curve and subset is None:  # such a combination searches nothing
+            continue
+        drawn = draw_subset(examples, subset) if subset else examples
+        of_subset = {}
+        for kind in index_kinds(config):
+            encoder = config.encoder if kind in ENCODED else None
+            name = f"{kind}-{examples_digest(drawn, after=json.dumps({'encoder': str(encoder)}))}"
+            of_subset[kind] = str(folder / name)
+            if not storage.exists(storage.join(of_subset[kind], MANIFEST)):
+                retrieval.build(drawn, kind, of_subset[kind], encoder)
+        indexes[subset] = of_subset
+    return indexes

@@ -1,119 +1,176 @@
-"""What an ablation found: strict scores with intervals, what each cell cost, and whether it beats the first one."""
+"""What an ablation found: strict scores with intervals, what each run cost, and whether it beats the first one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
 from ner_batch.config import dump
-from ner_batch.experiments.curve import Line, lines
-from ner_batch.experiments.plan import Plan
-from ner_batch.experiments.plots import cost_plot, curve_plot, f1_plot
-from ner_batch.experiments.results import Result, axes, place, score
+from ner_batch.evaluate import job as evaluation
+from ner_batch.evaluate.settings import EvaluateConfig
+from ner_batch.experiments.curve import Curve, curves
+from ner_batch.experiments.grid import Combination, label, varying_axes
+from ner_batch.experiments.plan import METADATA, Plan, Run, predictions_file
 from ner_batch.io import storage
 from ner_batch.jobs.markdown import markdown_table
+from ner_batch.jobs.plots import canvas, png
+from ner_batch.jobs.progress import ProgressLine
 
 JSON, MARKDOWN, F1_PLOT, COST_PLOT, CURVE_PLOT = "report.json", "report.md", "f1.png", "cost.png", "curve.png"
-HEAD = ("P", "R", "F1", "interval", "vs first", "p", "prompt", "answer", "s", "not ok")
-SHOWN = ("F1", "interval", "vs first", "p", "prompt", "s")  # on the terminal
+COLUMNS = ("P", "R", "F1", "interval", "vs first", "p", "prompt", "answer", "s", "not ok")
+TERMINAL_COLUMNS = ("F1", "interval", "vs first", "p", "prompt", "s")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A run's figures. ``strict`` is the evaluation's entry; tokens and seconds are means over texts."""
+
+    combination: Combination
+    strict: Mapping[str, Any]
+    difference: Mapping[str, Any] | None
+    """The evaluation's comparison of strict micro F1 with the first run; None for that one."""
+    prompt_tokens: float
+    completion_tokens: float
+    seconds: float
+    not_ok: int
+    """Texts that were not fully answered."""
+
+    @property
+    def f1(self) -> float:
+        """Strict micro F1."""
+        value: float = self.strict["micro"]["f1"]["value"]
+        return value
 
 
 def write(plan: Plan, console: Console) -> None:
-    """Score every cell; print the table; write report.json, report.md and the plots."""
-    results = [score(plan, work) for work in plan.work]
-    curves = lines(results, plan.examples)
-    console.print(_rich_curves(curves) if curves else _rich(results))
+    """Score every run; print the table; write report.json, report.md and the plots."""
+    results = []
+    with ProgressLine(console) as line:
+        for number, run in enumerate(plan.runs, 1):
+            line.show(f"scoring {number} of {len(plan.runs)}  {run.combination.name}")
+            results.append(score(plan, run))
+    by_size = curves({result.combination: result.f1 for result in results}, plan.example_count)
+    header, rows = curve_rows(by_size, ranges=False) if by_size else _terminal_rows(results)
+    table = Table(box=None, pad_edge=False)
+    table.add_column(header[0], overflow="fold")
+    for name in header[1:]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
     images = {F1_PLOT: f1_plot(results), COST_PLOT: cost_plot(results)}
-    images |= {CURVE_PLOT: curve_plot(curves)} if curves else {}
+    if by_size:
+        images[CURVE_PLOT] = curve_plot(by_size)
     folder = plan.config.output
     for name, image in images.items():
         storage.write_bytes(storage.join(folder, name), image)
-    storage.write_bytes(storage.join(folder, MARKDOWN), "\n".join(markdown(plan, results, curves)).encode())
-    storage.write_json(storage.join(folder, JSON), _plain(plan, results, curves))
+    storage.write_bytes(storage.join(folder, MARKDOWN), "\n".join(markdown_lines(plan, results, by_size)).encode())
+    storage.write_json(storage.join(folder, JSON), plain_values(plan, results, by_size))
     console.print(f"report: {folder}", highlight=False, soft_wrap=True, markup=False)
 
 
-def _scores(entry: Mapping[str, Any]) -> list[str]:
+def score(plan: Plan, run: Run) -> Result:
+    """Score a run as `ner-batch evaluate` does, against the first one."""
+    uri, first = predictions_file(plan, run), predictions_file(plan, plan.runs[0])
+    config = EvaluateConfig.model_validate(
+        {
+            "predictions": {"path": uri},
+            "gold": {"column": "gold_entities"},
+            "against": None if uri == first else first,
+            "output": plan.config.output,
+            "groups": plan.config.groups,
+            "bootstrap": {"resamples": plan.config.resamples},
+        }
+    )
+    values = evaluation.evaluate(evaluation.prepare(config))
+    table = storage.read_table(uri)
+    complete = pc.is_in(table["status"], value_set=pa.array(["ok", "empty"]))
+    return Result(
+        run.combination,
+        strict=values["runs"][0]["strict"],
+        difference=values["comparison"] and values["comparison"]["strict/micro/f1"],
+        prompt_tokens=pc.mean(table["prompt_tokens"]).as_py(),
+        completion_tokens=pc.mean(table["completion_tokens"]).as_py(),
+        seconds=json.loads(storage.read_metadata(uri)[METADATA])["seconds"] / table.num_rows,
+        not_ok=table.num_rows - pc.sum(complete).as_py(),
+    )
+
+
+def plain_values(plan: Plan, results: Sequence[Result], by_size: Sequence[Curve]) -> dict[str, Any]:
+    """The values of report.json."""
+    cells = []
+    for result in results:
+        figures = {name: getattr(result, name) for name in Result.__slots__ if name != "combination"}
+        cells.append({"cell": result.combination.values, "name": result.combination.name} | figures)
+    return {
+        "texts": len(plan.test),
+        "examples": plan.example_count,
+        "cells": cells,
+        "left_out": [{"cell": combination.values, "reason": reason} for combination, reason in plan.left_out],
+        "curves": [asdict(curve) for curve in by_size],
+        "config": dump(plan.config),
+    }
+
+
+# --- tables ---
+
+
+def labels(results: Sequence[Result]) -> list[str]:
+    """The first cell of each row."""
+    grid = [result.combination for result in results]
+    axes = varying_axes(grid)
+    return [label(combination, axes) for combination in grid]
+
+
+def score_cells(entry: Mapping[str, Any]) -> list[str]:
+    """P, R, F1 and its interval."""
     low, high = entry["f1"]["interval"]
     return [*(f"{entry[part]['value']:.3f}" for part in ("precision", "recall", "f1")), f"{low:.3f}-{high:.3f}"]
 
 
-def _line(result: Result) -> list[str]:
-    """One row of the main table, as :data:`HEAD` says."""
-    told = result.difference
-    against = [f"{told['difference']:+.3f}", f"{told['p']:.3f}"] if told else ["", ""]
+def result_cells(result: Result) -> list[str]:
+    """One row of the main table, as :data:`COLUMNS` says."""
+    against = result.difference
+    difference = [f"{against['difference']:+.3f}", f"{against['p']:.3f}"] if against else ["", ""]
     cost = [f"{result.prompt_tokens:,.0f}", f"{result.completion_tokens:,.0f}", f"{result.seconds:.3f}"]
-    return [*_scores(result.strict["micro"]), *against, *cost, f"{result.not_ok:,}"]
+    return [*score_cells(result.strict["micro"]), *difference, *cost, f"{result.not_ok:,}"]
 
 
-def _rich(results: Sequence[Result]) -> Table:
-    named = axes(results)
-    table = Table(box=None, pad_edge=False)
-    table.add_column("cell", overflow="fold")
-    for name in SHOWN:
-        table.add_column(name, justify="right", no_wrap=True)
-    for result in results:
-        values = dict(zip(HEAD, _line(result), strict=True))
-        table.add_row(place(result, named), *(values[name] for name in SHOWN))
-    return table
-
-
-Wording = Callable[[Sequence[float]], str]
-"""The draws of a size, in a table."""
-
-
-def _curve_table(curves: Sequence[Line], wording: Wording) -> tuple[list[str], list[list[str]]]:
-    """Head and rows: F1 by number of examples, the draws of a size as ``wording`` has them."""
-    sizes = sorted({size for line in curves for size in line.points})
-    rows = [[line.name, *(wording(line.points.get(size, ())) for size in sizes)] for line in curves]
+def curve_rows(by_size: Sequence[Curve], *, ranges: bool) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: mean F1 by number of examples; ``ranges``: with the lowest and the highest of a size."""
+    sizes = sorted({size for curve in by_size for size in curve.points})
+    rows = []
+    for curve in by_size:
+        cells = []
+        for size in sizes:
+            f1 = curve.points.get(size, ())
+            mean = f"{sum(f1) / len(f1):.3f}" if f1 else ""
+            cells.append(f"{mean} ({min(f1):.3f}-{max(f1):.3f})" if ranges and len(f1) > 1 else mean)
+        rows.append([curve.name, *cells])
     return ["F1 by annotated examples", *(f"{size:,}" for size in sizes)], rows
 
 
-def _mean(values: Sequence[float]) -> str:
-    return f"{sum(values) / len(values):.3f}" if values else ""
+def _terminal_rows(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the main table, as wide as a terminal."""
+    columns = [COLUMNS.index(name) for name in TERMINAL_COLUMNS]
+    rows = []
+    for name, result in zip(labels(results), results, strict=True):
+        cells = result_cells(result)
+        rows.append([name, *(cells[column] for column in columns)])
+    return ["cell", *TERMINAL_COLUMNS], rows
 
 
-def _spread(values: Sequence[float]) -> str:
-    """The mean with the lowest and the highest."""
-    return f"{_mean(values)} ({min(values):.3f}-{max(values):.3f})" if len(values) > 1 else _mean(values)
-
-
-def _rich_curves(curves: Sequence[Line]) -> Table:
-    head, rows = _curve_table(curves, _mean)  # a line each on 80 columns
-    table = Table(box=None, pad_edge=False)
-    for number, name in enumerate(head):
-        table.add_column(name, overflow="fold", justify="right" if number else "left")
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def _markdown_curves(plan: Plan, curves: Sequence[Line]) -> Iterator[str]:
-    assert plan.config.curve
-    yield "## F1 by the number of annotated examples\n"
-    yield (
-        f"The mean of {plan.config.curve.seeds} draws of each size (of all examples: of as many trainings), with the "
-        "lowest and the highest F1 among them; a smaller draw is part of the larger one of its seed. Demonstrations "
-        f"come from the draw, and adapters have learnt from it alone{_but_dev(plan)}. {plan.known:,} of the texts that "
-        "are read stand among the examples too.\n"
-    )
-    yield markdown_table(*_curve_table(curves, _spread))
-    yield f"\n![F1 by annotated examples]({CURVE_PLOT})\n\n## Every cell\n"
-
-
-def _but_dev(plan: Plan) -> str:
-    """What else the adapters know."""
-    dev = any(training.config.gold.dev for training in plan.trainings)
-    return "; checkpoints were chosen by the dev set that the training config names" if dev else ""
-
-
-def markdown(plan: Plan, results: Sequence[Result], curves: Sequence[Line]) -> Iterator[str]:
+def markdown_lines(plan: Plan, results: Sequence[Result], by_size: Sequence[Curve]) -> Iterator[str]:
     """The lines of report.md."""
+    names = labels(results)
     yield "# Ablation\n"
     yield (
         f"{len(plan.test):,} texts of `{plan.config.gold.test}`, model `{Path(plan.config.engine.model).name}`. Strict "
@@ -122,36 +179,101 @@ def markdown(plan: Plan, results: Sequence[Result], curves: Sequence[Line]) -> I
         "here. Cells that ask the same prompts find them in the prefix cache, so compare tokens rather than seconds. "
         "`not ok` counts texts that were not fully answered.\n"
     )
-    if curves:
-        yield from _markdown_curves(plan, curves)
-    named = axes(results)
-    same = results[0].cell.items()
-    fixed = [f"{name} {value}" for name, value in same if name not in named and value is not None]
+    if by_size:
+        yield from _markdown_curves(plan, by_size)
+    grid = [result.combination for result in results]
+    fixed = [
+        f"{name} {value}"
+        for name, value in grid[0].values.items()
+        if name not in varying_axes(grid) and value is not None
+    ]
     yield f"The same in all rows: {', '.join(fixed)}.\n" if fixed else ""
-    yield markdown_table(["cell", *HEAD], [[place(result, named), *_line(result)] for result in results])
+    cells = [[name, *result_cells(result)] for name, result in zip(names, results, strict=True)]
+    yield markdown_table(["cell", *COLUMNS], cells)
     yield "\n## F1 by type\n"
     types = list(results[0].strict["types"])
-    values = [[_f1(result.strict["types"].get(t)) for t in types] for result in results]
-    lined = [[place(result, named), *line] for result, line in zip(results, values, strict=True)]
-    yield markdown_table(["cell", *types], lined)
+    cells = []
+    for name, result in zip(names, results, strict=True):
+        entries = [result.strict["types"].get(type_) for type_ in types]
+        cells.append([name, *(f"{entry['f1']['value']:.3f}" if entry else "" for entry in entries)])
+    yield markdown_table(["cell", *types], cells)
     if plan.config.groups:
         yield "\n## By group\n"
-        scored = [
-            [place(r, named), group, *_scores(entry)] for r in results for group, entry in r.strict["groups"].items()
+        cells = [
+            [name, group, *score_cells(entry)]
+            for name, result in zip(names, results, strict=True)
+            for group, entry in result.strict["groups"].items()
         ]
-        yield markdown_table(["cell", "group", "P", "R", "F1", "interval"], scored)
+        yield markdown_table(["cell", "group", "P", "R", "F1", "interval"], cells)
     if plan.left_out:
         yield "\n## Left out\n"
-        yield from (f"- {cell.name}: {reason}" for cell, reason in plan.left_out)
+        yield from (f"- {combination.name}: {reason}" for combination, reason in plan.left_out)
     yield f"\n![F1 with intervals]({F1_PLOT})\n\n![F1 and tokens]({COST_PLOT})"
 
 
-def _f1(entry: Mapping[str, Any] | None) -> str:
-    return f"{entry['f1']['value']:.3f}" if entry else ""
+def _markdown_curves(plan: Plan, by_size: Sequence[Curve]) -> Iterator[str]:
+    assert plan.config.curve
+    dev = any(training.config.gold.dev for training in plan.trainings)
+    but_dev = "; checkpoints were chosen by the dev set that the training config names" if dev else ""
+    yield "## F1 by the number of annotated examples\n"
+    yield (
+        f"The mean of {plan.config.curve.seeds} draws of each size (of all examples: of as many trainings), with the "
+        "lowest and the highest F1 among them; a smaller draw is part of the larger one of its seed. Demonstrations "
+        f"come from the draw, and adapters have learnt from it alone{but_dev}. {plan.overlap:,} of the texts that "
+        "are read stand among the examples too.\n"
+    )
+    yield markdown_table(*curve_rows(by_size, ranges=True))
+    yield f"\n![F1 by annotated examples]({CURVE_PLOT})\n\n## Every cell\n"
 
 
-def _plain(plan: Plan, results: Sequence[Result], curves: Sequence[Line]) -> dict[str, Any]:
-    cells = [{name: getattr(result, name) for name in Result.__slots__} for result in results]
-    left_out = [{"cell": cell.values, "reason": reason} for cell, reason in plan.left_out]
-    told = {"texts": len(plan.test), "examples": plan.examples, "cells": cells, "left_out": left_out}
-    return told | {"curves": [asdict(line) for line in curves], "config": dump(plan.config)}
+# --- plots, as PNG ---
+
+
+def f1_plot(results: Sequence[Result]) -> bytes:
+    """Strict F1 of every run with its interval."""
+    figure, axes = canvas(9, 1.2 + 0.3 * len(results))
+    values = [result.f1 for result in results]
+    ends = [result.strict["micro"]["f1"]["interval"] for result in results]
+    below = [max(0.0, value - low) for value, (low, _) in zip(values, ends, strict=True)]
+    above = [max(0.0, high - value) for value, (_, high) in zip(values, ends, strict=True)]
+    positions = range(len(results))
+    axes.barh(positions, values, xerr=[below, above], color="tab:blue", capsize=3)
+    axes.set_yticks(positions, labels(results))
+    axes.invert_yaxis()
+    axes.set(xlabel="strict F1, 95 % interval", xlim=(0, 1))
+    return png(figure)
+
+
+def cost_plot(results: Sequence[Result]) -> bytes:
+    """Strict F1 over the tokens a text costs."""
+    figure, axes = canvas(8, 5)
+    for number, (name, result) in enumerate(zip(labels(results), results, strict=True), 1):
+        tokens = result.prompt_tokens + result.completion_tokens
+        axes.plot(tokens, result.f1, "o", label=f"{number} {name}")
+        axes.annotate(str(number), (tokens, result.f1), textcoords="offset points", xytext=(5, 4), fontsize=8)
+    axes.set(xlabel="tokens per text, prompts and answers", ylabel="strict F1", ylim=(0, 1), xlim=(0, None))
+    figure.legend(loc="outside right upper", fontsize=7, frameon=False)
+    return png(figure)
+
+
+def curve_plot(by_size: Sequence[Curve]) -> bytes:
+    """F1 by the number of annotated examples: means, every subset as a dot, and the range of the subsets shaded."""
+    figure, axes = canvas(8, 5)
+    for curve in by_size:
+        sizes = list(curve.points)
+        means = [sum(f1) / len(f1) for f1 in curve.points.values()]
+        (line,) = axes.plot(sizes, means, "--" if curve.flat else "o-", markersize=4, label=curve.name)
+        if curve.flat:
+            continue
+        lowest, highest = ([pick(f1) for f1 in curve.points.values()] for pick in (min, max))
+        axes.fill_between(sizes, lowest, highest, alpha=0.15, color=line.get_color())
+        for size, f1 in curve.points.items():
+            axes.plot([size] * len(f1), f1, ".", markersize=3, color=line.get_color())
+    sizes = sorted({size for curve in by_size for size in curve.points})
+    axes.set_xscale("log")
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axes.minorticks_off()
+    top = max(f1 for curve in by_size for values in curve.points.values() for f1 in values)
+    axes.set(xlabel="annotated examples", ylabel="strict F1", ylim=(0, min(1.0, 1.25 * top + 0.01)))
+    axes.legend(frameon=False, fontsize=8)
+    return png(figure)

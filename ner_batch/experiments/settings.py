@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from ner_batch.config import Config, Count, Decoding, EngineConfig, FormatName, IndexKind, Uri, WindowsConfig
 from ner_batch.errors import UserError
 
-Verification = Literal["none", "zero-shot", "few-shot"]
+VerificationKind = Literal["none", "zero-shot", "few-shot"]
 Size = Count | Literal["all"]
 BASE, TRAINED = "base", "trained"  # readers that are no entry of `adapters`
 AtLeastOne = Field(min_length=1)
@@ -19,7 +19,7 @@ class AblationGold(Config):
     """Annotated examples: Parquet with id, text, entities (start, end, type)."""
 
     test: Uri
-    """Every cell reads all of it."""
+    """Every combination reads all of it."""
     examples: Uri | None = None
     """Where demonstrations come from; needed for retrieval and few-shot verification."""
     limit: Count | None = None
@@ -36,22 +36,22 @@ class AxesConfig(Config):
     retrieval: Annotated[tuple[Literal["none"] | IndexKind, ...], AtLeastOne] = ("none",)
     k: Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], AtLeastOne] = (4,)
     """Demonstrations, for every retrieval but none."""
-    verification: Annotated[tuple[Verification, ...], AtLeastOne] = ("none",)
+    verification: Annotated[tuple[VerificationKind, ...], AtLeastOne] = ("none",)
 
 
 class CurveConfig(Config):
-    """A learning curve: every cell for training sets of several sizes, drawn from gold.examples.
+    """A learning curve: every combination for training subsets of several sizes, drawn from gold.examples.
 
-    Demonstrations come from the draw alone, and the reader `trained` is an adapter that has seen it alone.
+    Demonstrations come from the subset alone, and the reader `trained` is an adapter that has seen it alone.
     """
 
     sizes: Annotated[tuple[Size, ...], AtLeastOne] = (8, 32, 128, 512, "all")
     seeds: Count = 3
-    """Draws of each size; the seed is the training's too."""
+    """Subsets of each size; the seed is the training's too."""
     train: Uri | None = None
     """Config of `ner-batch train`, for the reader `trained`; its task, gold.train, output, run.name, run.seed and
-    run.storage are replaced. Where it names no gold.dev, a share of the draw is held out: nothing is known but the
-    draw."""
+    run.storage are replaced. Where it names no gold.dev, a share of the subset is held out: nothing is known but the
+    subset."""
 
 
 class AblateConfig(Config):
@@ -62,7 +62,7 @@ class AblateConfig(Config):
     """Task file, for the bare model; adapters carry their own, which must be the same."""
     gold: AblationGold
     output: Uri
-    """Folder, local: one Parquet file a cell, then report.json, report.md and plots."""
+    """Folder, local: one Parquet file a combination, then report.json, report.md and plots."""
     adapters: dict[Annotated[str, Field(pattern=r"^[\w.-]+$")], Uri] = Field(default_factory=dict)
     """Adapter folders by the name they have in `axes.reader`."""
     axes: AxesConfig = AxesConfig()
@@ -92,7 +92,7 @@ class AblateConfig(Config):
 
     @model_validator(mode="after")
     def _examples_are_there(self) -> Self:
-        wanted = set(self.axes.retrieval) - {"none"} or "few-shot" in self.axes.verification or self.curve
-        if wanted and self.gold.examples is None:
+        retrieves = set(self.axes.retrieval) != {"none"} or "few-shot" in self.axes.verification
+        if (retrieves or self.curve) and self.gold.examples is None:
             raise UserError("gold.examples: missing: demonstrations and the draws of a curve come from it")
         return self
