@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from ner_batch.data import Status
 from ner_batch.evaluate.calibration import Reliability
-from ner_batch.evaluate.match import Pair, Span, align, outcome, same_type
+from ner_batch.evaluate.match import Span, align, outcome, same_type
 
 ANSWERED = (Status.OK, Status.EMPTY)
 NAMED = 100
@@ -227,7 +227,9 @@ def _count_run(run: RunTally, gold: Spans, predicted: Spans, types: Sequence[str
         overlaps = outcomes["boundary"] + outcomes["type and boundary"]
         schemes[row] += outcomes["type"], 2 * outcomes["type"] + overlaps, same_type(gold_spans, predicted_spans)
         errors[row] = len(pairs)
-        run.confusion.update(_cell(pair) for pair in pairs)
+        for pair in pairs:
+            gold_type, predicted_type = (span[2] if span else "" for span in pair)
+            run.confusion[outcome(pair), gold_type, predicted_type] += 1
     run.reliability.add(predicted.scores, correct, len(gold))
     return errors
 
@@ -235,11 +237,6 @@ def _count_run(run: RunTally, gold: Spans, predicted: Spans, types: Sequence[str
 def _count_types(spans: Spans, types: Sequence[str]) -> dict[str, int]:
     counts = np.bincount(spans.types, minlength=len(types)).tolist()
     return {type_: count for type_, count in zip(types, counts, strict=True) if count}
-
-
-def _cell(pair: Pair) -> tuple[str, str, str]:
-    gold, predicted = pair
-    return outcome(pair), gold[2] if gold else "", predicted[2] if predicted else ""
 
 
 def _count_statuses(run: RunTally, statuses: Sequence[str | None], ids: Sequence[str]) -> None:

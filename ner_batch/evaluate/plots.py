@@ -12,6 +12,8 @@ from ner_batch.jobs.plots import canvas, png
 F1, CONFUSION, CALIBRATION = "f1.png", "confusion.png", "calibration.png"
 MOST_TYPES = 30
 """Types on a plot: those with most entities."""
+PATH_CHARACTERS = 40
+"""Of a run's path in a legend."""
 
 
 def draw(report: Report) -> dict[str, bytes | None]:
@@ -38,7 +40,9 @@ def _f1(report: Report) -> bytes:
         ends = np.array([entry["f1"]["interval"] for entry in entries])
         errors = np.abs(np.stack([values - ends[:, 0], ends[:, 1] - values]))
         positions = np.arange(len(names)) + 0.2 * (i - (len(report["runs"]) - 1) / 2)
-        axes.errorbar(values, positions, xerr=errors, fmt="o", capsize=3, label=_short(run["predictions"]))
+        path = run["predictions"]
+        name = path if len(path) <= PATH_CHARACTERS else f"...{path[-PATH_CHARACTERS:]}"
+        axes.errorbar(values, positions, xerr=errors, fmt="o", capsize=3, label=name)
     axes.set_yticks(range(len(names)), names)
     axes.axhline(len(_types(first)) - 0.5, color="lightgrey", linewidth=1)
     axes.invert_yaxis()
@@ -54,10 +58,6 @@ def f1_lines(run: Report, types: Sequence[str] | None = None) -> list[tuple[str,
     lines = [(f"{t} ({strict['types'][t]['gold']:,})", strict["types"][t]) for t in types or _types(run)]
     lines += [(f"group {name}", entry) for name, entry in strict["groups"].items()]
     return [*lines, ("macro", strict["macro"]), ("micro", strict["micro"])]
-
-
-def _short(path: str, length: int = 40) -> str:
-    return path if len(path) <= length else f"...{path[-length:]}"
 
 
 def confusion_grid(cells: Sequence[Report], types: Sequence[str]) -> np.ndarray:

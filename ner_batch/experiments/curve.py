@@ -66,12 +66,7 @@ def plan_trainings(
 ) -> list[Training]:
     """The training of every subset; adapters, subsets and checkpoints lie in the output folder. Nothing is written.
 
-    Args:
-        config: the ablation's.
-        train: the training config that the curve names.
-        task: the ablation's; its labels are those of the examples.
-        examples: what subsets are drawn from.
-        dev: of the training config, empty where it names none.
+    ``train`` is the config that the curve names, ``dev`` the examples of its gold.dev, if it names one.
 
     Raises:
         UserError: the base's tokenizer or the adapter to go on from is not usable.

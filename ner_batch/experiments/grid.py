@@ -87,11 +87,7 @@ def recipe_config(
 ) -> RecipeConfig:
     """What `extract` is configured with for a combination.
 
-    Args:
-        combination: whose config it is.
-        config: the ablation's.
-        adapter: the adapter's folder; None for the bare model.
-        indexes: their folders by kind.
+    ``adapter`` is a folder, None for the bare model; ``indexes`` are folders by kind.
     """
     few_shot = combination.verification == "few-shot"
     kind = combination.retrieval

@@ -58,7 +58,14 @@ def write(plan: Plan, console: Console) -> None:
             line.show(f"scoring {number} of {len(plan.runs)}  {run.combination.name}")
             results.append(score(plan, run))
     by_size = curves({result.combination: result.f1 for result in results}, plan.example_count)
-    header, rows = curve_rows(by_size, ranges=False) if by_size else _terminal_rows(results)
+    if by_size:
+        header, rows = curve_rows(by_size, ranges=False)
+    else:
+        header = ["cell", *TERMINAL_COLUMNS]
+        rows = [
+            [name, *(cells[column] for column in TERMINAL_COLUMNS)]
+            for name, cells in zip(labels(results), map(result_cells, results), strict=True)
+        ]
     table = Table(box=None, pad_edge=False)
     table.add_column(header[0], overflow="fold")
     for name in header[1:]:
@@ -136,12 +143,13 @@ def score_cells(entry: Mapping[str, Any]) -> list[str]:
     return [*(f"{entry[part]['value']:.3f}" for part in ("precision", "recall", "f1")), f"{low:.3f}-{high:.3f}"]
 
 
-def result_cells(result: Result) -> list[str]:
-    """One row of the main table, as :data:`COLUMNS` says."""
+def result_cells(result: Result) -> dict[str, str]:
+    """One row of the main table, by :data:`COLUMNS`."""
     against = result.difference
     difference = [f"{against['difference']:+.3f}", f"{against['p']:.3f}"] if against else ["", ""]
     cost = [f"{result.prompt_tokens:,.0f}", f"{result.completion_tokens:,.0f}", f"{result.seconds:.3f}"]
-    return [*score_cells(result.strict["micro"]), *difference, *cost, f"{result.not_ok:,}"]
+    cells = [*score_cells(result.strict["micro"]), *difference, *cost, f"{result.not_ok:,}"]
+    return dict(zip(COLUMNS, cells, strict=True))
 
 
 def curve_rows(by_size: Sequence[Curve], *, ranges: bool) -> tuple[list[str], list[list[str]]]:
@@ -156,16 +164,6 @@ def curve_rows(by_size: Sequence[Curve], *, ranges: bool) -> tuple[list[str], li
             cells.append(f"{mean} ({min(f1):.3f}-{max(f1):.3f})" if ranges and len(f1) > 1 else mean)
         rows.append([curve.name, *cells])
     return ["F1 by annotated examples", *(f"{size:,}" for size in sizes)], rows
-
-
-def _terminal_rows(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the main table, as wide as a terminal."""
-    columns = [COLUMNS.index(name) for name in TERMINAL_COLUMNS]
-    rows = []
-    for name, result in zip(labels(results), results, strict=True):
-        cells = result_cells(result)
-        rows.append([name, *(cells[column] for column in columns)])
-    return ["cell", *TERMINAL_COLUMNS], rows
 
 
 def markdown_lines(plan: Plan, results: Sequence[Result], by_size: Sequence[Curve]) -> Iterator[str]:
@@ -188,7 +186,7 @@ def markdown_lines(plan: Plan, results: Sequence[Result], by_size: Sequence[Curv
         if name not in varying_axes(grid) and value is not None
     ]
     yield f"The same in all rows: {', '.join(fixed)}.\n" if fixed else ""
-    cells = [[name, *result_cells(result)] for name, result in zip(names, results, strict=True)]
+    cells = [[name, *result_cells(result).values()] for name, result in zip(names, results, strict=True)]
     yield markdown_table(["cell", *COLUMNS], cells)
     yield "\n## F1 by type\n"
     types = list(results[0].strict["types"])

@@ -32,7 +32,9 @@ def write(folder: Path, plan: Plan, state: TrainingState, weights: Mapping[str, 
     config.revision = plan.config.base.revision
     config.inference_mode = True
     config.save_pretrained(str(folder))
-    _sort_targets(folder / adapters.CONFIG)
+    written = json.loads((folder / adapters.CONFIG).read_text(encoding="utf-8"))
+    written["target_modules"].sort()  # PEFT keeps a set, whose order differs from run to run
+    (folder / adapters.CONFIG).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
     save_file(dict(weights), folder / adapters.WEIGHTS[0])
     adapters.save_manifest(folder, manifest(plan, state))
     curve(folder / CURVE, state.history)
@@ -51,13 +53,6 @@ def publish(folder: Path, output: str) -> None:
     """Copy the adapter to its place; ``ner_batch.json`` last, for it says that the rest is there."""
     for path in sorted(folder.iterdir(), key=lambda path: path.name == adapters.MANIFEST):
         storage.write_bytes(storage.join(output, path.name), path.read_bytes())
-
-
-def _sort_targets(path: Path) -> None:
-    """Target modules in order: PEFT keeps a set, whose order differs from run to run."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["target_modules"] = sorted(config["target_modules"])
-    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def manifest(plan: Plan, state: TrainingState) -> AdapterManifest:

@@ -129,7 +129,9 @@ def prepare(config: TrainConfig) -> Plan:
     fingerprint = problems.check(lambda: adapters.model_fingerprint(base.model, base.revision))
     chat = problems.check(lambda: load_tokenizer(base.model, base.revision)) if fingerprint else None
     if chat:
-        problems.check(lambda: _check_model(config))
+        from ner_batch.train.model import check_base  # torch takes seconds to import
+
+        problems.check(lambda: check_base(base, config.lora))
     problems.check(lambda: _check_init(config, fingerprint))
     if task and chat and config.augmentation.verification:
         problems.check(verify.Questions(task, chat, base.max_model_len).tokens)
@@ -137,7 +139,9 @@ def prepare(config: TrainConfig) -> Plan:
     dev_uri = gold.dev
     dev = problems.check(lambda: golds.read(dev_uri, task)) if dev_uri else None
     problems.check(lambda: _check_places(config))
-    problems.check(lambda: _check_reporter(config.run.report_to))
+    tracker = config.run.report_to
+    if tracker in {"wandb", "mlflow"} and importlib.util.find_spec(tracker) is None:
+        problems.lines.append(f"run.report_to: {tracker} needs a package that is not here: pip install {tracker}")
     problems.stop_if_any()
     assert task and fingerprint and chat and train
 
@@ -235,12 +239,6 @@ def _located(config: TrainConfig) -> TrainConfig:
     )
 
 
-def _check_model(config: TrainConfig) -> None:
-    from ner_batch.train.model import check_base  # torch takes seconds to import
-
-    check_base(config.base, config.lora)
-
-
 def _check_init(config: TrainConfig, base_fingerprint: str | None) -> None:
     """The adapter to go on from fits the base and the LoRA settings."""
     lora = config.lora
@@ -255,11 +253,6 @@ def _check_init(config: TrainConfig, base_fingerprint: str | None) -> None:
     for name, value in theirs.items():
         if ours[name] != value:
             raise UserError(f"lora.{name}: {ours[name]}, but {lora.init} has {value}: write the same")
-
-
-def _check_reporter(kind: str) -> None:
-    if kind in {"wandb", "mlflow"} and importlib.util.find_spec(kind) is None:
-        raise UserError(f"run.report_to: {kind} needs a package that is not here: pip install {kind}")
 
 
 def _check_places(config: TrainConfig) -> None:

@@ -70,7 +70,12 @@ def compare(plan: Plan, files: Mapping[str, bytes], gpu: bool) -> Agreement:
             questions = verify.Questions(plan.task, builder.chat, builder.max_model_len)
 
             def ask(entities: Sequence[tuple[str, Entity]]) -> list[float | None]:
-                return _p_yes(engine, folder, questions, entities)
+                """P(yes) of entities, each with its text, by questions without demonstrations."""
+                tokens = questions.tokens()
+                asked = [questions.prompt(clean(text), entity) for text, entity in entities]
+                requests = [Request(prompt, 1, folder, logprobs=tokens) for prompt in asked if prompt]
+                completions = iter(engine.generate(requests))
+                return [verify.read(next(completions), tokens) if prompt else None for prompt in asked]
 
             verifies = plan.config.augmentation.verification
             fitted = calibrate.fit(dev, predictions, plan.task.names, ask if verifies else None)
@@ -109,14 +114,3 @@ def _engine_config(plan: Plan, gpu: bool) -> EngineConfig:
         enforce_eager=True,
         in_process=True,
     )
-
-
-def _p_yes(
-    engine: Engine, adapter: str, questions: verify.Questions, entities: Sequence[tuple[str, Entity]]
-) -> list[float | None]:
-    """P(yes) of entities, each with its text, by questions without demonstrations."""
-    tokens = questions.tokens()
-    prompts = [questions.prompt(clean(text), entity) for text, entity in entities]
-    requests = [Request(prompt, 1, adapter, logprobs=tokens) for prompt in prompts if prompt]
-    completions = iter(engine.generate(requests))
-    return [verify.read(next(completions), tokens) if prompt else None for prompt in prompts]
