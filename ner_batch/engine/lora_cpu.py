@@ -44,7 +44,7 @@ def bgmv_expand(inputs: Tensor, weights: Tensor, output: Tensor, slots: Tensor, 
     _put(output[:, :width], made[: len(output), :width], add_inputs)
 
 
-def bgmv_expand_slice(  # noqa: PLR0913, PLR0917 - vLLM's signature
+def bgmv_expand_slice(
     inputs: Tensor, weights: Tensor, output: Tensor, slots: Tensor, offset: int, size: int, add_inputs: bool = True
 ) -> None:
     """The same into the columns from ``offset``, ``size`` of them."""
