@@ -298,7 +298,7 @@ def read_table(uri: str) -> pa.Table:
     with explained(uri):
         data = read_bytes(uri)
     with parsed(uri):
-        return pq.read_table(pa.BufferReader(data))
+        return pq.read_table(pa.BufferReader(data), use_threads=False)  # as in shards: no thread holds Python's bytes
 
 
 def read_metadata(uri: str) -> dict[str, str]:
