@@ -30,7 +30,7 @@ from typer.testing import CliRunner
 from ner_batch import config as configs
 from ner_batch import retrieval
 from ner_batch.adapter import model_fingerprint
-from ner_batch.cli import app, outcome
+from ner_batch.cli import app, exit_code
 from ner_batch.data import Example, examples_table
 from ner_batch.demo import corpus, patterns
 from ner_batch.encoder import corpus as drawing
@@ -115,7 +115,7 @@ def train(tmp_path, bert):
         if callbacks:
             console = Console(file=io.StringIO())
             config = configs.load(TrainEncoderConfig, tmp_path / "job.yaml", [*map(str, overrides)])
-            return outcome(lambda: job.run(plan.prepare(config, console), console, callbacks))
+            return exit_code(lambda: job.run(plan.prepare(config, console), console, callbacks))
         result = CliRunner().invoke(app, ["train-encoder", str(tmp_path / "job.yaml"), *map(str, overrides)])
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         run.output = result.stdout
