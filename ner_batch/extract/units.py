@@ -61,8 +61,8 @@ class Destination:
     @property
     def text_in_blocks(self) -> str:
         """The text column's name between read and write."""
-        kept = (self.keep is None or self.text_column in self.keep) and self.text_column not in self.drop
-        return self.rename.get(self.text_column, self.text_column) if kept else _TEXT
+        is_kept = (self.keep is None or self.text_column in self.keep) and self.text_column not in self.drop
+        return self.rename.get(self.text_column, self.text_column) if is_kept else _TEXT
 
     def kept(self, columns: Sequence[str]) -> list[str]:
         """Which of a file's columns go into the output, in their order there."""
