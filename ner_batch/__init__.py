@@ -13,7 +13,8 @@ values      :class:`Entity` (a typed span; offsets are code points, half-open), 
             :class:`Example` (an annotated text)
 tasks       :class:`Task` and :class:`Label` (which types to find), :func:`load_task` (from a YAML file)
 extraction  :func:`extract_entities` over a Ray Dataset, as :class:`RecipeConfig` with its :class:`EngineConfig` and
-            :class:`JobConfig` say; :class:`ExtractConfig` and :func:`load_config` read the YAML of a job
+            :class:`JobConfig` say; :class:`Extractor` over plain texts in this process, of the recipe that
+            :func:`make_recipe` checks; :class:`ExtractConfig` and :func:`load_config` read the YAML of a job
 tables      :func:`read_examples` (gold from Parquet), :func:`predictions_of` (from a table that a job wrote)
 scores      :func:`score_entities`: strict precision, recall and F1
 errors      :class:`UserError` (what you can mend, one line each), :class:`JobError` (a job cannot go on)
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from ner_batch.errors import JobError, UserError
     from ner_batch.evaluate.metrics import score as score_entities
     from ner_batch.extract.dataset import extract as extract_entities
+    from ner_batch.extract.extractor import Extractor
+    from ner_batch.extract.recipe import make_recipe
     from ner_batch.io.examples import read_examples
     from ner_batch.task import Label, Task, load_task
 
@@ -45,6 +48,7 @@ __all__ = [
     "Entity",
     "Example",
     "ExtractConfig",
+    "Extractor",
     "JobConfig",
     "JobError",
     "Label",
@@ -58,6 +62,7 @@ __all__ = [
     "extract_entities",
     "load_config",
     "load_task",
+    "make_recipe",
     "predictions_of",
     "read_examples",
     "score_entities",
@@ -69,6 +74,7 @@ _PLACES = {
     "Entity": "data.Entity",
     "Example": "data.Example",
     "ExtractConfig": "config.ExtractConfig",
+    "Extractor": "extract.extractor.Extractor",
     "JobConfig": "config.JobConfig",
     "JobError": "errors.JobError",
     "Label": "task.Label",
@@ -81,6 +87,7 @@ _PLACES = {
     "extract_entities": "extract.dataset.extract",
     "load_config": "config.load",
     "load_task": "task.load_task",
+    "make_recipe": "extract.recipe.make_recipe",
     "predictions_of": "data.predictions_of",
     "read_examples": "io.examples.read_examples",
     "score_entities": "evaluate.metrics.score",

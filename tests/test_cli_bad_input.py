@@ -94,9 +94,9 @@ def test_output_that_holds_foreign_files(run, tmp_path):
 def test_output_that_belongs_to_another_run(run, tmp_path):
     """Every difference is shown, with both values."""
     from ner_batch.config import ExtractConfig, load
-    from ner_batch.extract import output, plan
+    from ner_batch.extract import manifest, plan
 
-    output.begin(plan.prepare(load(ExtractConfig, tmp_path / "job.yaml")))
+    manifest.begin(plan.prepare(load(ExtractConfig, tmp_path / "job.yaml")))
     code, lines = run("format=mrc", "windows.max_tokens=100")
     assert code == 2
     text = "\n".join(lines)
@@ -108,9 +108,9 @@ def test_output_that_belongs_to_another_run(run, tmp_path):
 def test_input_that_changed_under_a_run(run, tmp_path):
     """A shard that was rewritten or removed since is named."""
     from ner_batch.config import ExtractConfig, load
-    from ner_batch.extract import output, plan
+    from ner_batch.extract import manifest, plan
 
-    output.begin(plan.prepare(load(ExtractConfig, tmp_path / "job.yaml")))
+    manifest.begin(plan.prepare(load(ExtractConfig, tmp_path / "job.yaml")))
     pq.write_table(pa.table({"id": ["1", "2"], "text": ["Anna", "Bob"], "n": [1, 2]}), tmp_path / "good.parquet")
     code, lines = run()
     assert code == 2

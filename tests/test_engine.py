@@ -226,7 +226,9 @@ from ner_batch.config import EngineConfig
 from ner_batch.engine.engine import Engine, EngineDeadError, Request
 
 if __name__ == "__main__":
-    engine = Engine(EngineConfig(model=sys.argv[1], max_model_len=1024, cpu_kv_cache_gib=1, enforce_eager=True, in_process=False))
+    # float32: vLLM's bfloat16 attention is an illegal instruction on some CPUs.
+    small = {"dtype": "float32", "max_model_len": 1024, "cpu_kv_cache_gib": 1, "enforce_eager": True}
+    engine = Engine(EngineConfig(model=sys.argv[1], in_process=False, **small))
     print(engine.generate([Request([5, 6], 3)])[0].completion_tokens, "tokens", flush=True)
     waiting = engine.submit([Request([5] * 20, 900)] * 8)
     for process in psutil.Process().children(recursive=True):

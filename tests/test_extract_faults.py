@@ -4,7 +4,10 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.dataset as pads
@@ -17,6 +20,7 @@ from scripted import POISON, predict_one
 from ner_batch.data import predictions_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
+PATH = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
 
 
 @pytest.fixture
@@ -158,3 +162,35 @@ def test_an_engine_that_refuses_its_config_is_the_users_to_mend(job):
     assert process.returncode == 2, output
     assert "error: engine for 'm': no such setting" in output
     assert "Traceback" not in output
+
+
+LIBRARY = """
+import sys, ray, yaml
+from scripted import POISON, ScriptedEngine
+from ner_batch.config import JobConfig, RecipeConfig
+from ner_batch.extract.dataset import extract
+ray.init(include_dashboard=False, log_to_driver=False, num_cpus=2)
+config = RecipeConfig.model_validate({"engine": {"model": sys.argv[1], "max_model_len": 8192}, "task": sys.argv[2]})
+texts = ["Alice met Bob"] * 40 + [f"row {i} of Carol" for i in range(40)]
+texts[int(sys.argv[3])] = texts[70] = f"{POISON} Dora"
+rows = ray.data.from_items([{"n": i, "text": text} for i, text in enumerate(texts)], override_num_blocks=4)
+job = JobConfig(units_in_flight=2, max_engine_deaths=int(sys.argv[4]))
+out = extract(rows, config, batch_rows=20, job=job, start_engine=ScriptedEngine).take_all()
+assert sorted(row["n"] for row in out) == list(range(80))
+print("failed", sorted(row["n"] for row in out if row["status"] == "failed"))
+print("entities", sum(len(row["entities"]) for row in out))
+"""
+
+
+@pytest.mark.parametrize(("deaths", "code"), [(40, 0), (2, 1)])
+def test_the_library_call_bisects_too_and_has_an_end(job, random_model, deaths, code):
+    """Poisoned rows of one's own dataset, among batches of equal texts: given up alone, or the job ends by its limit."""
+    command = [sys.executable, "-c", LIBRARY, random_model, str(job.folder / "task.yaml"), "5", str(deaths)]
+    environment = os.environ | {"NER_BATCH_SCRIPTED_LOG": str(job.log), "PYTHONPATH": PATH}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == code, done.stderr
+    if code:
+        assert f"engines died {deaths + 1} times" in done.stderr
+    else:
+        assert "failed [5, 70]" in done.stdout
+        assert "entities 117" in done.stdout  # 39 rows of two, 39 of one

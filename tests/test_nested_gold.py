@@ -10,8 +10,8 @@ from real_data import real_file
 
 from ner_batch.data import Entity, Example, Status, clean
 from ner_batch.evaluate.metrics import score
+from ner_batch.io.examples import read_examples
 from ner_batch.prompts.formats import NAMES, Format, get
-from ner_batch.retrieval import read_examples
 from ner_batch.task import Task
 
 SETS = {

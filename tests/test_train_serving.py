@@ -35,7 +35,7 @@ def test_the_tokenizer_is_loaded_as_often_for_many_dev_answers_as_for_few(
         loads.clear()
         serving.compare(plan, files, gpu=False)
         numbers.append(len(loads))
-    assert 0 < numbers[1] <= numbers[0]  # vLLM loads it once more for the first engine of a process
+    assert numbers[1] <= numbers[0]  # the first engine of a process may load it once more
 
 
 def test_too_little_agreement_fails_and_is_written_beside_the_adapter(tmp_path, random_model):

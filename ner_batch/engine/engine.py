@@ -273,11 +273,11 @@ class _Vllm:
             spare = 1 if self._max_adapters else 0
             args |= {"enable_lora": True, "max_loras": config.max_loras + spare, "max_lora_rank": config.max_lora_rank}
         try:
-            known = EngineArgs(**args | config.extra)
+            engine_args = EngineArgs(**args | config.extra)
         except TypeError as error:
             raise UserError(f"engine.extra: {_line(error)}") from error
         before = set(multiprocessing.active_children())
-        self._engine = LLMEngine.from_engine_args(known)
+        self._engine = LLMEngine.from_engine_args(engine_args)
         self.processes = [p for p in multiprocessing.active_children() if p not in before]
 
     def add(self, key: str, request: Request) -> None:

@@ -33,23 +33,23 @@ def install() -> bool:
 
 def bgmv_shrink(inputs: Tensor, weights: Tensor, output: Tensor, slots: Tensor, scaling: float = 1.0) -> None:
     """Down to the rank: rows (n, in) and weights (slots, [1,] rank, in) into the first columns of ``output``."""
-    made = products(inputs, weights, output, slots)
-    output[:, : made.shape[1]] = scaling * made
+    outcome = products(inputs, weights, output, slots)
+    output[:, : outcome.shape[1]] = scaling * outcome
 
 
 def bgmv_expand(inputs: Tensor, weights: Tensor, output: Tensor, slots: Tensor, add_inputs: bool = True) -> None:
     """Up from the rank: into as many columns as both have, added or set."""
-    made = products(inputs, weights, output, slots)
-    width = min(made.shape[1], output.shape[1])
-    _put(output[:, :width], made[: len(output), :width], add_inputs)
+    outcome = products(inputs, weights, output, slots)
+    width = min(outcome.shape[1], output.shape[1])
+    _put(output[:, :width], outcome[: len(output), :width], add_inputs)
 
 
-def bgmv_expand_slice(  # noqa: PLR0913, PLR0917 - vLLM's signature
+def bgmv_expand_slice(
     inputs: Tensor, weights: Tensor, output: Tensor, slots: Tensor, offset: int, size: int, add_inputs: bool = True
 ) -> None:
     """The same into the columns from ``offset``, ``size`` of them."""
-    made = products(inputs, weights, output, slots)
-    _put(output[:, offset : offset + size], made, add_inputs)
+    outcome = products(inputs, weights, output, slots)
+    _put(output[:, offset : offset + size], outcome, add_inputs)
 
 
 def products(inputs: Tensor, weights: Tensor, like: Tensor, slots: Tensor) -> Tensor:
@@ -59,16 +59,16 @@ def products(inputs: Tensor, weights: Tensor, like: Tensor, slots: Tensor) -> Te
     used = slots.unique().tolist()
     if len(used) == 1 and used[0] >= 0:
         return rows @ matrices[used[0]].to(like.dtype).T
-    made = rows.new_zeros(rows.shape[0], matrices.shape[1])
+    outcome = rows.new_zeros(rows.shape[0], matrices.shape[1])
     for slot in used:
         if slot >= 0:
-            chosen = slots == slot
-            made[chosen] = rows[chosen] @ matrices[slot].to(like.dtype).T
-    return made
+            here = slots == slot
+            outcome[here] = rows[here] @ matrices[slot].to(like.dtype).T
+    return outcome
 
 
-def _put(place: Tensor, made: Tensor, add: bool) -> None:
+def _put(place: Tensor, outcome: Tensor, add: bool) -> None:
     if add:
-        place += made
+        place += outcome
     else:
-        place.copy_(made)
+        place.copy_(outcome)

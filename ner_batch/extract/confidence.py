@@ -28,10 +28,10 @@ def scored(
     """
     if len(pieces) != len(completion.logprobs) or "".join(pieces) != completion.text:
         return tuple(entities)
-    chosen = [places[token] for places, token in zip(completion.logprobs, completion.token_ids, strict=True)]
+    logprobs = [places[token] for places, token in zip(completion.logprobs, completion.token_ids, strict=True)]
     spans = list(pairwise(accumulate(map(len, pieces), initial=0)))
     free = list(said)
-    return tuple(replace(entity, score=_score(_take(free, entity), spans, chosen)) for entity in entities)
+    return tuple(replace(entity, score=_score(_take(free, entity), spans, logprobs)) for entity in entities)
 
 
 def reread(completion: Completion, again: Completion) -> Completion:
@@ -41,11 +41,11 @@ def reread(completion: Completion, again: Completion) -> Completion:
     """
     size = len(completion.token_ids)
     read = again.prompt_logprobs[-size:] if size else ()
-    known = [found for found in read if found is not None]
-    if len(known) != size:
+    logprobs = [logprob for logprob in read if logprob is not None]
+    if len(logprobs) != size:
         return replace(completion, logprobs=())
-    pairs = zip(completion.token_ids, known, strict=True)
-    return replace(completion, logprobs=tuple({token: found} for token, found in pairs))
+    pairs = zip(completion.token_ids, logprobs, strict=True)
+    return replace(completion, logprobs=tuple({token: logprob} for token, logprob in pairs))
 
 
 def logit(probability: float) -> float:

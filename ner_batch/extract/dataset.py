@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ner_batch.config import JobConfig, RecipeConfig
+from ner_batch.engine.engine import Engine
 from ner_batch.extract import tracker as trackers
-from ner_batch.extract.extractor import Extractor
+from ner_batch.extract.extractor import Extractor, StartEngine
 from ner_batch.extract.job import gpus_per_replica, replica_pool
 from ner_batch.extract.recipe import make_recipe
 
@@ -25,6 +26,7 @@ def extract(
     text_column: str = "text",
     batch_rows: int = 256,
     job: JobConfig | None = None,
+    start_engine: StartEngine = Engine,
 ) -> Dataset:
     """``dataset`` with entities: the columns of :func:`ner_batch.data.predictions_schema` appended to every row.
 
@@ -36,6 +38,7 @@ def extract(
         batch_rows: rows prompted together, and searched together for a row that kills engines.
         job: ``replicas``, ``num_gpus``, ``num_cpus``, ``units_in_flight`` (batches side by side in one replica) and
             ``max_engine_deaths``.
+        start_engine: makes each replica's engine.
 
     Raises:
         UserError: every problem of the config, one line each, before anything starts.
@@ -46,7 +49,7 @@ def extract(
         Extractor,
         batch_size=batch_rows,
         batch_format="pyarrow",
-        fn_constructor_args=(recipe, trackers.start(job.max_engine_deaths), text_column),
+        fn_constructor_args=(recipe, trackers.start(job.max_engine_deaths), text_column, start_engine),
         compute=replica_pool(job),
         num_cpus=job.num_cpus,
         num_gpus=gpus_per_replica(job, recipe.engine),

@@ -28,7 +28,7 @@ from ner_batch.extract import units
 from ner_batch.extract.reader import Reader
 from ner_batch.extract.reading import Reading
 from ner_batch.extract.recipe import Recipe
-from ner_batch.extract.tracker import RemoteTracker, SharedLock, Tracker
+from ner_batch.extract.tracker import SharedLock, Tracker
 from ner_batch.io.shards import texts_of
 from ner_batch.prompts.chat import load_tokenizer
 from ner_batch.text import windows
@@ -67,7 +67,7 @@ class Extractor:
     def __init__(
         self,
         recipe: Recipe,
-        tracker: Tracker | RemoteTracker | None = None,
+        tracker: Tracker | None = None,
         text_column: str = "text",
         start_engine: StartEngine = Engine,
     ) -> None:

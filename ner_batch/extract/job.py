@@ -23,7 +23,7 @@ from ner_batch.extract import tracker as trackers
 from ner_batch.extract.extractor import Extractor, StartEngine
 from ner_batch.extract.plan import Plan
 from ner_batch.extract.progress import ExtractionLine
-from ner_batch.extract.tracker import RemoteTracker, Tracker
+from ner_batch.extract.tracker import Tracker
 from ner_batch.extract.units import ShardUnits, UnitFiles, UnitReport, write_empty
 from ner_batch.io.shards import Unit
 from ner_batch.jobs import cluster
@@ -72,7 +72,7 @@ class ExtractionRun:
     """
 
     units: list[Unit]
-    tracker: RemoteTracker | Tracker
+    tracker: Tracker
     sink: UnitFiles
     exit_code: int = OK
 
@@ -160,7 +160,7 @@ def _data_context() -> Iterator[None]:
 
 
 @contextmanager
-def explained(tracker: RemoteTracker) -> Iterator[None]:
+def explained(tracker: Tracker) -> Iterator[None]:
     """What ended the pipeline, as what it was: the user's fault, a job that cannot go on, or a bug with its traceback.
 
     Ray wraps what happened on a replica in errors of its own.

@@ -128,8 +128,8 @@ def _check_columns(config: ExtractConfig, listing: Listing) -> None:
             for name in names:
                 if name not in columns:
                     raise UserError(f"{field}: no column {name!r} in {shard.uri} (it has {', '.join(columns)})")
-        kept = columns if output.keep is None else output.keep
-        out = [config.input.rename.get(n, n) for n in kept if n not in output.drop_input_columns]
+        candidates = columns if output.keep is None else output.keep
+        out = [config.input.rename.get(n, n) for n in candidates if n not in output.drop_input_columns]
         for name in out:
             if name in PREDICTIONS.names:
                 raise UserError(

@@ -99,8 +99,8 @@ def local(config: R) -> R:
 
 
 def _local_task(config: S) -> S:
-    near = {"index": on_every_node(config.retrieval.index), "encoder": on_every_node(config.retrieval.encoder)}
-    retrieval = config.retrieval.model_copy(update=near)
+    places = {"index": on_every_node(config.retrieval.index), "encoder": on_every_node(config.retrieval.encoder)}
+    retrieval = config.retrieval.model_copy(update=places)
     return config.model_copy(update={"adapter": on_every_node(config.adapter), "retrieval": retrieval})
 
 

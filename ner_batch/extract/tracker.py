@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -171,68 +171,33 @@ class Tracker:
         )
 
 
-class RemoteTracker:
-    """A :class:`Tracker` in an actor, with the same methods: calls wait for their answer, reports do not."""
+class _RemoteCalls:
+    """Calls the methods of an actor as if it were here: every call waits for its answer, and raises what it raised.
+
+    A replica that is about to end has then said what it must say; a call takes about a millisecond, some ten a second.
+    """
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
-    def replica_started(self, replica: str) -> None:
-        """See :meth:`Tracker.replica_started`."""
-        self._actor.replica_started.remote(replica)
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # asked for while this is unpickled
+            raise AttributeError(name)
 
-    def replica_refused(self, error: str, user_error: bool) -> None:
-        """See :meth:`Tracker.replica_refused`. Waits: the process may end now."""
-        ray.get(self._actor.replica_refused.remote(error, user_error))
+        def call(*arguments: Any) -> Any:
+            try:
+                return ray.get(getattr(self._actor, name).remote(*arguments))
+            except ray.exceptions.RayTaskError as error:  # its message is pages long
+                raise error.cause from None
 
-    def engine_died(self, cause: str) -> None:
-        """See :meth:`Tracker.engine_died`. Waits: the process ends now."""
-        ray.get(self._actor.engine_died.remote(cause))
-
-    def unit_started(self, unit: str, rows: int) -> bool:
-        """See :meth:`Tracker.unit_started`."""
-        try:
-            return bool(ray.get(self._actor.unit_started.remote(unit, rows)))
-        except JobError as error:  # a RayTaskError too: its message is pages long
-            raise JobError(str(getattr(error, "cause", error))) from None
-
-    def next_range(self, unit: str) -> Range | None:
-        """See :meth:`Tracker.next_range`."""
-        span: Range | None = ray.get(self._actor.next_range.remote(unit))
-        return span
-
-    def range_done(self, unit: str, span: Range, predictions: Sequence[Prediction]) -> None:
-        """See :meth:`Tracker.range_done`. Waits: if the next range dies, this one must be known as done."""
-        ray.get(self._actor.range_done.remote(unit, span, predictions))
-
-    def ranges(self, unit: str) -> tuple[dict[Range, Sequence[Prediction]], list[int]]:
-        """See :meth:`Tracker.ranges`."""
-        by_range, bad_rows = ray.get(self._actor.ranges.remote(unit))
-        return by_range, bad_rows
-
-    def rows_done(self, unit: str, rows: int, tokens: int) -> None:
-        """See :meth:`Tracker.rows_done`."""
-        self._actor.rows_done.remote(unit, rows, tokens)
-
-    def unit_predicted(self, unit: str) -> None:
-        """See :meth:`Tracker.unit_predicted`. Waits: a death after it must not count."""
-        ray.get(self._actor.unit_predicted.remote(unit))
-
-    def unit_written(self, unit: str, tokens: int, statuses: Mapping[str, int]) -> None:
-        """See :meth:`Tracker.unit_written`."""
-        ray.get(self._actor.unit_written.remote(unit, tokens, statuses))
-
-    def progress(self) -> RunProgress:
-        """See :meth:`Tracker.progress`."""
-        progress: RunProgress = ray.get(self._actor.progress.remote())
-        return progress
+        return call
 
 
-def start(max_engine_deaths: int) -> RemoteTracker:
+def start(max_engine_deaths: int) -> Tracker:
     """A tracker in an actor on the driver's node. It lives as long as somebody holds the returned object."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options = {"num_cpus": 0, "max_restarts": 0, "scheduling_strategy": here}
-    return RemoteTracker(ray.remote(Tracker).options(**options).remote(max_engine_deaths))
+    return cast(Tracker, _RemoteCalls(ray.remote(Tracker).options(**options).remote(max_engine_deaths)))
 
 
 class SharedLock:

@@ -25,7 +25,7 @@ from ray.data.datasource import Datasink, ReadTask, WriteResult
 
 from ner_batch.data import OFFSET_UNIT, PREDICTIONS, Prediction, predictions_of, predictions_table
 from ner_batch.errors import UserError
-from ner_batch.extract.tracker import RemoteTracker, Tracker
+from ner_batch.extract.tracker import Tracker
 from ner_batch.io import storage
 from ner_batch.io.shards import Unit, read_unit
 
@@ -61,8 +61,8 @@ class Destination:
     @property
     def text_in_blocks(self) -> str:
         """The text column's name between read and write."""
-        kept = (self.keep is None or self.text_column in self.keep) and self.text_column not in self.drop
-        return self.rename.get(self.text_column, self.text_column) if kept else _TEXT
+        is_kept = (self.keep is None or self.text_column in self.keep) and self.text_column not in self.drop
+        return self.rename.get(self.text_column, self.text_column) if is_kept else _TEXT
 
     def kept(self, columns: Sequence[str]) -> list[str]:
         """Which of a file's columns go into the output, in their order there."""
@@ -165,7 +165,7 @@ class UnitFiles(Datasink):  # type: ignore[misc]
     work; it does not end the job. ``reports`` holds one per unit when ``write_datasink`` returns.
     """
 
-    def __init__(self, destination: Destination, tracker: Tracker | RemoteTracker) -> None:
+    def __init__(self, destination: Destination, tracker: Tracker) -> None:
         self.destination, self.tracker = destination, tracker
         self.reports: list[UnitReport] = []
 

@@ -310,8 +310,9 @@ def _row_group(
     starts = [*(start for start, _ in ranges), size - len(tail)]
     source = pa.PythonFile(_Parts(size, starts, [*parts, tail]), mode="r")
     try:
-        file = pq.ParquetFile(source, metadata=metadata, page_checksum_verification=True)
-        return file.read_row_group(group, columns=None if columns is None else list(columns))
+        file = pq.ParquetFile(source, metadata=metadata, page_checksum_verification=True, pre_buffer=False)
+        # Not Arrow's threads: one that still holds bytes of Python's when the interpreter ends aborts the process.
+        return file.read_row_group(group, columns=None if columns is None else list(columns), use_threads=False)
     except (OSError, pa.ArrowException) as error:
         where = f"rows {unit.start} to {unit.start + unit.rows}"
         raise UserError(f"{uri}: {where} are corrupt ({storage.cause_of(error)})") from error

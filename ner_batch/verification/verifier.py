@@ -43,14 +43,14 @@ class Verifier:
         claims = [(i, entity) for i, of_text in enumerate(entities) for entity in of_text]
         requests = self._requests([MentionQuery(texts[i], entity) for i, entity in claims])
         completions = iter(self.engine.generate([request for request in requests if request]))
-        kept: list[list[Entity]] = [[] for _ in texts]
+        remaining: list[list[Entity]] = [[] for _ in texts]
         answers: list[list[Completion]] = [[] for _ in texts]
         for (i, entity), request in zip(claims, requests, strict=True):
             completion = next(completions) if request else None
             answers[i] += [completion] if completion else []
             judged = self._judged(entity, completion)
-            kept[i] += [judged] if judged else []
-        return [Verdict(tuple(kept[i]), tuple(answers[i])) for i in range(len(texts))]
+            remaining[i] += [judged] if judged else []
+        return [Verdict(tuple(remaining[i]), tuple(answers[i])) for i in range(len(texts))]
 
     def _requests(self, queries: Sequence[MentionQuery]) -> list[Request | None]:
         demonstrations = self.pool.nearest(queries, self.config.k)
