@@ -95,11 +95,11 @@ def plan_trainings(
     ]
     trainings = []
     for subset in subsets(config.curve):
-        drawn = draw_subset(examples, subset)
-        name = f"{subset.name}-{digest([deciding, subset.seed, examples_digest(drawn)], 12)}"
+        subset_examples = draw_subset(examples, subset)
+        name = f"{subset.name}-{digest([deciding, subset.seed, examples_digest(subset_examples)], 12)}"
         run = train.run.model_copy(update={"name": name, "seed": subset.seed})
-        placed = train.model_copy(update={"task": config.task, "run": run})
-        trainings.append(Training(subset, _placed(placed, Path(storage.absolute(config.output))), drawn))
+        named = train.model_copy(update={"task": config.task, "run": run})
+        trainings.append(Training(subset, _placed(named, Path(storage.absolute(config.output))), subset_examples))
     return trainings
 
 
@@ -161,7 +161,8 @@ def curves(f1: Mapping[Combination, float], total: int) -> list[Curve]:
         f1: strict micro F1 of all combinations.
         total: the number of examples that the size "all" stands for.
     """
-    sizes_of = {subset: total if subset.size == "all" else subset.size for one in f1 if (subset := one.subset)}
+    of_curve = [combination.subset for combination in f1 if combination.subset]
+    sizes_of = {subset: total if subset.size == "all" else subset.size for subset in of_curve}
     if not sizes_of:
         return []
     axes = [name for name in varying_axes(list(f1)) if name not in ("size", "seed")]

@@ -44,7 +44,7 @@ def run(plan: Plan, console: Console) -> int:
             raise failure or error from None
     for combination, reason in plan.left_out:
         console.print(f"left out: {combination.name}: {reason}", highlight=False, soft_wrap=True, markup=False)
-    waiting = [one for one in plan.runs if not is_done(plan, one)]
+    waiting = [planned for planned in plan.runs if not is_done(plan, planned)]
     console.print(f"{len(plan.runs)} cells of {len(plan.test):,} texts, {len(waiting)} to read", highlight=False)
     if waiting:
         read(plan, waiting, console)

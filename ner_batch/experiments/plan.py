@@ -94,7 +94,7 @@ def prepare(config: AblateConfig) -> Plan:
     indexes = _build_indexes(config, examples)  # written, so only where all else is sound
     overlap = len({example.text.strip() for example in test} & {example.text.strip() for example in examples})
     plan = Plan(config, test, config.engine, indexes, len(examples), overlap, tuple(trainings))
-    return with_runs(plan, [one for one in combinations(config) if one.reader != TRAINED])
+    return with_runs(plan, [combination for combination in combinations(config) if combination.reader != TRAINED])
 
 
 def with_runs(plan: Plan, grid: Sequence[Combination]) -> Plan:
@@ -228,13 +228,13 @@ def _build_indexes(config: AblateConfig, examples: tuple[Example, ...]) -> dict[
     for subset in dict.fromkeys(combination.subset for combination in combinations(config)):
         if config.curve and subset is None:  # such a combination searches nothing
             continue
-        drawn = draw_subset(examples, subset) if subset else examples
+        subset_examples = draw_subset(examples, subset) if subset else examples
         of_subset = {}
         for kind in index_kinds(config):
             encoder = config.encoder if kind in ENCODED else None
-            name = f"{kind}-{examples_digest(drawn, after=json.dumps({'encoder': str(encoder)}))}"
+            name = f"{kind}-{examples_digest(subset_examples, after=json.dumps({'encoder': str(encoder)}))}"
             of_subset[kind] = str(folder / name)
             if not storage.exists(storage.join(of_subset[kind], MANIFEST)):
-                retrieval.build(drawn, kind, of_subset[kind], encoder)
+                retrieval.build(subset_examples, kind, of_subset[kind], encoder)
         indexes[subset] = of_subset
     return indexes
