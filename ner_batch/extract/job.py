@@ -163,22 +163,21 @@ def _data_context() -> Iterator[None]:
 def explained(tracker: Tracker) -> Iterator[None]:
     """What ended the pipeline, as what it was: the user's fault, a job that cannot go on, or a bug with its traceback.
 
-    Ray wraps what happened on a replica in errors of its own.
+    Ray hands over an exception of a replica as text within its own; what a replica knew of its end, the tracker knows.
     """
     try:
         yield
-    except ray.exceptions.RayError as error:
+    except Exception as error:
         progress = tracker.progress()
-        if progress.refusal:
-            message, user_error = progress.refusal
+        if progress.fatal:
+            message, user_error = progress.fatal
             raise (UserError if user_error else JobError)(message) from None
         cause = cluster.root_cause(error)
-        if isinstance(cause, JobError | UserError):
-            raise cause from None
-        if isinstance(cause, ray.exceptions.RayError):  # no exception of ours: a worker or a node is gone
-            died = progress.causes[-1] if progress.causes else cluster.last_line(error)
-            raise JobError(f"a replica failed: {died}") from None
-        raise
+        is_bug = isinstance(cause, ray.exceptions.UserCodeException) or not isinstance(cause, ray.exceptions.RayError)
+        if is_bug:
+            raise
+        died = progress.causes[-1] if progress.causes else cluster.last_line(error)  # a worker or a node is gone
+        raise JobError(f"a replica failed: {died}") from None
 
 
 def _announce(plan: Plan, console: Console) -> None:

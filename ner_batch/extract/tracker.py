@@ -65,8 +65,8 @@ class RunProgress:
     """The live counters of a run.
 
     ``rows`` and ``tokens`` count what is predicted so far, in units still in flight too; ``statuses`` rows by status,
-    of the units that are written. ``refusal`` is set where a replica could not start its engine, with whether the user
-    can mend it.
+    of the units that are written. ``fatal`` is set where the run cannot go on (no engine starts, or too many died):
+    why, and whether the user can mend it.
     """
 
     rows: int
@@ -75,7 +75,7 @@ class RunProgress:
     replicas: int
     deaths: int
     causes: tuple[str, ...]
-    refusal: tuple[str, bool] | None
+    fatal: tuple[str, bool] | None
 
 
 class Tracker:
@@ -96,16 +96,16 @@ class Tracker:
         self.statuses: Counter[str] = Counter()
         self.starts: Counter[str] = Counter()
         self.causes: list[str] = []
-        self.refusal: tuple[str, bool] | None = None
+        self.fatal: tuple[str, bool] | None = None
 
     def replica_started(self, replica: str) -> None:
         """A replica has started, for the first time or, under the same name, again."""
         self.starts[replica] += 1
-        self.refusal = None
+        self.fatal = None
 
     def replica_refused(self, error: str, user_error: bool) -> None:
         """A replica could not start its engine; the next attempt may."""
-        self.refusal = (error, user_error)
+        self.fatal = (error, user_error)
 
     def engine_died(self, cause: str) -> None:
         """A replica reports why its engine died, just before it takes its process down. One that is killed cannot."""
@@ -124,7 +124,9 @@ class Tracker:
         """
         if self.max_engine_deaths is not None and self.deaths > self.max_engine_deaths:
             cause = self.causes[-1] if self.causes else "the process was killed (out of memory?)"
-            raise JobError(f"engines died {self.deaths} times (job.max_engine_deaths): {cause}")
+            message = f"engines died {self.deaths} times (job.max_engine_deaths): {cause}"
+            self.fatal = (message, False)
+            raise JobError(message)
         attempts = self.attempts.setdefault(unit, UnitAttempts(rows))
         attempts.start()
         self.live[unit] = (0, 0)
@@ -167,7 +169,7 @@ class Tracker:
         """The live counters."""
         rows, tokens = (sum(column) for column in zip(self.written, *self.live.values(), strict=True))
         return RunProgress(
-            rows, tokens, dict(self.statuses), len(self.starts), self.deaths, tuple(self.causes), self.refusal
+            rows, tokens, dict(self.statuses), len(self.starts), self.deaths, tuple(self.causes), self.fatal
         )
 
 
