@@ -140,8 +140,7 @@ def test_engines_that_always_die_end_the_job(job):
     process = job.start("job.max_engine_deaths=3")
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 1, output
-    assert "engines died 4 times" in output
-    assert "Traceback" not in output
+    assert output.rstrip().splitlines()[-1].startswith("error: engines died 4 times")
 
 
 def test_a_bug_on_a_replica_shows_its_traceback(job):
@@ -156,12 +155,11 @@ def test_a_bug_on_a_replica_shows_its_traceback(job):
 
 
 def test_an_engine_that_refuses_its_config_is_the_users_to_mend(job):
-    """What only shows when the engine starts, on a replica: one line, exit code 2."""
+    """What only shows when the engine starts, on a replica: exit code 2 and one line, after what Ray prints itself."""
     process = job.start(NER_BATCH_SCRIPTED_REFUSAL="engine for 'm': no such setting")
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 2, output
-    assert "error: engine for 'm': no such setting" in output
-    assert "Traceback" not in output
+    assert output.rstrip().splitlines()[-1] == "error: engine for 'm': no such setting"
 
 
 LIBRARY = """
