@@ -25,6 +25,7 @@ from ner_batch.extract.plan import Plan
 from ner_batch.extract.progress import ExtractionLine
 from ner_batch.extract.tracker import Tracker
 from ner_batch.extract.units import ShardUnits, UnitFiles, UnitReport, write_empty
+from ner_batch.io import storage
 from ner_batch.io.shards import Unit
 from ner_batch.jobs import cluster
 from ner_batch.jobs.progress import ProgressLine
@@ -105,6 +106,7 @@ def extraction(plan: Plan, console: Console) -> Iterator[ExtractionRun]:
     except BaseException:
         manifest.write(plan, "interrupted", {})
         raise
+    storage.remove_stale_temporaries(plan.config.output.path)  # of write workers that were killed
     seconds = time.monotonic() - clock
     speed = {"rows": plan.pending_rows, "rows_per_second": round(plan.pending_rows / seconds, 2)}
     about = {"started": start_time.isoformat(timespec="seconds"), "seconds": round(seconds, 1), **speed}
