@@ -259,6 +259,10 @@ def _options(
 
 
 def main(*arguments: str) -> None:
-    """Run the command line, by default the process's own. SIGTERM is taken like Ctrl-C: state is saved, 130."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Run the command line, by default the process's own. SIGTERM is taken like Ctrl-C: state is saved, 130.
+
+    SIGINT too where a shell started this in the background, and so had it ignored.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     app(args=arguments or None)
