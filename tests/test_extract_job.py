@@ -245,7 +245,7 @@ def test_the_readmes_lines_of_python(tmp_path, tiny_model, sentences):
     """As they stand, on a model that is here: entities of a Dataset of one's own, and of a text in this process."""
     (block,) = re.findall(r"```python\n(import ray\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     pq.write_table(table(sentences[:40]), tmp_path / "in.parquet")
-    small = f'model="{tiny_model}", dtype="float32", max_model_len=1024, enforce_eager=True, cpu_kv_cache_gib=1'
+    small = f'model="{tiny_model}", dtype="float32", max_model_len=2048, enforce_eager=True, cpu_kv_cache_gib=1'
     for theirs, ours in (
         ('model="Qwen/Qwen3-4B-Instruct-2507"', small),
         ("jobs/task.yaml", str(FILES / "task.yaml")),
