@@ -22,6 +22,7 @@ from ner_batch.config import ExtractConfig, IndexConfig
 from ner_batch.errors import JobError, UserError, require_extra
 
 CRASH, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+INTERRUPTION = "interrupted; start the same command again: it goes on from what was saved"
 
 # What the extras bring, as it is imported; a node that only extracts has none of it.
 ENCODING = ("accelerate", "datasets", "sentence_transformers")
@@ -36,7 +37,7 @@ class _Verbs(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            errors.print("interrupted; start the same command again")
+            errors.print(INTERRUPTION)
             raise typer.Exit(INTERRUPTED) from None
 
 
@@ -66,7 +67,7 @@ def exit_code(job: Callable[[], int | None]) -> int:
         errors.print(f"error: {error}", markup=False)
         return CRASH
     except KeyboardInterrupt:
-        errors.print("interrupted; the same command goes on from what was saved")
+        errors.print(INTERRUPTION)
         return INTERRUPTED
 
 

@@ -363,7 +363,7 @@ def test_ctrl_c_while_text_is_read(train, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(drawing, "texts_of", interrupted)
-    assert train() == (130, ["interrupted; start the same command again"])
+    assert train() == (130, ["interrupted; start the same command again: it goes on from what was saved"])
     assert {path.name for path in tmp_path.iterdir()} == {"corpus", "job.yaml"}
 
 

@@ -181,7 +181,7 @@ def test_ctrl_c_keeps_the_last_checkpoint(start):
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 130, output
     assert "Traceback" not in output
-    assert output.splitlines()[-1] == "interrupted; the same command goes on from what was saved"
+    assert output.splitlines()[-1] == "interrupted; start the same command again: it goes on from what was saved"
     assert state_of(folder)["step"] >= 5
 
 
