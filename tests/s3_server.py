@@ -17,6 +17,8 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from ner_batch.io import storage
+
 BUCKET = "texts"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "only-for-tests", "AWS_REGION": "us-east-1"}
 
@@ -158,3 +160,14 @@ def ask(target: str, method: str, path: str, headers: dict[str, str], body: byte
         return answer.status, dict(answer.getheaders()), answer.read()
     finally:
         connection.close()
+
+
+def written_and_read(number: int) -> bool:
+    """For another process or thread: write a file of one's own, and read it and everybody's.
+
+    It stands here because a spawned process imports it by name, and test modules have none.
+    """
+    uri = f"s3://{BUCKET}/many/{number}"
+    storage.write_bytes(uri, bytes([number]) * 1000)
+    shared = storage.read_bytes(f"s3://{BUCKET}/many/shared")
+    return storage.read_bytes(uri) == bytes([number]) * 1000 and shared == b"shared"

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from s3_server import BUCKET, Proxy, point_at, s3_server
+from s3_server import BUCKET, Proxy, point_at, s3_server, written_and_read
 
 from ner_batch.errors import UserError
 from ner_batch.io import storage
@@ -370,13 +370,6 @@ def test_what_another_process_writes_is_seen(client: Any) -> None:
     assert storage.exists(f"{S3}/in/b")
     assert storage.file_type(f"{S3}/in/deep") == "directory"
     assert storage.read_bytes(f"{S3}/in/a") == b"theirs"
-
-
-def written_and_read(number: int) -> bool:
-    """For another process or thread: write a file of one's own, and read it and everybody's."""
-    uri = f"{S3}/many/{number}"
-    storage.write_bytes(uri, bytes([number]) * 1000)
-    return storage.read_bytes(uri) == bytes([number]) * 1000 and storage.read_bytes(f"{S3}/many/shared") == b"shared"
 
 
 @pytest.mark.parametrize("start", ["threads", "spawn", "fork"])
