@@ -118,7 +118,7 @@ def kill_replica(job: ScriptedJob) -> str:
 
 
 def kill_held(spot: str, passages: int) -> Callable[[ScriptedJob], str]:
-    """kill -9 of a worker that is in the middle of its so-and-so-manieth read or write."""
+    """kill -9 of a worker that is in the middle of a read or write after so many others."""
 
     def fault(job: ScriptedJob) -> str:
         process = job.start(delay=0.004)

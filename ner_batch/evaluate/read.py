@@ -106,11 +106,11 @@ def read(source: Source, unit: Unit, errors: ValidationErrors) -> pa.Table:
     Raises:
         UserError: the file cannot be read, is not the file that was listed, or has columns of other types.
     """
-    wanted = {source.id_column: None, source.text_column: None} | dict.fromkeys(source.span_columns.values())
+    columns_to_read = {source.id_column: None, source.text_column: None} | dict.fromkeys(source.span_columns.values())
     if source.entities_column and STATUS in unit.shard.columns:
-        wanted[STATUS] = None
+        columns_to_read[STATUS] = None
     with storage.explained(unit.shard.uri):
-        table = read_unit(unit, [column for column in wanted if column is not None])
+        table = read_unit(unit, [column for column in columns_to_read if column is not None])
     rows = _UnitRows(source, unit, table, errors)
     columns = {"id": rows.ids}
     if rows.texts is not None:
@@ -285,8 +285,8 @@ class JoinedRows:
         """Texts of some rows."""
         if not ids:
             return {}
-        wanted = [duckdb.ConstantExpression(id_) for id_ in sorted(ids)]
-        return dict(self.id_and_text.filter(duckdb.ColumnExpression("id").isin(*wanted)).fetchall())
+        constants = [duckdb.ConstantExpression(id_) for id_ in sorted(ids)]
+        return dict(self.id_and_text.filter(duckdb.ColumnExpression("id").isin(*constants)).fetchall())
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,11 +177,11 @@ def write(folder: str, report: Report, images: Mapping[str, bytes | None]) -> No
     While it is written there is no report.json, so none speaks of other plots. ``images`` are PNGs by file name; one
     that is None is not there any more.
     """
-    drawn = {name: image for name, image in images.items() if image is not None}
-    lines = "\n".join(markdown_lines(report, list(drawn)))
+    plots = {name: image for name, image in images.items() if image is not None}
+    lines = "\n".join(markdown_lines(report, list(plots)))
     for name in (JSON, MARKDOWN, *images):
         storage.remove(storage.join(folder, name))
-    for name, image in drawn.items():
+    for name, image in plots.items():
         storage.write_bytes(storage.join(folder, name), image)
     storage.write_bytes(storage.join(folder, MARKDOWN), lines.encode())
     storage.write_json(storage.join(folder, JSON), report)

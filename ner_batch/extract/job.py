@@ -106,6 +106,8 @@ def extraction(plan: Plan, console: Console) -> Iterator[ExtractionRun]:
     except BaseException:
         manifest.write(plan, "interrupted", {})
         raise
+    unreported = {unit.name for unit in plan.pending} - {report.name for report in this_run.sink.reports}
+    assert not unreported, f"units were lost on the way, start the run again: {', '.join(sorted(unreported)[:3])} ..."
     storage.remove_stale_temporaries(plan.config.output.path)  # of write workers that were killed
     seconds = time.monotonic() - clock
     speed = {"rows": plan.pending_rows, "rows_per_second": round(plan.pending_rows / seconds, 2)}

@@ -373,15 +373,15 @@ class _Parts(io.RawIOBase):
 
 def _overlaps(metadata: pq.FileMetaData, unit: Unit) -> list[tuple[int, int, int]]:
     """(row group, offset in it, rows of it) for each row group the unit touches."""
-    found = []
+    overlaps = []
     first, end = 0, unit.start + unit.rows
     for group in range(metadata.num_row_groups):
         after = first + metadata.row_group(group).num_rows
         start, stop = max(first, unit.start), min(after, end)
         if start < stop:
-            found.append((group, start - first, stop - start))
+            overlaps.append((group, start - first, stop - start))
         first = after
-    return found
+    return overlaps
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:

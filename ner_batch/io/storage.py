@@ -150,10 +150,10 @@ def size(uri: str) -> int:
         OSError: it cannot be asked.
     """
     with _opened(uri) as (filesystem, path):
-        known = filesystem.info(path)["size"]
-    if known is None:  # some HTTP servers
+        size_in_bytes = filesystem.info(path)["size"]
+    if size_in_bytes is None:  # some HTTP servers
         raise OSError(f"{uri}: the server does not say how long the file is")
-    return int(known)
+    return int(size_in_bytes)
 
 
 def list_files(folder: str) -> list[File]:
@@ -168,13 +168,14 @@ def list_files(folder: str) -> list[File]:
         # fsspec passes over folders that it may not read; rows would go missing without a word.
         options = {"on_error": _raise_unless_gone} if type(filesystem).find is AbstractFileSystem.find else {}
         try:
-            found = filesystem.find(root, detail=True, **options)
+            entries = filesystem.find(root, detail=True, **options)
         except FileNotFoundError:
             return []
     prefix = f"{root}/"
-    names = {path: path.removeprefix(prefix) for path in found if path.startswith(prefix) and not path.endswith("/")}
+    names = {path: path.removeprefix(prefix) for path in entries if path.startswith(prefix) and not path.endswith("/")}
     return sorted(
-        File(name, join(folder, name), int(found[path]["size"]), _version(found[path])) for path, name in names.items()
+        File(name, join(folder, name), int(entries[path]["size"]), _version(entries[path]))
+        for path, name in names.items()
     )
 
 

@@ -43,14 +43,14 @@ def session(wanted: str | None) -> Iterator[None]:
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
     """Ray's core announces the log level on the process' own stderr, which no Python setting reaches."""
-    kept = os.dup(2)
+    stderr = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)
         os.close(nowhere)
 
 

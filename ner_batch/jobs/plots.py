@@ -62,5 +62,5 @@ def _wide_font() -> list[str]:
     from matplotlib.font_manager import fontManager
 
     there = {font.name for font in fontManager.ttflist}
-    known = [name for name in WIDE_FONTS if name in there]
-    return [*known, *sorted(name for name in there if "CJK" in name or "Source Han" in name)][:1]
+    installed = [name for name in WIDE_FONTS if name in there]
+    return [*installed, *sorted(name for name in there if "CJK" in name or "Source Han" in name)][:1]

@@ -284,15 +284,15 @@ def read_manifest(path: Path, uri: str) -> IndexManifest:
 
 def check_kind(kind: str, encoder: str | None) -> Kind:
     """The kind; raises a UserError in one line where it does not exist, or does not go with its encoder."""
-    known = next((name for name in KINDS if name == kind), None)
-    if known is None:
+    checked = next((name for name in KINDS if name == kind), None)
+    if checked is None:
         raise UserError(f"kind: no {kind!r}; there are {', '.join(KINDS)}")
     if kind in ENCODED and not encoder:
         model = {"sentence": "sentence-transformers", "entity": "sentence-transformers or Hugging Face"}[kind]
         raise UserError(f"encoder: missing; kind {kind} needs a {model} model, local folder or hub name")
     if kind not in ENCODED and encoder:
         raise UserError(f"encoder: kind {kind} has none; remove it or choose kind sentence or entity")
-    return known
+    return checked
 
 
 def fingerprint(examples: Iterable[Example], manifest: IndexManifest) -> str:

@@ -72,10 +72,10 @@ def compare(plan: Plan, files: Mapping[str, bytes], gpu: bool) -> Agreement:
             def ask(entities: Sequence[tuple[str, Entity]]) -> list[float | None]:
                 """P(yes) of entities, each with its text, by questions without demonstrations."""
                 tokens = questions.tokens()
-                asked = [questions.prompt(clean(text), entity) for text, entity in entities]
-                requests = [Request(prompt, 1, folder, logprobs=tokens) for prompt in asked if prompt]
+                question_ids = [questions.prompt(clean(text), entity) for text, entity in entities]
+                requests = [Request(prompt, 1, folder, logprobs=tokens) for prompt in question_ids if prompt]
                 completions = iter(engine.generate(requests))
-                return [verify.read(next(completions), tokens) if prompt else None for prompt in asked]
+                return [verify.read(next(completions), tokens) if prompt else None for prompt in question_ids]
 
             verifies = plan.config.augmentation.verification
             fitted = calibrate.fit(dev, predictions, plan.task.names, ask if verifies else None)
