@@ -33,7 +33,7 @@ def extract(plan: Plan) -> int:
                 num_cpus=0,
                 concurrency=read_tasks(job),
             )
-            entities = units.map_batches(
+            entities = units.map_batches_internal(  # `map_batches` with batch_size=None refuses GPUs
                 Extractor,
                 batch_size=None,
                 batch_format="pyarrow",

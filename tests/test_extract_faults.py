@@ -96,6 +96,12 @@ def test_units_of_one_row_group_decode_it_once_per_read_worker(job):
     assert len(reads) == len(set(reads)) <= 2
 
 
+def test_replicas_take_gpus_where_the_cluster_has_some(job):
+    """Ray is told of GPUs that are not there: what it refuses on a GPU machine it refuses here."""
+    finish(job.start("job.replicas=2", RAY_OVERRIDE_RESOURCES='{"GPU": 2}'))
+    check_whole(job)
+
+
 def test_a_row_that_kills_its_process_is_given_up_alone_and_retry_mends_it(job):
     """Two poisoned rows among 5,374: both `failed` with a reason, everything else right, the job ends by itself.
 

@@ -51,7 +51,7 @@ def run(plan: Plan, console: Console, start_engine: StartEngine = Engine) -> int
                     num_cpus=0,
                     concurrency=read_tasks(job),
                 )
-                .map_batches(
+                .map_batches_internal(  # `map_batches` with batch_size=None refuses GPUs
                     Extractor,
                     batch_size=None,
                     batch_format="pyarrow",

@@ -1,11 +1,13 @@
 """Three ways to drive vLLM at equal token ids: LLM.generate, our Engine, AsyncLLM. Rows/s and CPU ms per row, interleaved.
 
-    python tests/benchmarks/bench_engine.py --model PATH [--rounds 4] [--rows 640] [--before CHECKOUT]
+    python tests/benchmarks/bench_engine.py --model PATH [--starts 1] [--rounds 4] [--rows 640] [--before CHECKOUT]
 
 Every way lives in a process of its own and they take turns, so that a noisy machine is equally unkind to all. LLM and
 Engine run with the engine core in process and in a subprocess; AsyncLLM knows only the latter. Rows come in units of
 64: LLM.generate takes one unit after the other (and, as `all`, everything at once), the others have four in flight.
-With --before the engine of another working tree takes its turns too, and nothing else but the two is run: in process only.
+Two processes of the same code
+differ by several per cent, however often they are asked: small differences want several --starts. With --before the engine
+of another working tree takes its turns too, and nothing else but the two is run: in process only.
 """
 
 from __future__ import annotations
@@ -188,6 +190,7 @@ def start(way: str, args: argparse.Namespace) -> subprocess.Popen[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
+    parser.add_argument("--starts", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--rows", type=int, default=640)
     parser.add_argument("--before", type=Path)
@@ -196,21 +199,25 @@ def main() -> None:
     if args.way:
         child(args.way, args.model, args.rows)
     ways = ("engine", "before") if args.before else WAYS
-    processes = {way: start(way, args) for way in ways}
-    found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
-    for _ in range(args.rounds):
-        for way, process in processes.items():
+    results: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+    for number in range(args.starts):
+        order = sorted(ways, reverse=number % 2 == 0)
+        processes = {way: start(way, args) for way in order}
+        for _ in range(args.rounds):
+            order.reverse()
+            for way in order:
+                stdin = processes[way].stdin
+                assert stdin is not None
+                print(file=stdin, flush=True)
+                results[way].append(json.loads(answer_of(processes[way])))
+        for process in processes.values():
             assert process.stdin is not None
-            print(file=process.stdin, flush=True)
-            found[way].append(json.loads(answer_of(process)))
-    for process in processes.values():
-        assert process.stdin is not None
-        process.stdin.close()
-        process.wait(60)
-    for way, runs in found.items():
+            process.stdin.close()
+            process.wait(60)
+    for way, runs in results.items():
         rates = [run["rows_s"] for run in runs]
         cpu = statistics.median(run["cpu_ms"] for run in runs)
-        ours = found["engine-sub" if way.endswith("-sub") else "engine"]
+        ours = results["engine-sub" if way.endswith("-sub") else "engine"]
         share = statistics.median(run["rows_s"] / our["rows_s"] for run, our in zip(runs, ours, strict=True))
         print(f"{way:10} rows/s: median {statistics.median(rates):6.1f}, best {max(rates):6.1f};", end=" ")
         print(f"of engine's in the same round {share:4.2f}; CPU {cpu:5.2f} ms/row; {runs[0]['tokens']:.0f} tokens")

@@ -1,10 +1,11 @@
 """The whole extraction job of two checkouts, in turns: rows/s while it reads, and the ratio round by round.
 
-    python tests/benchmarks/bench_job.py --before CHECKOUT [--rounds 10] [--rows 2000] [--replicas 1] [--k 0]
+    python tests/benchmarks/bench_job.py --before CHECKOUT [--rounds 10] [--rows 2000] [--replicas 1] [--k 0] [--gpu]
 
 CHECKOUT is another working tree of this repository (`git worktree add CHECKOUT REVISION`). Both read the same Resume
 sentences (NER_BATCH_DATA) with the demo's model and adapter. The rate counts from the first finished unit to the last, so
-that starting Ray and engines is left out; the seconds of the whole command are printed beside it.
+that starting Ray and engines is left out; the seconds of the whole command are printed beside it. With --gpu the replicas
+share one GPU and compute in bfloat16.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import yaml
@@ -28,7 +30,11 @@ CLI = "from ner_batch.cli import main; main()"
 
 def run(checkout: Path, *arguments: str) -> float:
     """A verb of a checkout's command line; its seconds."""
-    env = os.environ | {"PYTHONPATH": str(checkout), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    env = os.environ | {
+        "PYTHONPATH": f"{checkout}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
     clock = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", CLI, *arguments], env=env, capture_output=True, text=True, check=False, cwd=checkout
@@ -47,21 +53,26 @@ def rate(out: Path) -> float:
 def config(checkout: Path, folder: Path, args: argparse.Namespace) -> Path:
     """The job of a checkout: its own model, adapter and index, the same rows."""
     files = checkout / "ner_batch" / "demo" / "files"
+    if args.gpu:
+        device: dict[str, Any] = {"dtype": "bfloat16", "gpu_memory_utilization": 0.8 / args.replicas}
+        share = {"num_gpus": 1 / args.replicas}
+    else:
+        device = {"dtype": "float32", "cpu_kv_cache_gib": 1}
+        share = {"num_cpus": 1 if args.replicas < 2 else 0.5}
     values = {
         "input": {"path": str(folder / "corpus.parquet")},
         "output": {"path": "set in every round"},
         "engine": {
             "model": str(files / "base"),
-            "dtype": "float32",
             "max_model_len": 2048,
             "max_num_seqs": 64,
-            "cpu_kv_cache_gib": 1,
             "enforce_eager": True,
+            **device,
         },
         "adapter": str(files / "adapter"),
         "decoding": "free",
         "windows": {"max_tokens": 128},
-        "job": {"unit_rows": UNIT_ROWS, "replicas": args.replicas, "num_cpus": 1 if args.replicas < 2 else 0.5},
+        "job": {"unit_rows": UNIT_ROWS, "replicas": args.replicas, **share},
     }
     if args.k:
         index = folder / f"index-{checkout.name}"
@@ -82,6 +93,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--replicas", type=int, default=1)
     parser.add_argument("--k", type=int, default=0)
+    parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--data", type=Path, default=os.environ.get("NER_BATCH_DATA"))
     args = parser.parse_args()
     checkouts = {"before": args.before.resolve(), "after": ROOT}
