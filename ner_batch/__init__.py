@@ -30,14 +30,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ner_batch.config import EngineConfig, ExtractConfig, JobConfig, RecipeConfig
     from ner_batch.config import load as load_config
     from ner_batch.data import Entity, Example, Prediction, Status, Ungrounded, predictions_of
+    from ner_batch.engine.settings import EngineConfig
     from ner_batch.errors import JobError, UserError
     from ner_batch.evaluate.metrics import score as score_entities
     from ner_batch.extract.dataset import extract as extract_entities
     from ner_batch.extract.extractor import Extractor
     from ner_batch.extract.recipe import make_recipe
+    from ner_batch.extract.settings import ExtractConfig, JobConfig, RecipeConfig
     from ner_batch.io.examples import read_examples
     from ner_batch.task import Label, Task, load_task
 
@@ -70,16 +71,16 @@ __all__ = [
 
 # Where each name lies. A type checker reads the imports above; test_package holds the two against each other.
 _PLACES = {
-    "EngineConfig": "config.EngineConfig",
+    "EngineConfig": "engine.settings.EngineConfig",
     "Entity": "data.Entity",
     "Example": "data.Example",
-    "ExtractConfig": "config.ExtractConfig",
+    "ExtractConfig": "extract.settings.ExtractConfig",
     "Extractor": "extract.extractor.Extractor",
-    "JobConfig": "config.JobConfig",
+    "JobConfig": "extract.settings.JobConfig",
     "JobError": "errors.JobError",
     "Label": "task.Label",
     "Prediction": "data.Prediction",
-    "RecipeConfig": "config.RecipeConfig",
+    "RecipeConfig": "extract.settings.RecipeConfig",
     "Status": "data.Status",
     "Task": "task.Task",
     "Ungrounded": "data.Ungrounded",

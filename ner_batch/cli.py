@@ -18,8 +18,8 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from ner_batch import config as configs
-from ner_batch.config import ExtractConfig, IndexConfig
 from ner_batch.errors import JobError, UserError, require_extra
+from ner_batch.extract.settings import ExtractConfig
 
 CRASH, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 INTERRUPTION = "interrupted; start the same command again: it goes on from what was saved"
@@ -176,10 +176,9 @@ def index(
     """Build the index that demonstrations are retrieved from."""
 
     def job() -> int:
-        config = configs.load(IndexConfig, config_file, overrides or ())
-        from ner_batch.jobs.index import prepare, run
+        from ner_batch.jobs.index import IndexConfig, prepare, run
 
-        plan = prepare(config)
+        plan = prepare(configs.load(IndexConfig, config_file, overrides or ()))
         for line in plan.report:
             console.print(line, highlight=False, markup=False)
         return 0 if dry_run else run(plan, console)

@@ -11,13 +11,14 @@ from pathlib import Path
 from ner_batch import adapter as adapters
 from ner_batch import config as configs
 from ner_batch import retrieval
-from ner_batch.config import EngineConfig, RecipeConfig, VerifyConfig
 from ner_batch.data import Example
+from ner_batch.engine.settings import EngineConfig
 from ner_batch.errors import Problems, UserError
 from ner_batch.experiments.curve import Training, check_training, draw_subset, plan_trainings
 from ner_batch.experiments.grid import Combination, Subset, combinations, index_kinds, recipe_config
 from ner_batch.experiments.settings import BASE, TRAINED, AblateConfig
 from ner_batch.extract.recipe import Recipe, make_recipe
+from ner_batch.extract.settings import RecipeConfig
 from ner_batch.io import storage
 from ner_batch.io.examples import examples_digest, read_examples
 from ner_batch.jobs.cluster import check_lasting
@@ -25,6 +26,7 @@ from ner_batch.retrieval import ENCODED, MANIFEST
 from ner_batch.task import Task, load_task
 from ner_batch.train import gold as golds
 from ner_batch.train.settings import TrainConfig
+from ner_batch.verification.settings import VerifyConfig
 
 METADATA = "ner_batch_cell"
 """The key of a run's file under which its digest, the seconds it took and its combination stand."""

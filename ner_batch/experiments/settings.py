@@ -6,8 +6,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ner_batch.config import Config, Count, Decoding, EngineConfig, FormatName, IndexKind, Uri, WindowsConfig
+from ner_batch.config import Config, Count, FormatName, IndexKind, Uri
+from ner_batch.engine.settings import EngineConfig
 from ner_batch.errors import UserError
+from ner_batch.extract.settings import Decoding, WindowsConfig
 
 VerificationKind = Literal["none", "zero-shot", "few-shot"]
 Size = Count | Literal["all"]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field
 from rich.console import Console
 
-from ner_batch.config import IndexConfig
+from ner_batch.config import Config, IndexKind, Uri
 from ner_batch.data import Example
 from ner_batch.errors import Problems
 from ner_batch.io.examples import read_examples
@@ -17,6 +19,21 @@ from ner_batch.retrieval.encoder import Encoder
 from ner_batch.retrieval.index import check_kind, check_place, local_encoder, usable_examples
 
 OK = 0
+
+
+class IndexConfig(Config):
+    """`ner-batch index`."""
+
+    examples: Uri
+    """Gold examples, Parquet with id, text, entities."""
+    out: Uri
+    """Folder for the index."""
+    kind: IndexKind = "lexical"
+    """random, lexical (shared character n-grams), sentence (nearest by an encoder), entity (nearest mentions)."""
+    encoder: str | None = None
+    """sentence, entity: a sentence-transformers model, for entity any Hugging Face model with token states."""
+    exact_search_limit: Annotated[int, Field(ge=0)] | None = None
+    """sentence, entity: vectors that are searched exactly, more are listed and searched faster; None: 200,000."""
 
 
 @dataclass(frozen=True, slots=True)
