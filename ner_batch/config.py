@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -39,23 +39,19 @@ def load(kind: type[C], path: str | Path, overrides: Sequence[str] = ()) -> C:
     Raises:
         UserError: every problem found, one line each, naming file and field.
     """
-    values = _read_yaml(path)
+    values = read_yaml(path)
     problems = [problem for override in overrides if (problem := _apply(values, override))]
     try:
         config = kind.model_validate(values)
     except ValidationError as error:
-        problems += [_explain(kind, detail) for detail in error.errors()]
+        problems += explain(kind, error)
     if problems:
         raise UserError("\n".join(f"{path}: {problem}" for problem in problems))
     return config
 
 
-def read_task_file(path: str) -> dict[str, Any]:
-    """The YAML mapping in a task file. Raises UserError in one line."""
-    return _read_yaml(path)
-
-
-def _read_yaml(path: str | Path) -> dict[str, Any]:
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises UserError in one line."""
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -72,13 +68,13 @@ def _read_yaml(path: str | Path) -> dict[str, Any]:
 def _apply(values: dict[str, Any], override: str) -> str | None:
     """Set one override in place; the problem in words, if there is one."""
     key, equals, raw = override.partition("=")
-    if not equals or not key or any(not part for part in key.split(".")):
+    *parents, leaf = key.split(".")
+    if not equals or not all([*parents, leaf]):
         return f"override {override!r}: write a.b=value"
     try:
         value = yaml.safe_load(raw)
     except yaml.YAMLError:
         return f"override {override!r}: {raw!r} is not a YAML value"
-    *parents, leaf = key.split(".")
     for part in parents:
         if values.get(part) is None:
             values[part] = {}
@@ -91,40 +87,38 @@ def _apply(values: dict[str, Any], override: str) -> str | None:
 
 def explain(kind: type[BaseModel], error: ValidationError) -> list[str]:
     """One line per problem of a pydantic error, with `did you mean` for unknown keys."""
-    return [_explain(kind, detail) for detail in error.errors()]
-
-
-def _explain(kind: type[BaseModel], detail: Mapping[str, Any]) -> str:
-    location = [str(part) for part in detail["loc"]]
-    name = ".".join(location)
-    if detail["type"] == "extra_forbidden":
-        fields = _fields_at(kind, location[:-1])
-        return f"{name}: unknown field{_did_you_mean(location[-1], fields)}"
-    if detail["type"] == "missing":
-        return f"{name}: missing"
-    message = detail["msg"].removeprefix("Value error, ")
-    return f"{name}: {message} (got {detail['input']!r})" if name else message
+    lines = []
+    for detail in error.errors():
+        location = [str(part) for part in detail["loc"]]
+        name, message = ".".join(location), detail["msg"].removeprefix("Value error, ")
+        if detail["type"] == "missing":
+            message = "missing"
+        elif detail["type"] == "extra_forbidden":
+            fields = _fields_at(kind, location[:-1])
+            close = difflib.get_close_matches(location[-1], fields, n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(fields)}"
+            message = f"unknown field ({hint})" if fields else "unknown field"
+        elif name:
+            message += f" (got {detail['input']!r})"
+        lines.append(f"{name}: {message}" if name else message)
+    return lines
 
 
 def _fields_at(kind: type[BaseModel], location: Sequence[str]) -> list[str]:
     """Names of the fields one may write at a place inside ``kind``; none where the place is not a section."""
-    for part in location:
-        if part.isdigit():  # a place in a list
+    keys = iter(location)
+    for key in keys:
+        if key.isdigit():  # a place in a list
             continue
-        field = kind.model_fields.get(part)
+        field = kind.model_fields.get(key)
         inner = [] if field is None else [field.annotation, *get_args(field.annotation)]
         sections = [t for t in inner if isinstance(t, type) and issubclass(t, BaseModel)]
         if not sections:
-            return ["definition", "question"] if location[:1] == ["labels"] else []
+            return []
         kind = sections[0]
+        if field and get_origin(field.annotation) is dict:
+            next(keys, None)
     return list(kind.model_fields)
-
-
-def _did_you_mean(word: str, names: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    if close:
-        return f" (did you mean {close[0]}?)"
-    return f" (known: {', '.join(names)})" if names else ""
 
 
 # Words that name credentials, as whole parts of a key: `token`, `hf_token`, `secret_key`; not `max_tokens`.
