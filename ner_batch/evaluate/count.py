@@ -91,10 +91,10 @@ class RunTally:
 
     confusion: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """Pairs by (outcome, gold type, predicted type), "" for no partner."""
-    worst: tuple[ErrorRow, ...] = ()
+    worst: list[ErrorRow] = field(default_factory=list)
     """The rows with the most errors; of rows with as many, the first by id."""
     statuses: Counter[str] = field(default_factory=Counter)
-    unanswered: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    unanswered: dict[str, list[str]] = field(default_factory=dict)
     """Ids of rows by status, for statuses that are no full answer; the first :data:`NAMED`."""
     reliability: Reliability = field(default_factory=Reliability)
 
@@ -124,14 +124,15 @@ class Tally:
         for i, run in enumerate(self.runs):
             predicted, statuses = spans_of(batch[f"entities{i}"], types), batch[f"status{i}"].to_pylist()
             errors = _count_run(run, gold, predicted, types, counts[:, i])
-            _count_statuses(run, statuses, ids)
-            rows = _most_errors(errors, ids, self._worst)
+            run.statuses.update(status for status in statuses if status is not None)
+            for unanswered in {*statuses} - {None, *ANSWERED}:
+                named = [id_ for id_, status in zip(ids, statuses, strict=True) if status == unanswered]
+                run.unanswered[unanswered] = sorted([*run.unanswered.get(unanswered, ()), *named])[:NAMED]
+            rows = sorted(np.flatnonzero(errors).tolist(), key=lambda row: (-errors[row], ids[row]))[: self._worst]
             sides = zip(rows, gold.of_rows(rows, types), predicted.of_rows(rows, types), strict=True)
-            worst = [
-                ErrorRow(ids[row], int(errors[row]), statuses[row], tuple(gold_spans), tuple(predicted_spans))
-                for row, gold_spans, predicted_spans in sides
-            ]
-            run.worst = tuple(sorted([*run.worst, *worst], key=lambda row: (-row.errors, row.id))[: self._worst])
+            for row, *spans in sides:
+                run.worst.append(ErrorRow(ids[row], int(errors[row]), statuses[row], *map(tuple, spans)))
+            run.worst = sorted(run.worst, key=lambda row: (-row.errors, row.id))[: self._worst]
         self.histogram.add(counts, ids)
         self.rows += batch.num_rows
 
@@ -216,10 +217,10 @@ def _count_run(run: RunTally, gold: Spans, predicted: Spans, types: Sequence[str
     spurious = left_predicted.select(~np.isin(left_predicted.rows, both))
     for alone in (missed, spurious):
         np.add.at(errors, alone.rows, 1)
-    by_type = _count_types(gold.select(gold_correct), types)
-    run.confusion.update({("correct", type_, type_): count for type_, count in by_type.items()})
-    run.confusion.update({("missed", type_, ""): count for type_, count in _count_types(missed, types).items()})
-    run.confusion.update({("spurious", "", type_): count for type_, count in _count_types(spurious, types).items()})
+    for kind, spans in (("correct", gold.select(gold_correct)), ("missed", missed), ("spurious", spurious)):
+        for type_, count in zip(types, np.bincount(spans.types, minlength=len(types)).tolist(), strict=True):
+            if count:
+                run.confusion[kind, type_ if kind != "spurious" else "", type_ if kind != "missed" else ""] += count
     sides = (both, left_gold.of_rows(both, types), left_predicted.of_rows(both, types))
     for row, gold_spans, predicted_spans in zip(*sides, strict=True):
         pairs = align(gold_spans, predicted_spans)
@@ -232,25 +233,3 @@ def _count_run(run: RunTally, gold: Spans, predicted: Spans, types: Sequence[str
             run.confusion[outcome(pair), gold_type, predicted_type] += 1
     run.reliability.add(predicted.scores, correct, len(gold))
     return errors
-
-
-def _count_types(spans: Spans, types: Sequence[str]) -> dict[str, int]:
-    counts = np.bincount(spans.types, minlength=len(types)).tolist()
-    return {type_: count for type_, count in zip(types, counts, strict=True) if count}
-
-
-def _count_statuses(run: RunTally, statuses: Sequence[str | None], ids: Sequence[str]) -> None:
-    counts = Counter(status for status in statuses if status is not None)
-    run.statuses.update(counts)
-    for unanswered in counts.keys() - set(ANSWERED):
-        named = [id_ for id_, status in zip(ids, statuses, strict=True) if status == unanswered]
-        run.unanswered[unanswered] = tuple(sorted([*run.unanswered.get(unanswered, ()), *named])[:NAMED])
-
-
-def _most_errors(errors: np.ndarray, ids: Sequence[str], count: int) -> list[int]:
-    """The ``count`` rows with the most errors, or as many as have some; of rows with as many, the first by id."""
-    count = min(count, int((errors > 0).sum()))
-    if not count:
-        return []
-    candidates = np.flatnonzero(errors >= np.partition(errors, -count)[-count]).tolist()
-    return sorted(candidates, key=lambda row: (-errors[row], ids[row]))[:count]

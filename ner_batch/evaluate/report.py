@@ -114,7 +114,7 @@ def _error_counts(run: RunTally, types: Sequence[str]) -> Report:
             "confusion": [{"kind": k, "gold": g or None, "predicted": p or None, "count": n} for (k, g, p), n in cells],
         },
         "statuses": dict(sorted(run.statuses.items())),
-        "unanswered": {status: list(ids) for status, ids in sorted(run.unanswered.items())},
+        "unanswered": dict(sorted(run.unanswered.items())),
         "calibration": calibration.summary(run.reliability),
     }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 from ner_batch import adapter as adapters
@@ -16,7 +15,7 @@ from ner_batch.engine.settings import EngineConfig
 from ner_batch.errors import Problems, UserError
 from ner_batch.experiments.curve import Training, check_training, draw_subset, plan_trainings
 from ner_batch.experiments.grid import Combination, Subset, combinations, index_kinds, recipe_config
-from ner_batch.experiments.settings import BASE, TRAINED, AblateConfig
+from ner_batch.experiments.settings import TRAINED, AblateConfig
 from ner_batch.extract.recipe import Recipe, make_recipe
 from ner_batch.extract.settings import RecipeConfig
 from ner_batch.io import storage
@@ -76,8 +75,7 @@ def prepare(config: AblateConfig) -> Plan:
     train = problems.check(lambda: configs.load(TrainConfig, train_file)) if train_file else None
     task = problems.check(lambda: load_task(config.task)) if train else None
     examples = problems.check(lambda: _read_examples(config, task))
-    for reader in _readers(config, train):
-        problems.check(partial(_check_reader, reader))
+    _check_readers(config, train, problems)
     of_training = problems.under(f"{train_file}: ")
     dev: tuple[Example, ...] | None = ()
     if train:
@@ -108,12 +106,11 @@ def with_runs(plan: Plan, grid: Sequence[Combination]) -> Plan:
     trained = {training.subset: training.config.output for training in plan.trainings}
     runs, left_out = [], []
     for combination in grid:
-        adapter = plan.config.adapters.get(combination.reader)
-        if combination.reader == TRAINED and combination.subset:
-            adapter = trained[combination.subset]
-        indexes = plan.indexes.get(combination.subset, {})
+        subset, adapter = combination.subset, plan.config.adapters.get(combination.reader)
+        if combination.reader == TRAINED and subset:
+            adapter = trained[subset]
         try:
-            recipe = make_recipe(recipe_config(combination, plan.config, adapter, indexes))
+            recipe = make_recipe(recipe_config(combination, plan.config, adapter, plan.indexes.get(subset, {})))
         except UserError as error:
             left_out.append((combination, str(error).splitlines()[0]))
             continue
@@ -123,12 +120,11 @@ def with_runs(plan: Plan, grid: Sequence[Combination]) -> Plan:
         raise UserError(f"axes: no combination can be read; the first: {left_out[0][1]}")
 
     # One engine for all: room for the largest adapter, and a slot for each (an engine on a CPU gives none back).
-    of_adapters = [run.recipe for run in runs if run.recipe.tasks[0].adapter]
-    slots = len({recipe.tasks[0].adapter for recipe in of_adapters})
-    room = {"max_loras": max(plan.config.engine.max_loras, slots)}
-    if of_adapters:
-        room["max_lora_rank"] = max(recipe.engine.max_lora_rank for recipe in of_adapters)
-    engine = plan.config.engine.model_copy(update=room)
+    engine = plan.config.engine
+    if of_adapters := [run.recipe for run in runs if run.recipe.tasks[0].adapter]:
+        slots = len({recipe.tasks[0].adapter for recipe in of_adapters})
+        rank = max(recipe.engine.max_lora_rank for recipe in of_adapters)
+        engine = engine.model_copy(update={"max_loras": max(engine.max_loras, slots), "max_lora_rank": rank})
     runs = [replace(run, recipe=replace(run.recipe, engine=engine)) for run in runs]
     return replace(plan, engine=engine, runs=tuple(runs), left_out=tuple(left_out))
 
@@ -158,10 +154,9 @@ def _check_output(folder: str) -> None:
 
 
 def _read_test(config: AblateConfig) -> tuple[Example, ...]:
-    examples = read_examples(config.gold.test)[: config.gold.limit]
-    if not examples:
-        raise UserError(f"gold.test: {config.gold.test}: no example")
-    return tuple(examples)
+    if examples := read_examples(config.gold.test)[: config.gold.limit]:
+        return tuple(examples)
+    raise UserError(f"gold.test: {config.gold.test}: no example")
 
 
 def _read_examples(config: AblateConfig, task: Task | None) -> tuple[Example, ...]:
@@ -181,28 +176,24 @@ def _read_examples(config: AblateConfig, task: Task | None) -> tuple[Example, ..
     return examples
 
 
-def _readers(config: AblateConfig, train: TrainConfig | None) -> list[RecipeConfig]:
-    """What every reader must be able to do by itself, without demonstrations.
+def _check_readers(config: AblateConfig, train: TrainConfig | None, problems: Problems) -> None:
+    """Note what keeps a reader from reading by itself, without demonstrations.
 
     The bare model stands in for adapters that are still to be trained: their prompts must fit the engine.
     """
     bare = RecipeConfig(engine=config.engine, task=config.task, windows=config.windows)
     there = [name for name in dict.fromkeys(config.axes.reader) if name != TRAINED]
-    adapter_of = {BASE: None, **config.adapters}
-    readers = [bare.model_copy(update={"adapter": adapter_of[name]}) for name in there]
+    readers = [bare.model_copy(update={"adapter": config.adapters.get(name)}) for name in there]
     for verification in dict.fromkeys(config.axes.verification) if train else ():
         verify = None if verification == "none" else VerifyConfig()
         readers.append(bare.model_copy(update={"format": train and train.format, "verify": verify}))
-    return readers
-
-
-def _check_reader(reader: RecipeConfig) -> None:
-    try:
-        make_recipe(reader)
-    except UserError as error:
-        # An adapter that was never trained without demonstrations is sound all the same.
-        if any("demonstrations:" not in line for line in str(error).splitlines()):
-            raise
+    for reader in readers:
+        try:
+            make_recipe(reader)
+        except UserError as error:
+            # An adapter that was never trained without demonstrations is sound all the same.
+            if any("demonstrations:" not in line for line in str(error).splitlines()):
+                problems.lines += str(error).splitlines()
 
 
 def _check_fit(config: AblateConfig, train: TrainConfig, problems: Problems, of_training: Problems) -> None:
