@@ -70,28 +70,20 @@ __all__ = [
 ]
 
 # Where each name lies. A type checker reads the imports above; test_package holds the two against each other.
-_PLACES = {
-    "EngineConfig": "engine.settings.EngineConfig",
-    "Entity": "data.Entity",
-    "Example": "data.Example",
-    "ExtractConfig": "extract.settings.ExtractConfig",
-    "Extractor": "extract.extractor.Extractor",
-    "JobConfig": "extract.settings.JobConfig",
-    "JobError": "errors.JobError",
-    "Label": "task.Label",
-    "Prediction": "data.Prediction",
-    "RecipeConfig": "extract.settings.RecipeConfig",
-    "Status": "data.Status",
-    "Task": "task.Task",
-    "Ungrounded": "data.Ungrounded",
-    "UserError": "errors.UserError",
-    "extract_entities": "extract.dataset.extract",
-    "load_config": "config.load",
-    "load_task": "task.load_task",
-    "make_recipe": "extract.recipe.make_recipe",
-    "predictions_of": "data.predictions_of",
-    "read_examples": "io.examples.read_examples",
-    "score_entities": "evaluate.metrics.score",
+_MODULES = {
+    "data": ("Entity", "Example", "Prediction", "Status", "Ungrounded", "predictions_of"),
+    "engine.settings": ("EngineConfig",),
+    "errors": ("JobError", "UserError"),
+    "extract.extractor": ("Extractor",),
+    "extract.recipe": ("make_recipe",),
+    "extract.settings": ("ExtractConfig", "JobConfig", "RecipeConfig"),
+    "io.examples": ("read_examples",),
+    "task": ("Label", "Task", "load_task"),
+}
+_PLACES = {name: (module, name) for module, names in _MODULES.items() for name in names} | {
+    "extract_entities": ("extract.dataset", "extract"),
+    "load_config": ("config", "load"),
+    "score_entities": ("evaluate.metrics", "score"),
 }
 
 
@@ -105,7 +97,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'ner_batch' has no attribute {name!r}")
     from importlib import import_module
 
-    module, _, attribute = _PLACES[name].rpartition(".")
+    module, attribute = _PLACES[name]
     value = getattr(import_module(f"ner_batch.{module}"), attribute)
     globals()[name] = value
     return value

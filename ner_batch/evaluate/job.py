@@ -32,12 +32,6 @@ class Plan:
     unfinished: tuple[str, ...]
     """Runs whose manifest says that they are not complete."""
 
-    @property
-    def batch_rows(self) -> int:
-        """Rows counted at once: fewer where texts are long, since their spans are many."""
-        job, longest = self.config.job, max(self.sources, key=lambda source: source.text_bytes)
-        return max(1, min(job.unit_rows, longest.rows * job.unit_bytes // max(1, longest.text_bytes)))
-
 
 def prepare(config: EvaluateConfig) -> Plan:
     """Check everything and lay out the evaluation.
@@ -141,7 +135,9 @@ def evaluate(plan: Plan, progress: Callable[[str], None] = lambda _: None) -> Re
         grouped = plan.sources[0].rows > MOST_ROWS
         tally = Tally(rows.types, len(plan.sources) - 1, config.worst, grouped=grouped)
         tally.gold_skipped, tally.predictions_skipped = rows.gold_skipped, rows.predictions_skipped
-        for batch in rows.batches(plan.batch_rows):
+        longest = max(plan.sources, key=lambda source: source.text_bytes)  # fewer rows at once: their spans are many
+        fitting = longest.rows * config.job.unit_bytes // max(1, longest.text_bytes)
+        for batch in rows.batches(max(1, min(config.job.unit_rows, fitting))):
             tally.add(batch)
             progress(f"{tally.rows:,} of {plan.sources[0].rows:,} rows compared")
         texts = rows.texts({row.id for run in tally.runs for row in run.worst})

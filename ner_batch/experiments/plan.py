@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -211,23 +212,21 @@ def _check_fit(config: AblateConfig, train: TrainConfig, problems: Problems, of_
         problems.lines.append(f"axes.retrieval: {where}trains with {', '.join(sorted(kinds))}: add one of them")
 
 
-def _build_indexes(config: AblateConfig, examples: tuple[Example, ...]) -> dict[Subset | None, Mapping[str, str]]:
+def _build_indexes(config: AblateConfig, examples: tuple[Example, ...]) -> Mapping[Subset | None, Mapping[str, str]]:
     """An index of every kind for every subset that a combination depends on, as folders by kind.
 
     Built where they are not there yet: their names have a digest of the examples.
     """
     folder = Path(storage.absolute(config.output)) / "indexes"
-    indexes: dict[Subset | None, Mapping[str, str]] = {}
+    indexes: dict[Subset | None, dict[str, str]] = defaultdict(dict)
     for subset in dict.fromkeys(combination.subset for combination in combinations(config)):
         if config.curve and subset is None:  # such a combination searches nothing
             continue
         subset_examples = draw_subset(examples, subset) if subset else examples
-        of_subset = {}
         for kind in index_kinds(config):
             encoder = config.encoder if kind in ENCODED else None
             name = f"{kind}-{examples_digest(subset_examples, after=json.dumps({'encoder': str(encoder)}))}"
-            of_subset[kind] = str(folder / name)
-            if not storage.exists(storage.join(of_subset[kind], MANIFEST)):
-                retrieval.build(subset_examples, kind, of_subset[kind], encoder)
-        indexes[subset] = of_subset
+            indexes[subset][kind] = str(folder / name)
+            if not (folder / name / MANIFEST).exists():
+                retrieval.build(subset_examples, kind, folder / name, encoder)
     return indexes
