@@ -1,10 +1,9 @@
 """Joined rows to counts: of each run by row, by kind of error and by score, and the rows with the most errors.
 
 Counts add up batch by batch, in any order of the rows. For the bootstrap it is enough to know how many rows have which
-counts: rows with the same counts are interchangeable, and drawing from that histogram (multinomially) is the ordinary
-bootstrap over rows, not an approximation. Where rows are so many and so long that each has counts of its own, they are
-put into :data:`GROUPS` groups by a hash of their ids, and groups are drawn: random groups of rows vary among each other
-as rows do, and the memory is bounded.
+counts: drawing from that histogram (multinomially) is the ordinary bootstrap over rows. Where rows are so many and so
+long that each has counts of its own, they are put into :data:`GROUPS` groups by a hash of their ids, and groups are
+drawn: random groups vary among each other as rows do, and the memory is bounded.
 """
 
 from __future__ import annotations

@@ -54,8 +54,8 @@ def prepare(config: EvaluateConfig) -> Plan:
     if gold.path is None:
         sources.insert(0, sources[0])
     problems.check(lambda: storage.check_writable(config.output))
-    paths = [path for path in (predictions.path, config.against) if path]
-    unfinished = problems.check(lambda: tuple(path for path in paths if _is_unfinished(path))) or ()
+    runs = [path for path in (predictions.path, config.against) if path]
+    unfinished = problems.check(lambda: tuple(filter(_is_unfinished, runs))) or ()
     problems.stop_if_any()
     return Plan(config, tuple(source for source in sources if source), unfinished)
 
@@ -97,10 +97,7 @@ def run(plan: Plan, console: Console) -> int:
     Raises:
         UserError: rows that cannot be scored; one line for each kind of error. Nothing is written.
     """
-
-    def warn(message: str) -> None:
-        console.print(message, style="yellow", soft_wrap=True, markup=False)
-
+    warn = partial(console.print, style="yellow", soft_wrap=True, markup=False)
     for path in plan.unfinished:
         warn(f"{path}: its manifest says that the run is not complete")
     with ProgressLine(console) as progress:

@@ -48,9 +48,6 @@ def draw_subset(examples: Sequence[Example], subset: Subset) -> tuple[Example, .
     return (order[first], *order[:first], *order[first + 1 :])[: subset.size]
 
 
-# --- an adapter for each subset ---
-
-
 @dataclass(frozen=True, slots=True)
 class Training:
     """One adapter to be trained, and the examples it sees. Its folder is named after all that decides it."""
@@ -136,9 +133,6 @@ def train_adapter(training: Training, console: Console) -> None:
     storage.write_table(training.config.gold.train, examples_table(training.examples), {})
     job.run(train_plan.prepare(training.config), console)
     shutil.rmtree(Path(training.config.run.storage) / training.config.run.name, ignore_errors=True)
-
-
-# --- F1 by size ---
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,9 +144,6 @@ def is_done(plan: Plan, run: Run) -> bool:
         return False
 
 
-# --- checks and steps of prepare ---
-
-
 def _check_output(folder: str) -> None:
     if "://" in folder:
         raise UserError(f"output: {folder}: the ablation writes to a local folder")

@@ -129,9 +129,6 @@ def score(plan: Plan, run: Run, name: str) -> Result:
     )
 
 
-# --- tables ---
-
-
 def result_cells(result: Result) -> dict[str, str]:
     """One row of the main table, by :data:`COLUMNS`."""
     against = result.difference
@@ -202,9 +199,6 @@ def markdown_lines(
         yield "\n## Left out\n"
         yield from (f"- {combination.name}: {reason}" for combination, reason in plan.left_out)
     yield f"\n![F1 with intervals]({F1_PLOT})\n\n![F1 and tokens]({COST_PLOT})"
-
-
-# --- plots, as PNG ---
 
 
 def f1_plot(results: Sequence[Result]) -> bytes:
