@@ -12,11 +12,12 @@ import typer
 from rich.console import Console
 
 from ner_batch.cli import exit_code
-from ner_batch.config import ExtractConfig, load
+from ner_batch.config import load
 from ner_batch.extract.dryrun import dry_run as estimate
 from ner_batch.extract.extractor import Extractor
 from ner_batch.extract.job import extraction, gpus_per_replica, read_tasks, replica_pool
 from ner_batch.extract.plan import Plan, prepare
+from ner_batch.extract.settings import ExtractConfig
 from ner_batch.extract.units import ShardUnits
 
 CONSOLE = Console(soft_wrap=True)

@@ -30,14 +30,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ner_batch.config import EngineConfig, ExtractConfig, JobConfig, RecipeConfig
     from ner_batch.config import load as load_config
     from ner_batch.data import Entity, Example, Prediction, Status, Ungrounded, predictions_of
+    from ner_batch.engine.settings import EngineConfig
     from ner_batch.errors import JobError, UserError
     from ner_batch.evaluate.metrics import score as score_entities
     from ner_batch.extract.dataset import extract as extract_entities
     from ner_batch.extract.extractor import Extractor
     from ner_batch.extract.recipe import make_recipe
+    from ner_batch.extract.settings import ExtractConfig, JobConfig, RecipeConfig
     from ner_batch.io.examples import read_examples
     from ner_batch.task import Label, Task, load_task
 
@@ -69,28 +70,20 @@ __all__ = [
 ]
 
 # Where each name lies. A type checker reads the imports above; test_package holds the two against each other.
-_PLACES = {
-    "EngineConfig": "config.EngineConfig",
-    "Entity": "data.Entity",
-    "Example": "data.Example",
-    "ExtractConfig": "config.ExtractConfig",
-    "Extractor": "extract.extractor.Extractor",
-    "JobConfig": "config.JobConfig",
-    "JobError": "errors.JobError",
-    "Label": "task.Label",
-    "Prediction": "data.Prediction",
-    "RecipeConfig": "config.RecipeConfig",
-    "Status": "data.Status",
-    "Task": "task.Task",
-    "Ungrounded": "data.Ungrounded",
-    "UserError": "errors.UserError",
-    "extract_entities": "extract.dataset.extract",
-    "load_config": "config.load",
-    "load_task": "task.load_task",
-    "make_recipe": "extract.recipe.make_recipe",
-    "predictions_of": "data.predictions_of",
-    "read_examples": "io.examples.read_examples",
-    "score_entities": "evaluate.metrics.score",
+_MODULES = {
+    "data": ("Entity", "Example", "Prediction", "Status", "Ungrounded", "predictions_of"),
+    "engine.settings": ("EngineConfig",),
+    "errors": ("JobError", "UserError"),
+    "extract.extractor": ("Extractor",),
+    "extract.recipe": ("make_recipe",),
+    "extract.settings": ("ExtractConfig", "JobConfig", "RecipeConfig"),
+    "io.examples": ("read_examples",),
+    "task": ("Label", "Task", "load_task"),
+}
+_PLACES = {name: (module, name) for module, names in _MODULES.items() for name in names} | {
+    "extract_entities": ("extract.dataset", "extract"),
+    "load_config": ("config", "load"),
+    "score_entities": ("evaluate.metrics", "score"),
 }
 
 
@@ -104,7 +97,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'ner_batch' has no attribute {name!r}")
     from importlib import import_module
 
-    module, _, attribute = _PLACES[name].rpartition(".")
+    module, attribute = _PLACES[name]
     value = getattr(import_module(f"ner_batch.{module}"), attribute)
     globals()[name] = value
     return value

@@ -5,20 +5,19 @@ Exit codes: 0 fine, 1 crash, 2 config or input wrong, 3 more rows failed than al
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, ParamSpec
 
 import typer
 from rich.console import Console
-from typer.core import TyperGroup
 
 from ner_batch import config as configs
-from ner_batch.config import ExtractConfig, IndexConfig
 from ner_batch.errors import JobError, UserError, require_extra
 
 CRASH, WRONG_INPUT, INTERRUPTED = 1, 2, 130
@@ -29,19 +28,9 @@ ENCODING = ("accelerate", "datasets", "sentence_transformers")
 TRAINING = ("accelerate", "matplotlib", "peft", "safetensors", "tensorboardX")
 SCORING = ("duckdb", "matplotlib")
 
+P = ParamSpec("P")
 
-class _Verbs(TyperGroup):
-    """Ctrl-C before a job runs (imports, files read, models loaded) and in a verb that is no job: 130, one line."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            errors.print(INTERRUPTION)
-            raise typer.Exit(INTERRUPTED) from None
-
-
-app = typer.Typer(cls=_Verbs, help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console(soft_wrap=True)
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -71,7 +60,27 @@ def exit_code(job: Callable[[], int | None]) -> int:
         return INTERRUPTED
 
 
-@app.command()
+def verb(job: Callable[P, int | None]) -> Callable[P, None]:
+    """Make a command of a job: the process ends with the job's :func:`exit_code`.
+
+    A job imports what it needs itself, once its config is read: `--help` and a wrong config need neither Ray nor torch.
+    """
+
+    @app.command()
+    @functools.wraps(job)
+    def command(*arguments: P.args, **options: P.kwargs) -> None:
+        raise typer.Exit(exit_code(lambda: job(*arguments, **options)))
+
+    return command
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print what a job is going to do."""
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
+
+
+@verb
 def extract(
     config_file: ConfigFile,
     overrides: Overrides = None,
@@ -80,168 +89,133 @@ def extract(
     ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows")] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Do rows with status `failed` again")] = False,
-) -> None:
+) -> int:
     """Find entities in Parquet files of text. Start it again after any crash: it goes on where it was."""
+    from ner_batch.extract.settings import ExtractConfig
 
-    def job() -> int:
-        config = configs.load(ExtractConfig, config_file, overrides or ())
-        # Imported late: `--help` and a wrong config need neither Ray nor transformers.
-        from ner_batch.extract import dryrun, plan
-        from ner_batch.extract import job as extraction
+    config = configs.load(ExtractConfig, config_file, overrides or ())
+    from ner_batch.extract import dryrun, plan
+    from ner_batch.extract import job as extraction
 
-        run = dryrun.dry_run if dry_run else extraction.run
-        return run(plan.prepare(config, limit, retry=retry), console)
-
-    raise typer.Exit(exit_code(job))
+    run = dryrun.dry_run if dry_run else extraction.run
+    return run(plan.prepare(config, limit, retry=retry), console)
 
 
-@app.command()
+@verb
 def train(
     config_file: ConfigFile,
     overrides: Overrides = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, tell samples, rows and steps; train nothing")
     ] = False,
-) -> None:
+) -> int:
     """Train a LoRA adapter from gold examples. Start it again after any crash: it goes on from its last checkpoint."""
+    from ner_batch.train.settings import TrainConfig
 
-    def job() -> int:
-        from ner_batch.train.settings import TrainConfig
+    config = configs.load(TrainConfig, config_file, overrides or ())
+    require_extra("train", *TRAINING, purpose="`train`")
+    from ner_batch.train import job as training
+    from ner_batch.train.plan import prepare
 
-        config = configs.load(TrainConfig, config_file, overrides or ())
-        require_extra("train", *TRAINING, purpose="`train`")
-        from ner_batch.train import job as training
-        from ner_batch.train.plan import prepare
-
-        plan = prepare(config)
-        for line in plan.report:
-            console.print(line, highlight=False)
-        return 0 if dry_run else training.run(plan, console)
-
-    raise typer.Exit(exit_code(job))
+    plan = prepare(config)
+    print_lines(plan.report)
+    return 0 if dry_run else training.run(plan, console)
 
 
-@app.command()
+@verb
 def train_encoder(
     config_file: ConfigFile,
     overrides: Overrides = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, read the text, tell sentences and steps; train nothing")
     ] = False,
-) -> None:
+) -> int:
     """Train a sentence encoder from raw text (SimCSE). Start it again after any crash: it goes on from there."""
+    from ner_batch.encoder.settings import TrainEncoderConfig
 
-    def job() -> int:
-        from ner_batch.encoder.settings import TrainEncoderConfig
+    config = configs.load(TrainEncoderConfig, config_file, overrides or ())
+    require_extra("encoder", *ENCODING, purpose="`train-encoder`")
+    from ner_batch.encoder import job as encoder
+    from ner_batch.encoder.plan import prepare
 
-        config = configs.load(TrainEncoderConfig, config_file, overrides or ())
-        require_extra("encoder", *ENCODING, purpose="`train-encoder`")
-        from ner_batch.encoder import job as encoder
-        from ner_batch.encoder.plan import prepare
-
-        plan = prepare(config, console)
-        for line in plan.report:
-            console.print(line, highlight=False, markup=False)
-        return 0 if dry_run else encoder.run(plan, console)
-
-    raise typer.Exit(exit_code(job))
+    plan = prepare(config, console)
+    print_lines(plan.report)
+    return 0 if dry_run else encoder.run(plan, console)
 
 
-@app.command()
+@verb
 def merge(
     adapter: Annotated[str, typer.Argument(help="Adapter folder, local or s3://")],
     out: Annotated[str, typer.Argument(help="Local folder for the merged model")],
     base: Annotated[str | None, typer.Option(help="Where the base model lies, if not where it did in training")] = None,
 ) -> None:
     """Write the base model with an adapter merged into its weights."""
+    require_extra("train", "peft", purpose="`merge`")
+    from ner_batch.train import merge as merging
 
-    def job() -> None:
-        require_extra("train", "peft", purpose="`merge`")
-        from ner_batch.train import merge as merging
-
-        merging.merge(adapter, out, base)
-        console.print(f"merged model: {out}", highlight=False, soft_wrap=True)
-
-    raise typer.Exit(exit_code(job))
+    merging.merge(adapter, out, base)
+    console.print(f"merged model: {out}", highlight=False, soft_wrap=True)
 
 
-@app.command()
+@verb
 def index(
     config_file: ConfigFile,
     overrides: Overrides = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, tell examples and vectors; write nothing")
     ] = False,
-) -> None:
+) -> int:
     """Build the index that demonstrations are retrieved from."""
+    from ner_batch.jobs.index import IndexConfig, prepare, run
 
-    def job() -> int:
-        config = configs.load(IndexConfig, config_file, overrides or ())
-        from ner_batch.jobs.index import prepare, run
-
-        plan = prepare(config)
-        for line in plan.report:
-            console.print(line, highlight=False, markup=False)
-        return 0 if dry_run else run(plan, console)
-
-    raise typer.Exit(exit_code(job))
+    plan = prepare(configs.load(IndexConfig, config_file, overrides or ()))
+    print_lines(plan.report)
+    return 0 if dry_run else run(plan, console)
 
 
-@app.command()
+@verb
 def evaluate(
     config_file: ConfigFile,
     overrides: Overrides = None,
     against: Annotated[
         str | None, typer.Option(help="Another run on the same rows: is it better? (the config's `against`)")
     ] = None,
-) -> None:
+) -> int:
     """Score predictions against gold: F1 with intervals, errors by kind, worst rows, plots."""
+    from ner_batch.evaluate.settings import EvaluateConfig
 
-    def job() -> int:
-        from ner_batch.evaluate.settings import EvaluateConfig
+    more = [f"against={json.dumps(against)}"] if against else []
+    config = configs.load(EvaluateConfig, config_file, [*(overrides or ()), *more])
+    require_extra("evaluate", *SCORING, purpose="`evaluate`")
+    from ner_batch.evaluate import job as evaluation
 
-        more = [f"against={json.dumps(against)}"] if against else []
-        config = configs.load(EvaluateConfig, config_file, [*(overrides or ()), *more])
-        require_extra("evaluate", *SCORING, purpose="`evaluate`")
-        from ner_batch.evaluate import job as evaluation
-
-        return evaluation.run(evaluation.prepare(config), console)
-
-    raise typer.Exit(exit_code(job))
+    return evaluation.run(evaluation.prepare(config), console)
 
 
-@app.command()
-def ablate(config_file: ConfigFile, overrides: Overrides = None) -> None:
+@verb
+def ablate(config_file: ConfigFile, overrides: Overrides = None) -> int:
     """Compare formats, retrieval, verification, decoding and adapters on your gold set. Goes on cell by cell."""
+    from ner_batch.experiments.settings import AblateConfig
 
-    def job() -> int:
-        from ner_batch.experiments.settings import AblateConfig
+    config = configs.load(AblateConfig, config_file, overrides or ())
+    require_extra("evaluate", *SCORING, purpose="`ablate`")
+    if config.curve and config.curve.train:
+        require_extra("train", *TRAINING, purpose="`curve.train`")
+    from ner_batch.experiments import job as experiments
+    from ner_batch.experiments.plan import prepare
 
-        config = configs.load(AblateConfig, config_file, overrides or ())
-        require_extra("evaluate", *SCORING, purpose="`ablate`")
-        if config.curve and config.curve.train:
-            require_extra("train", *TRAINING, purpose="`curve.train`")
-        from ner_batch.experiments import job as experiments
-        from ner_batch.experiments.plan import prepare
-
-        return experiments.run(prepare(config), console)
-
-    raise typer.Exit(exit_code(job))
+    return experiments.run(prepare(config), console)
 
 
-@app.command()
+@verb
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything the demo writes")] = Path("demo-output"),
-) -> None:
+) -> int:
     """Index, train, extract and score a small corpus with the tiny model that ships with the package."""
+    require_extra("train", *TRAINING, purpose="`demo`")
+    from ner_batch.demo import show
 
-    def job() -> int:
-        require_extra("train", *TRAINING, purpose="`demo`")
-        from ner_batch.demo import show
-
-        return show.run(out, console)
-
-    raise typer.Exit(exit_code(job))
+    return show.run(out, console)
 
 
 def _version(wanted: bool) -> None:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ner_batch.config import explain, read_task_file
+from ner_batch.config import explain, read_yaml
 from ner_batch.errors import UserError
 
 Language = Literal["en", "zh"]
@@ -84,7 +84,7 @@ class Task(BaseModel):
 
 def load_task(path: str) -> Task:
     """A task file. Raises UserError with every problem, one line each."""
-    values = read_task_file(path)
+    values = read_yaml(path)
     try:
         return Task.model_validate(values)
     except ValidationError as error:

@@ -89,8 +89,8 @@ def random_adapter(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, i
 @pytest.fixture(scope="session")
 def start_engine() -> Iterator[Callable[..., Engine]]:
     """Starts engines, ``start_engine(model, **config)``, and closes them at the end of the session."""
-    from ner_batch.config import EngineConfig
     from ner_batch.engine.engine import Engine
+    from ner_batch.engine.settings import EngineConfig
 
     engines: list[Engine] = []
 

@@ -71,8 +71,9 @@ def main():
     from rich.console import Console
 
     from ner_batch.cli import exit_code
-    from ner_batch.config import ExtractConfig, load
+    from ner_batch.config import load
     from ner_batch.extract import job, plan
+    from ner_batch.extract.settings import ExtractConfig
 
     arguments = [word for word in sys.argv[1:] if word != "--retry"]
     config = load(ExtractConfig, arguments[0], arguments[1:])

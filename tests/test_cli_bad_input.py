@@ -93,8 +93,9 @@ def test_output_that_holds_foreign_files(run, tmp_path):
 
 def test_output_that_belongs_to_another_run(run, tmp_path):
     """Every difference is shown, with both values."""
-    from ner_batch.config import ExtractConfig, load
+    from ner_batch.config import load
     from ner_batch.extract import manifest, plan
+    from ner_batch.extract.settings import ExtractConfig
 
     manifest.begin(plan.prepare(load(ExtractConfig, tmp_path / "job.yaml")))
     code, lines = run("format=mrc", "windows.max_tokens=100")
@@ -107,8 +108,9 @@ def test_output_that_belongs_to_another_run(run, tmp_path):
 
 def test_input_that_changed_under_a_run(run, tmp_path):
     """A shard that was rewritten or removed since is named."""
-    from ner_batch.config import ExtractConfig, load
+    from ner_batch.config import load
     from ner_batch.extract import manifest, plan
+    from ner_batch.extract.settings import ExtractConfig
 
     manifest.begin(plan.prepare(load(ExtractConfig, tmp_path / "job.yaml")))
     pq.write_table(pa.table({"id": ["1", "2"], "text": ["Anna", "Bob"], "n": [1, 2]}), tmp_path / "good.parquet")

@@ -8,7 +8,8 @@ import jsonschema
 import pytest
 import yaml
 
-from ner_batch.config import ExtractConfig, load
+from ner_batch.config import load
+from ner_batch.extract.settings import ExtractConfig
 
 ROOT = Path(__file__).parent.parent
 SCHEMAS = Path(__file__).parent / "schemas"

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import TYPES, annotated
 
-from ner_batch.config import EngineConfig
 from ner_batch.data import AnswerSpan, Completion, Entity, clean
+from ner_batch.engine.settings import EngineConfig
 from ner_batch.extract import confidence
 from ner_batch.prompts.chat import load_tokenizer
 from ner_batch.prompts.formats import NAMES, Format, get

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from ner_batch.config import EngineConfig
 from ner_batch.data import Completion, Message, Status
 from ner_batch.engine.engine import Engine, EngineDeadError, Request
+from ner_batch.engine.settings import EngineConfig
 from ner_batch.prompts import formats
 from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.prompts.chat import load_tokenizer
@@ -222,7 +222,7 @@ def test_a_closed_engine_is_dead(random_model: str) -> None:
 
 KILLED = """
 import os, psutil, sys
-from ner_batch.config import EngineConfig
+from ner_batch.engine.settings import EngineConfig
 from ner_batch.engine.engine import Engine, EngineDeadError, Request
 
 if __name__ == "__main__":

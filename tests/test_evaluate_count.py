@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ner_batch.evaluate.bootstrap import figures
-from ner_batch.evaluate.count import Tally
-from ner_batch.evaluate.metrics import score
-from ner_batch.evaluate.report import outcomes, scores_of
+from ner_batch.evaluate.count import CORRECT, GOLD, PREDICTED, Tally
+from ner_batch.evaluate.metrics import Counts, Scores, score
+from ner_batch.evaluate.report import outcomes
 
 SCHEMES = ("strict", "exact", "partial", "type")
 
@@ -19,6 +19,13 @@ SCHEMES = ("strict", "exact", "partial", "type")
 def values(found, run=0):
     """All figures of a run, by name."""
     return {name: float(v) for name, v in figures(found.histogram.total()[run], found.histogram.types, {}).items()}
+
+
+def scores_of(found):
+    """Strict counts of the first run, by type."""
+    by_type = found.histogram.total()[0, :-1].tolist()
+    counts = [Counts(c[CORRECT], c[PREDICTED], c[GOLD]) for c in by_type]
+    return Scores(dict(zip(found.histogram.types, counts, strict=True)))
 
 
 def known(found):
@@ -34,7 +41,7 @@ def test_strict_counts_are_the_metrics(pairs):
     """The vectorised counts are those of ner_batch.evaluate.metrics, type by type."""
     found = tally(pairs)
     expected = score([entities(g) for g, _ in pairs], [entities(p) for _, p in pairs])
-    assert scores_of(found.histogram.total()[0], found.histogram.types) == expected
+    assert scores_of(found) == expected
     assert values(found)["strict/micro/f1"] == pytest.approx(expected.micro.f1)
 
 
@@ -66,7 +73,7 @@ def test_laws_of_the_schemes(pairs):
         assert strict <= exact <= partial <= 1
         assert strict <= type_ <= min(1, 2 * partial)
     kinds = outcomes(found.runs[0])
-    micro = scores_of(found.histogram.total()[0], found.histogram.types).micro
+    micro = scores_of(found).micro
     paired = kinds["correct"] + kinds["type"] + kinds["boundary"] + kinds["type and boundary"]
     assert (kinds["correct"], paired + kinds["missed"], paired + kinds["spurious"]) == (
         micro.correct,

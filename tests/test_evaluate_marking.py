@@ -65,8 +65,11 @@ def test_a_long_list_is_counted():
     """Errors first; the rest as a number."""
     gold, _ = shown([(i * 10, i * 10 + 2, "LOC") for i in range(100)], [], "x" * 2000)
     assert gold.count(" at ") == report.TERMINAL_SPANS
-    listed = [entry for entry, _ in report.first_mentions([("right", True)] * 3 + [("wrong", False)] * 2, 3)]
-    assert listed == ["wrong", "wrong", "right", "2 more"]
+    crossing = [(i, i + 10, "LOC") for i in range(6)]
+    row = report.error_row(ErrorRow("r", 2, "ok", tuple(crossing), tuple(crossing[:4])), TEXT)
+    listed = [piece for piece in report.marked(row, "gold", 3) if " at " in piece[0] or "more" in piece[0]]
+    places = [(piece.split(" at ")[-1], correct) for piece, correct in listed]
+    assert places == [("4-14", False), ("5-15", False), ("1-11", True), ("2 more", True)]
     assert gold.endswith(f", {100 - gold.split(';')[0].count('[') - report.TERMINAL_SPANS} more")
 
 

@@ -13,7 +13,7 @@ from evaluations import TEXT, corpus, gold_table, run_table, write
 
 from ner_batch.errors import UserError
 from ner_batch.evaluate import job
-from ner_batch.evaluate.read import JoinRules, ValidationErrors, join, read
+from ner_batch.evaluate.read import ValidationErrors, join, read
 from ner_batch.evaluate.settings import EvaluateConfig
 
 SPAN = [(0, 3, "PER")]
@@ -81,9 +81,10 @@ def test_too_little_memory_is_explained(tmp_path):
     write(tmp_path / "gold", gold_table(gold))
     write(tmp_path / "run", run_table(good))
     plan = plan_of(tmp_path)
+    config = plan.config.model_copy(update={"job": plan.config.job.model_copy(update={"memory_bytes": 1_000_000})})
     with (
         pytest.raises(UserError, match=r"job\.memory_bytes: .*TMPDIR"),
-        join(plan.sources, JoinRules(), memory_bytes=1_000_000, progress=lambda _: None),
+        join(plan.sources, config, progress=lambda _: None),
     ):
         pass
 
@@ -117,10 +118,9 @@ def test_what_is_joined(tmp_path):
     write(tmp_path / "gold", gold_table(gold, ids), 3)
     write(tmp_path / "run", run_table(good[::-1], ids[::-1]), 4)
     write(tmp_path / "other", run_table(bad[:400], ids[:400]))
-    plan = plan_of(tmp_path, against=str(tmp_path / "other"))
-    rules = JoinRules(without_prediction="skip")
+    plan = plan_of(tmp_path, against=str(tmp_path / "other"), without_prediction="skip")
     progress = []
-    with join(plan.sources, rules, 256_000_000, progress.append) as rows:
+    with join(plan.sources, plan.config, progress.append) as rows:
         table = pa.Table.from_batches(rows.batches(64)).sort_by("id").to_pylist()
         texts = rows.texts({"r7", "r12"})
         assert (rows.gold_skipped, rows.predictions_skipped, rows.types) == (100, 0, ("LOC", "ORG", "PER"))

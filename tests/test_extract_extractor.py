@@ -4,9 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ner_batch.config import EngineConfig
 from ner_batch.data import Status
 from ner_batch.engine.engine import Engine
+from ner_batch.engine.settings import EngineConfig
 from ner_batch.extract.extractor import Extractor
 from ner_batch.extract.recipe import Recipe, TaskRecipe
 from ner_batch.prompts.formats import NAMES

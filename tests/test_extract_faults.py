@@ -171,7 +171,7 @@ def test_an_engine_that_refuses_its_config_is_the_users_to_mend(job):
 LIBRARY = """
 import sys, ray, yaml
 from scripted import POISON, ScriptedEngine
-from ner_batch.config import JobConfig, RecipeConfig
+from ner_batch.extract.settings import JobConfig, RecipeConfig
 from ner_batch.extract.dataset import extract
 ray.init(include_dashboard=False, log_to_driver=False, num_cpus=2)
 config = RecipeConfig.model_validate({"engine": {"model": sys.argv[1], "max_model_len": 8192}, "task": sys.argv[2]})

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ner_batch.config import ExtractConfig
 from ner_batch.data import Prediction, Status
 from ner_batch.errors import UserError
 from ner_batch.extract import manifest, recipe
 from ner_batch.extract.plan import prepare
+from ner_batch.extract.settings import ExtractConfig
 from ner_batch.extract.tracker import Tracker
 from ner_batch.extract.units import UnitFiles, read_blocks, with_predictions
 

@@ -9,8 +9,8 @@ import yaml
 from test_extract_job import check_spans, config, extract, sentences, table  # noqa: F401  (fixtures among them)
 
 from ner_batch import adapter as adapters
-from ner_batch.config import EngineConfig
 from ner_batch.data import PREDICTIONS, predictions_schema
+from ner_batch.engine.settings import EngineConfig
 from ner_batch.extract.extractor import Extractor
 from ner_batch.extract.recipe import Recipe, TaskRecipe
 from ner_batch.prompts.builder import PromptBuilder

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ner_batch.config import ExtractConfig
 from ner_batch.data import PREDICTIONS, Entity, Prediction, Status, Ungrounded
 from ner_batch.extract import plan
 from ner_batch.extract.progress import ExtractionLine
+from ner_batch.extract.settings import ExtractConfig
 from ner_batch.extract.tracker import RunProgress, SharedLock, Tracker
 from ner_batch.extract.units import (
     Destination,

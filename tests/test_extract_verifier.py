@@ -7,10 +7,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ner_batch import retrieval
-from ner_batch.config import RecipeConfig, VerifyConfig
 from ner_batch.data import Entity, Example
 from ner_batch.extract.reader import Reader
 from ner_batch.extract.recipe import TaskRecipe, make_recipe
+from ner_batch.extract.settings import RecipeConfig
 from ner_batch.prompts import formats
 from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.prompts.chat import load_tokenizer
@@ -21,6 +21,7 @@ from ner_batch.verification import pool as mention
 from ner_batch.verification.examples import verification_examples
 from ner_batch.verification.pool import MentionQuery, Pool
 from ner_batch.verification.question import Questions
+from ner_batch.verification.settings import VerifyConfig
 from ner_batch.verification.verifier import Verifier
 
 pytestmark = pytest.mark.engine

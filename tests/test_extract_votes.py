@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ner_batch.config import VotesConfig
 from ner_batch.data import Entity, Parsed, Status, Ungrounded
 from ner_batch.extract.reading import Reading, vote
+from ner_batch.extract.settings import VotesConfig
 
 SPANS = [Entity(i, i + 1, kind, "x") for i in range(3) for kind in ("A", "B")]
 READINGS = st.lists(
@@ -40,8 +40,8 @@ def test_votes_of_a_real_engine(tiny_model):
     """Scores are shares of the passes, every span is real, and answers cost about as many times as many tokens."""
     from test_confidence import FILES
 
-    from ner_batch.config import EngineConfig
     from ner_batch.demo import corpus
+    from ner_batch.engine.settings import EngineConfig
     from ner_batch.extract.extractor import Extractor
     from ner_batch.extract.recipe import Recipe, TaskRecipe
     from ner_batch.task import load_task

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from ner_batch.config import EngineConfig
 from ner_batch.data import Completion
 from ner_batch.engine import lora_cpu
+from ner_batch.engine.settings import EngineConfig
 from ner_batch.errors import UserError
 from ner_batch.prompts.chat import load_tokenizer
 

@@ -7,7 +7,7 @@ the one observed as that is from 0 (Berg-Kirkpatrick et al. 2012), counted with 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -32,7 +32,7 @@ def resamples(histogram: CountHistogram, count: int, seed: int) -> Iterator[np.n
         yield (draws @ flat).reshape(len(draws), *histogram.shape)
 
 
-def members(groups: Mapping[str, tuple[str, ...]], types: tuple[str, ...]) -> dict[str, list[int]]:
+def members(groups: Mapping[str, tuple[str, ...]], types: Sequence[str]) -> dict[str, list[int]]:
     """Indices of the types in each group."""
     return {
         name: [i for i, type_ in enumerate(types) if any(fnmatchcase(type_, pattern) for pattern in patterns)]
@@ -40,7 +40,7 @@ def members(groups: Mapping[str, tuple[str, ...]], types: tuple[str, ...]) -> di
     }
 
 
-def figures(counts: np.ndarray, types: tuple[str, ...], groups: Mapping[str, tuple[str, ...]]) -> Figures:
+def figures(counts: np.ndarray, types: Sequence[str], groups: Mapping[str, tuple[str, ...]]) -> Figures:
     """Precision, recall and F1 from one run's counts of shape (..., len(types) + 1, 3).
 
     ``macro`` is the mean over types that are in gold or predicted (as in seqeval); a resample may lack some.

@@ -1,10 +1,9 @@
 """Joined rows to counts: of each run by row, by kind of error and by score, and the rows with the most errors.
 
 Counts add up batch by batch, in any order of the rows. For the bootstrap it is enough to know how many rows have which
-counts: rows with the same counts are interchangeable, and drawing from that histogram (multinomially) is the ordinary
-bootstrap over rows, not an approximation. Where rows are so many and so long that each has counts of its own, they are
-put into :data:`GROUPS` groups by a hash of their ids, and groups are drawn: random groups of rows vary among each other
-as rows do, and the memory is bounded.
+counts: drawing from that histogram (multinomially) is the ordinary bootstrap over rows. Where rows are so many and so
+long that each has counts of its own, they are put into :data:`GROUPS` groups by a hash of their ids, and groups are
+drawn: random groups vary among each other as rows do, and the memory is bounded.
 """
 
 from __future__ import annotations
@@ -30,6 +29,9 @@ MOST_ROWS = 200_000
 """Rows beyond which groups are drawn: 200,000 rows that all differ take some 50 MB."""
 CORRECT, PREDICTED, GOLD = range(3)
 EXACT, PARTIAL, TYPE = range(3)
+KEYS = ("row", "start", "end", "type")
+SPANS = np.dtype([*((key, np.int32) for key in KEYS), ("score", np.float32)])
+"""A span of many rows; ``type`` is an index into a list of names, ``score`` NaN where there is none."""
 
 
 class CountHistogram:
@@ -91,10 +93,10 @@ class RunTally:
 
     confusion: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """Pairs by (outcome, gold type, predicted type), "" for no partner."""
-    worst: tuple[ErrorRow, ...] = ()
+    worst: list[ErrorRow] = field(default_factory=list)
     """The rows with the most errors; of rows with as many, the first by id."""
     statuses: Counter[str] = field(default_factory=Counter)
-    unanswered: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    unanswered: dict[str, list[str]] = field(default_factory=dict)
     """Ids of rows by status, for statuses that are no full answer; the first :data:`NAMED`."""
     reliability: Reliability = field(default_factory=Reliability)
 
@@ -124,103 +126,90 @@ class Tally:
         for i, run in enumerate(self.runs):
             predicted, statuses = spans_of(batch[f"entities{i}"], types), batch[f"status{i}"].to_pylist()
             errors = _count_run(run, gold, predicted, types, counts[:, i])
-            _count_statuses(run, statuses, ids)
-            rows = _most_errors(errors, ids, self._worst)
-            sides = zip(rows, gold.of_rows(rows, types), predicted.of_rows(rows, types), strict=True)
-            worst = [
-                ErrorRow(ids[row], int(errors[row]), statuses[row], tuple(gold_spans), tuple(predicted_spans))
-                for row, gold_spans, predicted_spans in sides
-            ]
-            run.worst = tuple(sorted([*run.worst, *worst], key=lambda row: (-row.errors, row.id))[: self._worst])
+            run.statuses.update(status for status in statuses if status is not None)
+            for unanswered in {*statuses} - {None, *ANSWERED}:
+                named = [id_ for id_, status in zip(ids, statuses, strict=True) if status == unanswered]
+                run.unanswered[unanswered] = sorted([*run.unanswered.get(unanswered, ()), *named])[:NAMED]
+            rows = sorted(np.flatnonzero(errors).tolist(), key=lambda row: (-errors[row], ids[row]))[: self._worst]
+            sides = zip(rows, _of_rows(gold, rows, types), _of_rows(predicted, rows, types), strict=True)
+            for row, *spans in sides:
+                run.worst.append(ErrorRow(ids[row], int(errors[row]), statuses[row], *map(tuple, spans)))
+            run.worst = sorted(run.worst, key=lambda row: (-row.errors, row.id))[: self._worst]
         self.histogram.add(counts, ids)
         self.rows += batch.num_rows
 
 
-@dataclass(frozen=True, slots=True)
-class Spans:
-    """Spans of many rows, sorted by row, start, end and type, each once; arrays of one length.
+def spans_of(lists: pa.Array | pa.ChunkedArray, types: Sequence[str]) -> np.ndarray:
+    """A column of spans without null rows as one array of dtype :data:`SPANS`, sorted by its fields.
 
-    ``types`` are indices into a list of names. ``scores`` are NaN where there are none.
+    Of a span and type twice in a row the one of the higher score stays.
     """
-
-    rows: np.ndarray
-    starts: np.ndarray
-    ends: np.ndarray
-    types: np.ndarray
-    scores: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def select(self, mask: np.ndarray) -> Spans:
-        """Some of them, by a mask or by indices."""
-        return Spans(self.rows[mask], self.starts[mask], self.ends[mask], self.types[mask], self.scores[mask])
-
-    def of_rows(self, rows: Sequence[int], types: Sequence[str]) -> list[list[Span]]:
-        """The spans of some rows, in the rows' order."""
-        selected = self.select(np.isin(self.rows, rows))
-        named = [types[i] for i in selected.types.tolist()]
-        spans = list(zip(selected.starts.tolist(), selected.ends.tolist(), named, strict=True))
-        first, end = np.searchsorted(selected.rows, rows), np.searchsorted(selected.rows, rows, "right")
-        return [spans[i:j] for i, j in zip(first.tolist(), end.tolist(), strict=True)]
-
-
-def spans_of(lists: pa.Array | pa.ChunkedArray, types: Sequence[str]) -> Spans:
-    """A column of spans without null rows as arrays; of a span and type twice in a row the higher score stays."""
     column = lists.combine_chunks() if isinstance(lists, pa.ChunkedArray) else lists
-    rows, structs = pc.list_parent_indices(column).to_numpy(), pc.list_flatten(column)
-    starts, ends = (pc.struct_field(structs, name).to_numpy() for name in ("start", "end"))
+    structs = pc.list_flatten(column)
+    spans = np.empty(len(structs), SPANS)
+    spans["row"] = pc.list_parent_indices(column)
+    spans["start"], spans["end"] = pc.struct_field(structs, "start"), pc.struct_field(structs, "end")
     names = pc.struct_field(structs, "type").cast(pa.string())
-    indices = pc.index_in(names, value_set=pa.array(types, pa.string())).to_numpy()
-    scores = pc.fill_null(pc.struct_field(structs, "score"), float("nan")).to_numpy()
-    order = np.lexsort((-scores, indices, ends, starts, rows))  # NaN comes last
-    spans = Spans(rows, starts, ends, indices, scores).select(order)
-    return spans.select(~_repeats(spans.rows, spans.starts, spans.ends, spans.types))
+    spans["type"] = pc.index_in(names, value_set=pa.array(types, pa.string()))
+    spans["score"] = pc.fill_null(pc.struct_field(structs, "score"), float("nan"))
+    spans = spans[np.lexsort((-spans["score"], *(spans[key] for key in reversed(KEYS))))]  # NaN comes last
+    distinct: np.ndarray = spans[~_repeats(spans)]
+    return distinct
 
 
-def _repeats(*keys: np.ndarray) -> np.ndarray:
-    """Where all keys are those of the entry before."""
-    same = np.ones(len(keys[0]), bool)
+def _repeats(spans: np.ndarray) -> np.ndarray:
+    """Where a span, with its row and type, is the one before."""
+    same = np.ones(len(spans), bool)
     same[:1] = False
-    for key in keys:
-        same[1:] &= key[1:] == key[:-1]
+    for key in KEYS:
+        same[1:] &= spans[key][1:] == spans[key][:-1]
     return same
 
 
-def _identical(gold: Spans, predicted: Spans) -> tuple[np.ndarray, np.ndarray]:
+def _identical(gold: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Masks of the gold and of the predicted spans that the other side has too, with their type."""
-    keys = [np.concatenate([getattr(gold, n), getattr(predicted, n)]) for n in ("types", "ends", "starts", "rows")]
-    order = np.lexsort(keys)
-    second = np.flatnonzero(_repeats(*(key[order] for key in keys)))
+    spans = np.concatenate([gold, predicted])
+    order = np.lexsort([spans[key] for key in reversed(KEYS)])
+    second = np.flatnonzero(_repeats(spans[order]))
     both = np.zeros(len(order), bool)
     both[order[second]] = both[order[second - 1]] = True  # each side has a span once, so a repeat is of both sides
     return both[: len(gold)], both[len(gold) :]
 
 
-def _count_run(run: RunTally, gold: Spans, predicted: Spans, types: Sequence[str], counts: np.ndarray) -> np.ndarray:
+def _of_rows(spans: np.ndarray, rows: Sequence[int], types: Sequence[str]) -> list[list[Span]]:
+    """The spans of some rows, in the order of ``rows``."""
+    selected = spans[np.isin(spans["row"], rows)]
+    listed = [(start, end, types[type_]) for start, end, type_ in selected[["start", "end", "type"]].tolist()]
+    first, last = np.searchsorted(selected["row"], rows), np.searchsorted(selected["row"], rows, "right")
+    return [listed[i:j] for i, j in zip(first.tolist(), last.tolist(), strict=True)]
+
+
+def _count_run(
+    run: RunTally, gold: np.ndarray, predicted: np.ndarray, types: Sequence[str], counts: np.ndarray
+) -> np.ndarray:
     """Count one run into ``counts`` (rows, types + 1, 3) and into its tally; errors by row, shape (rows,).
 
     Identical spans are found by sorting. Of the others only rows with something left on both sides need pairing; what
     is left in the rest is missed or spurious throughout.
     """
     gold_correct, correct = _identical(gold, predicted)
-    for slot, spans in ((CORRECT, predicted.select(correct)), (PREDICTED, predicted), (GOLD, gold)):
-        np.add.at(counts[:, :-1, slot], (spans.rows, spans.types), 1)
+    for slot, spans in ((CORRECT, predicted[correct]), (PREDICTED, predicted), (GOLD, gold)):
+        np.add.at(counts[:, :-1, slot], (spans["row"], spans["type"]), 1)
     hits = counts[:, :-1, CORRECT].sum(1)
     schemes = counts[:, -1]
     schemes[:, EXACT], schemes[:, PARTIAL], schemes[:, TYPE] = hits, 2 * hits, hits
     errors = np.zeros(len(counts), np.int64)
-    left_gold, left_predicted = gold.select(~gold_correct), predicted.select(~correct)
-    both = np.intersect1d(left_gold.rows, left_predicted.rows).tolist()
-    missed = left_gold.select(~np.isin(left_gold.rows, both))
-    spurious = left_predicted.select(~np.isin(left_predicted.rows, both))
+    left_gold, left_predicted = gold[~gold_correct], predicted[~correct]
+    both = np.intersect1d(left_gold["row"], left_predicted["row"]).tolist()
+    missed = left_gold[~np.isin(left_gold["row"], both)]
+    spurious = left_predicted[~np.isin(left_predicted["row"], both)]
     for alone in (missed, spurious):
-        np.add.at(errors, alone.rows, 1)
-    by_type = _count_types(gold.select(gold_correct), types)
-    run.confusion.update({("correct", type_, type_): count for type_, count in by_type.items()})
-    run.confusion.update({("missed", type_, ""): count for type_, count in _count_types(missed, types).items()})
-    run.confusion.update({("spurious", "", type_): count for type_, count in _count_types(spurious, types).items()})
-    sides = (both, left_gold.of_rows(both, types), left_predicted.of_rows(both, types))
+        np.add.at(errors, alone["row"], 1)
+    for kind, spans in (("correct", gold[gold_correct]), ("missed", missed), ("spurious", spurious)):
+        for type_, count in zip(types, np.bincount(spans["type"], minlength=len(types)).tolist(), strict=True):
+            if count:
+                run.confusion[kind, type_ if kind != "spurious" else "", type_ if kind != "missed" else ""] += count
+    sides = (both, _of_rows(left_gold, both, types), _of_rows(left_predicted, both, types))
     for row, gold_spans, predicted_spans in zip(*sides, strict=True):
         pairs = align(gold_spans, predicted_spans)
         outcomes = Counter(outcome(pair) for pair in pairs)
@@ -230,27 +219,5 @@ def _count_run(run: RunTally, gold: Spans, predicted: Spans, types: Sequence[str
         for pair in pairs:
             gold_type, predicted_type = (span[2] if span else "" for span in pair)
             run.confusion[outcome(pair), gold_type, predicted_type] += 1
-    run.reliability.add(predicted.scores, correct, len(gold))
+    run.reliability.add(predicted["score"], correct, len(gold))
     return errors
-
-
-def _count_types(spans: Spans, types: Sequence[str]) -> dict[str, int]:
-    counts = np.bincount(spans.types, minlength=len(types)).tolist()
-    return {type_: count for type_, count in zip(types, counts, strict=True) if count}
-
-
-def _count_statuses(run: RunTally, statuses: Sequence[str | None], ids: Sequence[str]) -> None:
-    counts = Counter(status for status in statuses if status is not None)
-    run.statuses.update(counts)
-    for unanswered in counts.keys() - set(ANSWERED):
-        named = [id_ for id_, status in zip(ids, statuses, strict=True) if status == unanswered]
-        run.unanswered[unanswered] = tuple(sorted([*run.unanswered.get(unanswered, ()), *named])[:NAMED])
-
-
-def _most_errors(errors: np.ndarray, ids: Sequence[str], count: int) -> list[int]:
-    """The ``count`` rows with the most errors, or as many as have some; of rows with as many, the first by id."""
-    count = min(count, int((errors > 0).sum()))
-    if not count:
-        return []
-    candidates = np.flatnonzero(errors >= np.partition(errors, -count)[-count]).tolist()
-    return sorted(candidates, key=lambda row: (-errors[row], ids[row]))[:count]

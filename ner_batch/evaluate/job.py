@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from rich.console import Console
 
 from ner_batch.errors import Problems, UserError
 from ner_batch.evaluate import plots, report
 from ner_batch.evaluate.count import MOST_ROWS, Tally
-from ner_batch.evaluate.read import JoinRules, Source, join
+from ner_batch.evaluate.read import Source, join
 from ner_batch.evaluate.report import Report
 from ner_batch.evaluate.settings import EvaluateConfig
 from ner_batch.io import storage
@@ -31,12 +32,6 @@ class Plan:
     unfinished: tuple[str, ...]
     """Runs whose manifest says that they are not complete."""
 
-    @property
-    def batch_rows(self) -> int:
-        """Rows counted at once: fewer where texts are long, since their spans are many."""
-        job, longest = self.config.job, max(self.sources, key=lambda source: source.text_bytes)
-        return max(1, min(job.unit_rows, longest.rows * job.unit_bytes // max(1, longest.text_bytes)))
-
 
 def prepare(config: EvaluateConfig) -> Plan:
     """Check everything and lay out the evaluation.
@@ -48,35 +43,36 @@ def prepare(config: EvaluateConfig) -> Plan:
     problems.check(lambda: check_lasting("output", config.output))
     predictions, gold = config.predictions, config.gold
     columns = {"id": predictions.id_column, "text": predictions.text_column, "entities": predictions.column}
-    beside: dict[str, str | None] = {} if gold.path else {"gold": gold.column}
-    sources = [problems.check(lambda: _source(config, "predictions", predictions.path, columns | beside))]
-    if gold.path is not None:
-        path, own = gold.path, {"id": gold.id_column, "text": gold.text_column, "gold": gold.column}
-        sources.insert(0, problems.check(lambda: _source(config, "gold", path, own)))
+    if gold.path is None:
+        places = [("predictions", predictions.path, columns | {"gold": gold.column})]
     else:
-        sources *= 2
+        of_gold = {"id": gold.id_column, "text": gold.text_column, "gold": gold.column}
+        places = [("gold", gold.path, of_gold), ("predictions", predictions.path, columns)]
     if config.against is not None:
-        against = config.against
-        sources.append(problems.check(lambda: _source(config, "against", against, columns)))
+        places.append(("against", config.against, columns))
+    sources = [problems.check(partial(_source, config, *place)) for place in places]
+    if gold.path is None:
+        sources.insert(0, sources[0])
     problems.check(lambda: storage.check_writable(config.output))
-    paths = [path for path in (predictions.path, config.against) if path]
-    unfinished = problems.check(lambda: tuple(path for path in paths if _is_unfinished(path))) or ()
+    runs = [path for path in (predictions.path, config.against) if path]
+    unfinished = problems.check(lambda: tuple(filter(_is_unfinished, runs))) or ()
     problems.stop_if_any()
     return Plan(config, tuple(source for source in sources if source), unfinished)
 
 
-def _source(config: EvaluateConfig, name: str, path: str, columns: dict[str, str | None]) -> Source:
-    """A source whose shards all have the columns, given by our names (id, text, entities, gold).
+def _source(config: EvaluateConfig, name: str, path: str, columns: Mapping[str, str | None]) -> Source:
+    """A source whose shards all have the columns, given by our names (id, text, entities, gold); None: there is none.
 
     Raises:
         UserError: a shard that is no Parquet or lacks a column, one line each; no rows at all.
     """
     fields = {"id": "id_column", "text": "text_column", "entities": "column", "gold": "column"}
-    listing = list_shards(storage.absolute(path), columns.get("text"))
+    named = {ours: column for ours, column in columns.items() if column is not None}
+    listing = list_shards(storage.absolute(path), named.get("text"))
     problems = [f"{name}: {corrupt.uri}: {corrupt.reason}" for corrupt in listing.corrupt]
     for shard in listing.shards:
-        for ours, column in columns.items():
-            if column is not None and column not in shard.columns:
+        for ours, column in named.items():
+            if column not in shard.columns:
                 section = "gold" if "gold" in (ours, name) else "predictions"
                 there = f"in {shard.uri} ({name}); there are {', '.join(shard.columns)}"
                 problems.append(f"{section}.{fields[ours]}: no column {column!r} {there}")
@@ -84,16 +80,8 @@ def _source(config: EvaluateConfig, name: str, path: str, columns: dict[str, str
         problems.append(f"{name}: {path} has no rows")
     if problems:
         raise UserError("\n".join(problems))
-    return Source(
-        name,
-        plan_units(listing.shards, config.job.unit_rows, config.job.unit_bytes),
-        id_column=columns.get("id"),
-        text_column=columns.get("text"),
-        entities_column=columns.get("entities"),
-        gold_column=columns.get("gold"),
-        task=config.predictions.task,
-        keep_rejected=config.predictions.rejected == "keep",
-    )
+    units = plan_units(listing.shards, config.job.unit_rows, config.job.unit_bytes)
+    return Source(name, units, named, config.predictions.task, config.predictions.rejected == "keep")
 
 
 def _is_unfinished(path: str) -> bool:
@@ -109,10 +97,7 @@ def run(plan: Plan, console: Console) -> int:
     Raises:
         UserError: rows that cannot be scored; one line for each kind of error. Nothing is written.
     """
-
-    def warn(message: str) -> None:
-        console.print(message, style="yellow", soft_wrap=True, markup=False)
-
+    warn = partial(console.print, style="yellow", soft_wrap=True, markup=False)
     for path in plan.unfinished:
         warn(f"{path}: its manifest says that the run is not complete")
     with ProgressLine(console) as progress:
@@ -143,12 +128,13 @@ def evaluate(plan: Plan, progress: Callable[[str], None] = lambda _: None) -> Re
         rows_read += rows
         progress(f"{rows_read:,} of {rows_to_read:,} rows read")
 
-    rules = JoinRules(config.without_prediction, config.without_gold)
-    with join(plan.sources, rules, config.job.memory_bytes, count_read) as rows:
+    with join(plan.sources, config, count_read) as rows:
         grouped = plan.sources[0].rows > MOST_ROWS
         tally = Tally(rows.types, len(plan.sources) - 1, config.worst, grouped=grouped)
         tally.gold_skipped, tally.predictions_skipped = rows.gold_skipped, rows.predictions_skipped
-        for batch in rows.batches(plan.batch_rows):
+        longest = max(plan.sources, key=lambda source: source.text_bytes)  # fewer rows at once: their spans are many
+        fitting = longest.rows * config.job.unit_bytes // max(1, longest.text_bytes)
+        for batch in rows.batches(max(1, min(config.job.unit_rows, fitting))):
             tally.add(batch)
             progress(f"{tally.rows:,} of {plan.sources[0].rows:,} rows compared")
         texts = rows.texts({row.id for run in tally.runs for row in run.worst})

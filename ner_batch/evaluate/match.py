@@ -1,13 +1,9 @@
 """Gold and predicted spans of one text, paired so that the pairs explain as much as can be explained.
 
-Entities may nest, cross and share a span, so who belongs to whom is a choice. It is made in this order, and within each
-step it is the best there is, not the first that comes:
-
-1. the same span and type: right is right;
-2. the same span, another type;
-3. among the rest, spans that overlap: as many pairs as possible; of these choices one with the most pairs of one type;
-   of these one with the largest overlap (intersection over union, summed). This is an assignment problem, solved for
-   each cluster of overlapping spans by `scipy.optimize.linear_sum_assignment`.
+Entities may nest, cross and share a span, so who belongs to whom is a choice. The same span and type is right, and
+paired first. Of the rest as many pairs as possible are of the same span (and another type), then as many as possible
+overlap; of these choices one has the most pairs of one type, and of these the largest overlap (intersection over union,
+summed): an assignment problem, solved for each cluster of overlapping spans by SciPy's `linear_sum_assignment`.
 
 So the pairs maximise what SemEval-2013 task 9 counts as strict, exact and partial: an exact pair is worth as much as
 the two partial ones it may stand in the way of. Its fourth scheme, type, has another optimum: :func:`same_type`.
@@ -15,7 +11,6 @@ the two partial ones it may stand in the way of. Its fourth scheme, type, has an
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from typing import Literal
 
@@ -45,47 +40,25 @@ def outcome(pair: Pair) -> Outcome:
 def align(gold: Collection[Span], predicted: Collection[Span]) -> list[Pair]:
     """All spans of both sides, each once, in pairs; the same span and type twice on one side is one."""
     correct = set(gold) & set(predicted)
-    pairs: list[Pair] = [(span, span) for span in sorted(correct)]
-    left_gold, left_predicted = sorted(set(gold) - correct), sorted(set(predicted) - correct)
-    same_span = _same_span(left_gold, left_predicted)
-    left_gold = _without(left_gold, [span for span, _ in same_span])
-    left_predicted = _without(left_predicted, [span for _, span in same_span])
-    overlapping = [pair for cluster in _clusters(left_gold, left_predicted) for pair in _assign(*cluster)]
-    pairs += [*same_span, *overlapping]
-    pairs += [(span, None) for span in _without(left_gold, [span for span, _ in overlapping])]
-    pairs += [(None, span) for span in _without(left_predicted, [span for _, span in overlapping])]
-    return pairs
+    pairs: list[tuple[Span, Span]] = [(span, span) for span in sorted(correct)]
+    for cluster in _clusters(set(gold) - correct, set(predicted) - correct):
+        pairs += _assign(*cluster)
+    missed = sorted(set(gold) - {span for span, _ in pairs})
+    spurious = sorted(set(predicted) - {span for _, span in pairs})
+    return [*pairs, *((span, None) for span in missed), *((None, span) for span in spurious)]
 
 
 def same_type(gold: Collection[Span], predicted: Collection[Span]) -> int:
     """The most pairs of one type that overlap, where identical spans are paired first: the scheme `type`."""
     correct = set(gold) & set(predicted)
-    left_gold, left_predicted = _by_type(set(gold) - correct), _by_type(set(predicted) - correct)
-    both = left_gold.keys() & left_predicted.keys()
-    clusters = (cluster for type_ in both for cluster in _clusters(left_gold[type_], left_predicted[type_]))
-    return len(correct) + sum(len(_assign(*cluster)) for cluster in clusters)
+    pairs = len(correct)
+    for type_ in {span[2] for span in predicted}:
+        sides = ({span for span in side if span[2] == type_} - correct for side in (gold, predicted))
+        pairs += sum(len(_assign(*cluster)) for cluster in _clusters(*sides))
+    return pairs
 
 
-def _by_type(spans: Collection[Span]) -> dict[str, list[Span]]:
-    by_type: dict[str, list[Span]] = defaultdict(list)
-    for span in sorted(spans):
-        by_type[span[2]].append(span)
-    return by_type
-
-
-def _same_span(gold: Sequence[Span], predicted: Sequence[Span]) -> list[tuple[Span, Span]]:
-    unpaired: dict[tuple[int, int], list[Span]] = defaultdict(list)
-    for span in reversed(gold):
-        unpaired[span[:2]].append(span)
-    return [(unpaired[span[:2]].pop(), span) for span in predicted if unpaired.get(span[:2])]
-
-
-def _without(spans: Sequence[Span], paired: Collection[Span]) -> list[Span]:
-    excluded = set(paired)
-    return [span for span in spans if span not in excluded]
-
-
-def _clusters(gold: Sequence[Span], predicted: Sequence[Span]) -> Iterator[tuple[list[Span], list[Span]]]:
+def _clusters(gold: Collection[Span], predicted: Collection[Span]) -> Iterator[tuple[list[Span], list[Span]]]:
     """Runs of spans that overlap in a chain and have both sides in them; each with its gold and its predicted."""
     reach = -1
     cluster: tuple[list[Span], list[Span]] = ([], [])
@@ -101,7 +74,7 @@ def _clusters(gold: Sequence[Span], predicted: Sequence[Span]) -> Iterator[tuple
 
 
 def _assign(gold: Sequence[Span], predicted: Sequence[Span]) -> list[tuple[Span, Span]]:
-    """The best pairs of a cluster: most pairs, then most of one type, then most overlap."""
+    """The best pairs of a cluster: most of one span, then most pairs, then most of one type, then most overlap."""
     if len(gold) == len(predicted) == 1:
         return [(gold[0], predicted[0])]
     weights = _weights(gold, predicted)
@@ -116,4 +89,4 @@ def _weights(gold: Sequence[Span], predicted: Sequence[Span]) -> np.ndarray:
     union = np.maximum(gold_end[:, None], end) - np.minimum(gold_start[:, None], start)
     same = np.array([span[2] for span in gold])[:, None] == np.array([span[2] for span in predicted])
     step = min(len(gold), len(predicted)) + 1
-    return np.where(overlap > 0, step * step + step * same + overlap / union, 0.0)
+    return np.where(overlap > 0, step**3 * (overlap == union) + step**2 + step * same + overlap / union, 0.0)

@@ -64,16 +64,13 @@ def score(gold: Sequence[Iterable[Entity]], predicted: Sequence[Iterable[Entity]
     """
     correct, predicted_types, gold_types = Counter[str](), Counter[str](), Counter[str]()
     for gold_entities, predicted_entities in zip(gold, predicted, strict=True):
-        gold_spans, predicted_spans = _spans(gold_entities), _spans(predicted_entities)
+        sides = (gold_entities, predicted_entities)
+        gold_spans, predicted_spans = ({(e.start, e.end, e.type) for e in side} for side in sides)
         gold_types.update(type_ for _, _, type_ in gold_spans)
         predicted_types.update(type_ for _, _, type_ in predicted_spans)
         correct.update(type_ for _, _, type_ in gold_spans & predicted_spans)
     types = sorted({*predicted_types, *gold_types})
     return Scores({t: Counts(correct[t], predicted_types[t], gold_types[t]) for t in types})
-
-
-def _spans(entities: Iterable[Entity]) -> set[tuple[int, int, str]]:
-    return {(entity.start, entity.end, entity.type) for entity in entities}
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -62,7 +62,7 @@ def f1_lines(run: Report, types: Sequence[str] | None = None) -> list[tuple[str,
 
 def confusion_grid(cells: Sequence[Report], types: Sequence[str]) -> np.ndarray:
     """Counts by gold and predicted type, shape (len(types) + 1,) * 2; the last ones are those without a partner."""
-    grid = np.zeros((len(types) + 1, len(types) + 1))
+    grid = np.zeros((len(types) + 1,) * 2)
     indices = {None: len(types)} | {name: i for i, name in enumerate(types)}  # a type may be called "none"
     for cell in cells:
         if cell["gold"] in indices and cell["predicted"] in indices:
@@ -83,17 +83,10 @@ def _confusion(run: Report) -> bytes:
     axes.set(xlabel="predicted", ylabel="gold", title="paired entities (boundary errors included)")
     axes.axvline(len(types) - 0.5, color="grey", linewidth=1)
     axes.axhline(len(types) - 0.5, color="grey", linewidth=1)
-    for (i, j), value in np.ndenumerate(grid):
-        if value:
-            axes.text(
-                j,
-                i,
-                f"{value:,.0f}",
-                ha="center",
-                va="center",
-                fontsize=7,
-                color="white" if share[i, j] > 0.5 else "black",
-            )
+    for (i, j), count in np.ndenumerate(grid):
+        if count:
+            color = "white" if share[i, j] > 0.5 else "black"
+            axes.text(j, i, f"{count:,.0f}", ha="center", va="center", fontsize=7, color=color)
     figure.colorbar(image, label="share of the row", shrink=0.8)
     return png(figure)
 
@@ -105,16 +98,10 @@ def _calibration(calibration: Report) -> bytes:
     left.plot([0, 1], [0, 1], color="lightgrey")
     left.plot([b["score"] for b in table], [b["accuracy"] for b in table], "o-")
     for b in table:
-        left.annotate(
-            f"{b['entities']:,}", (b["score"], b["accuracy"]), xytext=(4, -10), textcoords="offset points", fontsize=7
-        )
-    left.set(
-        xlim=(0, 1),
-        ylim=(0, 1),
-        xlabel="mean score",
-        ylabel="share correct",
-        title=f"reliability, ECE {calibration['ece']:.3f}",
-    )
+        place = {"xytext": (4, -10), "textcoords": "offset points", "fontsize": 7}
+        left.annotate(f"{b['entities']:,}", (b["score"], b["accuracy"]), **place)
+    left.set(xlim=(0, 1), ylim=(0, 1), xlabel="mean score", ylabel="share correct")
+    left.set_title(f"reliability, ECE {calibration['ece']:.3f}")
     steps = calibration["thresholds"]
     for name in ("precision", "recall", "f1", "coverage"):
         right.plot([s["threshold"] for s in steps], [s[name] for s in steps], label=name)

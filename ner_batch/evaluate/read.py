@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
 
 import duckdb
 import numpy as np
@@ -26,6 +25,7 @@ import pyarrow.parquet as pq
 
 from ner_batch.data import is_spans
 from ner_batch.errors import UserError, first_line
+from ner_batch.evaluate.settings import EvaluateConfig
 from ner_batch.io import storage
 from ner_batch.io.shards import Unit, read_unit, texts_of
 
@@ -41,18 +41,15 @@ OFFSETS = "offsets are code points, half-open"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Gold, or a run's predictions: where they lie and what their columns are called (None: there is none).
+    """Gold, or a run's predictions; ``name`` is the config's section, for messages.
 
-    ``name`` is the config's section, for messages. Gold may lie in the rows of a run, which then has both
-    ``entities_column`` and ``gold_column``.
+    ``columns`` are those that there are of id, text, entities and gold, with the names they have in the files. Gold may
+    lie in the rows of a run, which then has both ``entities`` and ``gold``.
     """
 
     name: str
     units: tuple[Unit, ...]
-    id_column: str | None = None
-    text_column: str | None = None
-    entities_column: str | None = None
-    gold_column: str | None = None
+    columns: Mapping[str, str]
     task: str | None = None
     """Only its entities are read."""
     keep_rejected: bool = False
@@ -70,9 +67,8 @@ class Source:
 
     @property
     def span_columns(self) -> dict[str, str]:
-        """``entities``, ``gold`` or both, with the names they have in the file."""
-        columns = {"entities": self.entities_column, "gold": self.gold_column}
-        return {name: column for name, column in columns.items() if column is not None}
+        """``entities``, ``gold`` or both, with the names they have in the files."""
+        return {ours: column for ours, column in self.columns.items() if ours in ("entities", "gold")}
 
 
 class ValidationErrors:
@@ -106,84 +102,76 @@ def read(source: Source, unit: Unit, errors: ValidationErrors) -> pa.Table:
     Raises:
         UserError: the file cannot be read, is not the file that was listed, or has columns of other types.
     """
-    columns_to_read = {source.id_column: None, source.text_column: None} | dict.fromkeys(source.span_columns.values())
-    if source.entities_column and STATUS in unit.shard.columns:
+    columns_to_read = dict.fromkeys(source.columns.values())
+    if "entities" in source.columns and STATUS in unit.shard.columns:
         columns_to_read[STATUS] = None
     with storage.explained(unit.shard.uri):
-        table = read_unit(unit, [column for column in columns_to_read if column is not None])
+        table = read_unit(unit, list(columns_to_read))
+    for ours, column in source.columns.items():
+        kind = table.schema.field(column).type
+        if ours == "id" and not _is_id(kind):
+            raise UserError(f"{unit.shard.uri}: column {column!r} is {kind}, not strings or whole numbers")
+        if ours in source.span_columns and not is_spans(kind):
+            raise UserError(f"{unit.shard.uri}: column {column!r} is {kind}, not list<struct<start, end, type, ...>>")
     rows = _UnitRows(source, unit, table, errors)
     columns = {"id": rows.ids}
     if rows.texts is not None:
         columns["text"] = pa.array(rows.texts, pa.string())
-    if source.entities_column is not None:
+    if "entities" in source.columns:
         has_status = STATUS in table.column_names and _is_id(table.schema.field(STATUS).type)
         columns[STATUS] = table[STATUS].cast(pa.string()) if has_status else pa.nulls(len(table), pa.string())
-    for name in source.span_columns:
-        columns[name] = rows.spans(name)
-    return pa.table(columns)
+    return pa.table(columns | {ours: rows.spans(ours) for ours in source.span_columns})
 
 
 class _UnitRows:
     """The rows of one unit while they are checked: what they are called, their texts and their spans."""
 
     def __init__(self, source: Source, unit: Unit, table: pa.Table, errors: ValidationErrors) -> None:
-        kinds = [(column, is_spans, "list<struct<start, end, type, ...>>") for column in source.span_columns.values()]
-        if source.id_column is not None:
-            kinds.append((source.id_column, _is_id, "strings or whole numbers"))
-        for column, fits, expected in kinds:  # texts were checked when files were listed
-            kind = table.schema.field(column).type
-            if not fits(kind):
-                raise UserError(f"{unit.shard.uri}: column {column!r} is {kind}, not {expected}")
-        self._source, self._uri, self._table, self._errors = source, unit.shard.uri, table, errors
-        self._places = [f"{unit.shard.name} row {unit.start + row}" for row in range(len(table))]
-        if source.id_column is None:
-            self.ids = pa.array([f"{unit.shard.name}:{unit.start + row}" for row in range(len(table))], pa.string())
-        else:
-            self.ids = self._cast(source.id_column, table[source.id_column].combine_chunks(), pa.string())
-            places = [self._places[row] for row in np.flatnonzero(self.ids.is_null())]
-            errors.add(f"{source.name}: rows whose id is null", "every row needs an id", len(places), places)
+        self._source, self._unit, self._table, self._errors = source, unit, table, errors
         self.texts: list[str] | None = None
-        if source.text_column is not None:  # null, and what is not UTF-8, becomes "": no span fits in there
-            self.texts = [text or "" for text in texts_of(table, source.text_column)[0]]
+        if text_column := source.columns.get("text"):  # null, and what is not UTF-8, becomes "": no span fits in there
+            self.texts = [text or "" for text in texts_of(table, text_column)[0]]
+        if id_column := source.columns.get("id"):
+            self.ids = self._cast(id_column, table[id_column].combine_chunks(), pa.string())
+            places = [self._place(row) for row in np.flatnonzero(self.ids.is_null())]
+            errors.add(f"{source.name}: rows whose id is null", "every row needs an id", len(places), places)
+        else:
+            self.ids = pa.array([f"{unit.shard.name}:{unit.start + row}" for row in range(len(table))], pa.string())
 
-    def spans(self, name: str) -> pa.Array:
+    def spans(self, ours: str) -> pa.Array:
         """A column of spans in our type: those of the task asked for, and without rejected ones unless they are kept.
 
         Raises:
             UserError: they are of several tasks and none is asked for (pooled scores would mean nothing); a field of
                 another type.
         """
-        source, column = self._source, self._source.span_columns[name]
+        source, column = self._source, self._source.columns[ours]
         lists = self._table[column].combine_chunks()
         if pa.types.is_null(lists.type) or pa.types.is_null(lists.type.value_type):
             lists = lists.cast(SPANS)
-        self._note(
-            f"column {column!r} is null in rows",
-            "[] means no entities; null says that nobody has looked",
-            [self._name(row) for row in np.flatnonzero(lists.is_null())],
-        )
+        remedy = "[] means no entities; null says that nobody has looked"
+        self._note(f"column {column!r} is null in rows", remedy, map(self._name, np.flatnonzero(lists.is_null())))
         structs = pc.list_flatten(lists)
         names = {field.name for field in structs.type} & {*SPAN.names, "text", "task", "verified"}
         fields = {name: pc.struct_field(structs, name) for name in names}
         spans = pa.table({"row": pc.list_parent_indices(lists), **fields})
-        if name == "entities" and "task" in fields:
+        if ours == "entities" and "task" in fields:
             tasks = sorted(task for task in pc.unique(fields["task"]).to_pylist() if task is not None)
             if source.task is None and len(tasks) > 1:
-                listed = ", ".join(tasks)
-                raise UserError(f"{self._uri}: entities of several tasks ({listed}): name one in predictions.task")
+                listed = f"entities of several tasks ({', '.join(tasks)})"
+                raise UserError(f"{self._unit.shard.uri}: {listed}: name one in predictions.task")
             if source.task is not None:
                 spans = spans.filter(pc.equal(spans["task"], source.task))
-        if name == "entities" and not source.keep_rejected and "verified" in fields:
-            verified = spans["verified"]
-            if pa.types.is_boolean(verified.type):  # null: nobody asked, which is no rejection
-                spans = spans.filter(pc.fill_null(verified, True))
+        if ours == "entities" and not source.keep_rejected and "verified" in fields:
+            field = "spans: field 'verified' "
+            verified = self._cast(column, spans["verified"].combine_chunks(), pa.bool_(), field)
+            spans = spans.filter(pc.fill_null(verified, True))  # null: nobody asked, which is no rejection
         typed = {}
         for field in [*SPAN, pa.field("text", pa.string())]:
+            typed[field.name] = pa.nulls(len(spans), field.type)
             if field.name in fields:
                 values = spans[field.name].combine_chunks()
                 typed[field.name] = self._cast(column, values, field.type, f"spans: field {field.name!r} ")
-            else:
-                typed[field.name] = pa.nulls(len(spans), field.type)
         rows = spans["row"].to_numpy()
         self._check(f"column {column!r}", rows, typed)
         offsets = np.searchsorted(rows, np.arange(len(lists) + 1)).astype(np.int32)
@@ -204,22 +192,19 @@ class _UnitRows:
                 values = values.cast(pa.binary())
             return values.cast(kind)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            problem = f"{self._uri}: column {column!r}: {what}is {original}, not {kind}: {first_line(error)}"
-            raise UserError(problem) from None
+            problem = f"column {column!r}: {what}is {original}, not {kind}: {first_line(error)}"
+            raise UserError(f"{self._unit.shard.uri}: {problem}") from None
 
     def _check(self, where: str, rows: np.ndarray, spans: dict[str, pa.Array]) -> None:
         """Spans without start, end or type, with impossible scores, outside of their text, with other words than it."""
-        incomplete = np.zeros(len(rows), bool)
-        for name in ("start", "end", "type"):
-            incomplete |= spans[name].is_null().to_numpy(zero_copy_only=False)
-        if incomplete.any():
-            names = [self._name(row) for row in rows[incomplete]]
+        incomplete = pc.or_(pc.or_(spans["start"].is_null(), spans["end"].is_null()), spans["type"].is_null())
+        if incomplete.true_count:
+            names = map(self._name, rows[incomplete.to_numpy(zero_copy_only=False)])
             self._note(f"{where} has spans without start, end or type", "every span needs the three", names)
             return
         scores = spans["score"].to_numpy(zero_copy_only=False)
-        names = [self._name(row) for row in rows[(scores < 0) | (scores > 1)]]
         remedy = "a score is a probability; log-probabilities want exp()"
-        self._note(f"{where} has scores outside 0 to 1", remedy, names)
+        self._note(f"{where} has scores outside 0 to 1", remedy, map(self._name, rows[(scores < 0) | (scores > 1)]))
         columns = (rows.tolist(), *(spans[name].to_pylist() for name in ("start", "end", "type", "text")))
         misfits = []
         for row, start, end, type_, surface in zip(*columns, strict=True):
@@ -235,13 +220,17 @@ class _UnitRows:
             misfits.append(self._name(row, f" has [{start}, {end}) {type_}{problem}"))
         self._note(f"{where} has spans that do not fit their text", OFFSETS, misfits)
 
-    def _note(self, problem: str, remedy: str, names: Sequence[str]) -> None:
-        self._errors.add(f"{self._source.name}: {problem}", remedy, len(names), names)
+    def _note(self, problem: str, remedy: str, names: Iterable[str]) -> None:
+        rows = list(names)
+        self._errors.add(f"{self._source.name}: {problem}", remedy, len(rows), rows)
 
     def _name(self, row: int, detail: str = "") -> str:
         """A row as messages call it: id, file and number."""
-        place = self._places[row]
-        return f"{place}{detail}" if self._source.id_column is None else f"{self.ids[row]}{detail} ({place})"
+        place = self._place(row)
+        return f"{self.ids[row]}{detail} ({place})" if "id" in self._source.columns else f"{place}{detail}"
+
+    def _place(self, row: int) -> str:
+        return f"{self._unit.shard.name} row {self._unit.start + row}"
 
 
 def _is_id(kind: pa.DataType) -> bool:
@@ -251,18 +240,10 @@ def _is_id(kind: pa.DataType) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class JoinRules:
-    """What to do with rows without a partner; see :class:`ner_batch.evaluate.settings.EvaluateConfig`."""
-
-    without_prediction: Literal["refuse", "miss", "skip"] = "refuse"
-    without_gold: Literal["refuse", "skip"] = "refuse"
-
-
-@dataclass(frozen=True, slots=True)
 class JoinedRows:
     """Gold with the predictions of one or two runs, in files that last as long as :func:`join` is open.
 
-    ``gold_skipped`` and ``predictions_skipped`` are rows left out, as the rules say. ``types`` are sorted.
+    ``gold_skipped`` and ``predictions_skipped`` are rows left out for want of a partner. ``types`` are sorted.
     """
 
     joined: duckdb.DuckDBPyRelation
@@ -298,16 +279,10 @@ class _Stored:
 
 
 @contextmanager
-def join(
-    sources: Sequence[Source], rules: JoinRules, memory_bytes: int, progress: Callable[[int], None]
-) -> Iterator[JoinedRows]:
+def join(sources: Sequence[Source], config: EvaluateConfig, progress: Callable[[int], None]) -> Iterator[JoinedRows]:
     """Read sources and join them by id: first gold, then one or two runs. Gold may be the first run itself.
 
-    Args:
-        sources: at least one of them with texts.
-        rules: what to do with rows without a partner.
-        memory_bytes: what DuckDB may hold before it spills.
-        progress: called with the number of rows read, unit by unit.
+    ``progress`` is called with the number of rows read, unit by unit.
 
     Raises:
         UserError: what is wrong with rows, one line for each kind: first all that reading finds, then ids that are
@@ -315,7 +290,7 @@ def join(
     """
     with TemporaryDirectory(prefix="ner_batch-evaluate-") as folder, _resources_explained(folder):
         options: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": f"{memory_bytes}B",
+            "memory_limit": f"{config.job.memory_bytes}B",
             "temp_directory": str(Path(folder) / "spilled"),
             "threads": min(4, os.cpu_count() or 1),  # each thread wants memory of its own
             "preserve_insertion_order": False,  # counts do not depend on it, and order costs memory
@@ -333,66 +308,62 @@ def join(
                 stored[id(source)] = _Stored(source, database.read_parquet(files))
             errors.stop_if_any()
             gold, *runs = [stored[id(source)] for source in sources]
-            predictions_skipped = _check_ids(gold, runs, rules, errors)
-            with_text = next(each for each in (gold, *runs) if each.source.text_column is not None)
-            _check_texts(with_text, list(stored.values()), errors)
+            predictions_skipped = _check_ids(gold, runs, config, errors)
+            with_text = next(each for each in (gold, *runs) if "text" in each.source.columns)
+            _check_texts(with_text, [each for each in stored.values() if each is not with_text], errors)
             errors.stop_if_any()
-            joined, gold_skipped = _side_by_side(gold, runs, rules)
+            joined, gold_skipped = _side_by_side(gold, runs, skip=config.without_prediction == "skip")
             spans = " || ".join(["gold", *(f"entities{i}" for i in range(len(runs)))])
             names = joined.project(f"unnest(list_transform({spans}, lambda span: span.type)) AS type").distinct()
             types = tuple(sorted(name for (name,) in names.fetchall()))
             yield JoinedRows(joined, with_text.rows.project("id, text"), types, gold_skipped, predictions_skipped)
 
 
-def _side_by_side(gold: _Stored, runs: Sequence[_Stored], rules: JoinRules) -> tuple[duckdb.DuckDBPyRelation, int]:
-    """Gold with the predictions of all runs, as :meth:`JoinedRows.batches` gives it; how many gold rows it lacks."""
+def _side_by_side(gold: _Stored, runs: Sequence[_Stored], *, skip: bool) -> tuple[duckdb.DuckDBPyRelation, int]:
+    """Gold with the predictions of all runs, as :meth:`JoinedRows.batches` gives it; how many gold rows are skipped."""
     joined = gold.rows.project("id, gold").set_alias("gold")
+    columns = ["id", "gold"]
     for i, run in enumerate(runs):
         own = run.rows.project(f"id AS id{i}, status AS status{i}, entities AS entities{i}")
         joined = joined.join(own.set_alias(f"run{i}"), f"id = id{i}", how="left")
+        columns.append(f"CASE WHEN id{i} IS NULL THEN '{NO_ROW}' ELSE status{i} END AS status{i}")
+        columns.append(f"coalesce(entities{i}, []) AS entities{i}")
     skipped = 0
-    if rules.without_prediction == "skip":
+    if skip:
         complete = " AND ".join(f"id{i} IS NOT NULL" for i in range(len(runs)))
         skipped, _ = _count_ids(joined.filter(f"NOT ({complete})"))
         joined = joined.filter(complete)
-    columns = ["id", "gold"]
-    for i in range(len(runs)):
-        columns.append(f"CASE WHEN id{i} IS NULL THEN '{NO_ROW}' ELSE status{i} END AS status{i}")
-        columns.append(f"coalesce(entities{i}, []) AS entities{i}")
     return joined.project(", ".join(columns)), skipped
 
 
-def _check_ids(gold: _Stored, runs: Sequence[_Stored], rules: JoinRules, errors: ValidationErrors) -> int:
-    """Note ids that are repeated or, where the rules refuse it, without a partner; predictions without gold."""
-    for each in {id(each): each for each in (gold, *runs)}.values():
+def _check_ids(gold: _Stored, runs: Sequence[_Stored], config: EvaluateConfig, errors: ValidationErrors) -> int:
+    """Note ids that are repeated or, where that is refused, without a partner; how many predictions have no gold."""
+    apart = [run for run in runs if run is not gold]
+    for each in (gold, *apart):
         duplicate_ids = _count_ids(each.rows.aggregate("id, count(*) AS times", "id").filter("times > 1"))
         errors.add(f"{each.source.name}: ids that more than one row has", "ids must be unique", *duplicate_ids)
     predictions_skipped = 0
-    for run in runs:
-        if run is gold:
-            continue
+    for run in apart:
         gold_ids, run_ids = gold.rows.project("id"), run.rows.project("id")
-        if rules.without_prediction == "refuse":
+        if config.without_prediction == "refuse":
             gold_without_prediction = _count_ids(gold_ids.join(run_ids, "id", how="anti"))
             remedy = "finish the run, or set without_prediction=miss or skip"
             errors.add(f"{run.source.name}: no row for gold's ids", remedy, *gold_without_prediction)
         unmatched_predictions = _count_ids(run_ids.join(gold_ids, "id", how="anti"))
         predictions_skipped += unmatched_predictions[0]
-        if rules.without_gold == "refuse":
+        if config.without_gold == "refuse":
             remedy = "give the gold of all rows, or set without_gold=skip"
             problem = f"{run.source.name}: ids that {gold.source.name} does not have"
             errors.add(problem, remedy, *unmatched_predictions)
     return predictions_skipped
 
 
-def _check_texts(with_text: _Stored, sources: Sequence[_Stored], errors: ValidationErrors) -> None:
+def _check_texts(with_text: _Stored, others: Iterable[_Stored], errors: ValidationErrors) -> None:
     """Note rows of other sources whose text is another one, or whose spans end behind it where they have no text."""
     texts = with_text.rows.project("id, hash(text) AS text_hash, length(text) AS text_length")
-    for each in sources:
+    for each in others:
         name = each.source.name
-        if each is with_text:
-            continue
-        if each.source.text_column is not None:
+        if "text" in each.source.columns:
             pairs = each.rows.project("id, hash(text) AS own_hash").join(texts, "id")
             problem = f"{name}: other text than {with_text.source.name} has under the same id"
             remedy = "both must be made from one text, character for character"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,8 @@ from rich.text import Text
 from ner_batch.config import dump
 from ner_batch.evaluate import bootstrap, calibration
 from ner_batch.evaluate.bootstrap import Figures
-from ner_batch.evaluate.count import CORRECT, EXACT, GOLD, GROUPS, PARTIAL, PREDICTED, TYPE, ErrorRow, RunTally, Tally
-from ner_batch.evaluate.match import OUTCOMES, Span
-from ner_batch.evaluate.metrics import Counts, Scores
+from ner_batch.evaluate.count import EXACT, GOLD, GROUPS, PARTIAL, PREDICTED, TYPE, ErrorRow, RunTally, Tally
+from ner_batch.evaluate.match import OUTCOMES
 from ner_batch.evaluate.settings import EvaluateConfig
 from ner_batch.io import storage
 from ner_batch.jobs import markdown
@@ -32,15 +30,11 @@ SURFACE = 60
 """Characters of a mention in a list."""
 TERMINAL_ROWS, TERMINAL_IDS, TERMINAL_ERRORS, TERMINAL_SPANS = 5, 10, 12, 10
 FILE_ERRORS, FILE_SPANS = 20, 100
+COUNTS = ("correct", "predicted", "gold")
 COMPARISON = ("this", "other", "difference", "interval", "better in", "p")
 
 
-def build(
-    config: EvaluateConfig,
-    tally: Tally,
-    texts: Mapping[str, str],
-    unfinished: Sequence[str] = (),
-) -> Report:
+def build(config: EvaluateConfig, tally: Tally, texts: Mapping[str, str], unfinished: Sequence[str] = ()) -> Report:
     """The report of one run, or of two and their difference.
 
     Args:
@@ -49,82 +43,78 @@ def build(
         texts: those of the tally's worst rows, by id.
         unfinished: runs whose manifest says that they are not complete.
     """
-    histogram = tally.histogram
-    totals = histogram.total()
+    histogram, level = tally.histogram, config.bootstrap.level
+    types, totals = histogram.types, histogram.total()
+    values = [bootstrap.figures(total, types, config.groups) for total in totals]
     draws = bootstrap.draw(histogram, config.groups, config.bootstrap.resamples, config.bootstrap.seed)
     paths = [config.predictions.path, config.against][: histogram.runs]
+    runs, comparison = [], None
+    for i, (path, run) in enumerate(zip(paths, tally.runs, strict=True)):
+        worst = [error_row(row, texts.get(row.id, "")) for row in run.worst]
+        scores = _scores(config, types, totals[i], values[i], draws[i])
+        runs.append({"predictions": path} | scores | _error_counts(run, types) | {"worst": worst})
+    if histogram.runs > 1:
+        comparison = {
+            name: bootstrap.compare(float(this), float(values[1][name]), draws[0][name], draws[1][name], level)
+            for name, this in values[0].items()
+            if name.endswith("/f1")
+        }
+    skipped = {"gold_skipped": tally.gold_skipped, "predictions_skipped": tally.predictions_skipped}
+    drawn = f"{GROUPS:,} random groups of rows" if histogram.grouped else "rows"
     return {
         "schema_version": SCHEMA_VERSION,
-        "rows": {
-            "scored": tally.rows,
-            "gold_skipped": tally.gold_skipped,
-            "predictions_skipped": tally.predictions_skipped,
-        },
+        "rows": {"scored": tally.rows} | skipped,
         "unfinished": list(unfinished),
-        "bootstrap": dump(config.bootstrap)
-        | {"drawn": f"{GROUPS:,} random groups of rows" if histogram.grouped else "rows"},
-        "runs": [
-            {"predictions": path}
-            | _run_values(config, histogram.types, total, figures, run)
-            | {"worst": [error_row(row, texts.get(row.id, "")) for row in run.worst]}
-            for path, total, figures, run in zip(paths, totals, draws, tally.runs, strict=True)
-        ],
-        "comparison": _comparison(config, histogram.types, totals, draws) if histogram.runs > 1 else None,
+        "bootstrap": dump(config.bootstrap) | {"drawn": drawn},
+        "runs": runs,
+        "comparison": comparison,
         "config": dump(config),
         "versions": versions("ner-batch", "duckdb", "numpy", "scipy", "pyarrow"),
     }
 
 
-def scores_of(totals: np.ndarray, types: Sequence[str]) -> Scores:
-    """Strict counts by type, from one run's counts of shape (len(types) + 1, 3)."""
-    counts = totals[:-1].tolist()
-    return Scores({t: Counts(c[CORRECT], c[PREDICTED], c[GOLD]) for t, c in zip(types, counts, strict=True)})
-
-
-def _run_values(
-    config: EvaluateConfig,
-    types: tuple[str, ...],
-    totals: np.ndarray,
-    draws: Figures,
-    run: RunTally,
+def _scores(
+    config: EvaluateConfig, types: Sequence[str], totals: np.ndarray, values: Figures, draws: Figures
 ) -> Report:
-    strict = scores_of(totals, types)
-    values = bootstrap.figures(totals, types, config.groups)
+    """A run's figures with their intervals and counts; ``totals`` are its counts, shape (len(types) + 1, 3)."""
 
-    def entry(name: str, counts: Counts | None = None) -> Report:
-        """Precision, recall and F1 with their intervals."""
+    def entry(name: str, counts: np.ndarray | None = None) -> Report:
         parts: Report = {}
         for part in ("precision", "recall", "f1"):
             low, high = bootstrap.interval(draws[f"{name}/{part}"], config.bootstrap.level)
             parts[part] = {"value": float(values[f"{name}/{part}"]), "interval": [low, high]}
-        return parts | (asdict(counts) if counts else {})
+        return parts if counts is None else parts | dict(zip(COUNTS, counts.tolist(), strict=True))
 
-    groups = {}
-    for name, indices in bootstrap.members(config.groups, types).items():
-        members = [types[i] for i in indices]
-        counts = sum((strict.per_type[type_] for type_ in members), Counts())
-        groups[name] = entry(f"strict/group/{name}", counts) | {"types": members}
-    hits = {"exact": totals[-1, EXACT], "partial": totals[-1, PARTIAL] / 2, "type": totals[-1, TYPE]}
-    micro = strict.micro
-    cells = sorted(run.confusion.items(), key=lambda cell: (-cell[1], cell[0]))
+    by_type, schemes = totals[:-1], totals[-1]
+    micro = by_type.sum(0)
+    correct = {"exact": schemes[EXACT], "partial": schemes[PARTIAL] / 2, "type": schemes[TYPE]}
+    sides = {"predicted": int(micro[PREDICTED]), "gold": int(micro[GOLD])}
     return {
         "strict": {
             "micro": entry("strict/micro", micro),
             "macro": entry("strict/macro"),
-            "types": {type_: entry(f"strict/type/{type_}", counts) for type_, counts in strict.per_type.items()},
-            "groups": groups,
+            "types": {type_: entry(f"strict/type/{type_}", by_type[i]) for i, type_ in enumerate(types)},
+            "groups": {
+                name: entry(f"strict/group/{name}", by_type[indices].sum(0)) | {"types": [types[i] for i in indices]}
+                for name, indices in bootstrap.members(config.groups, types).items()
+            },
         },
         "schemes": {
-            name: entry(f"{name}/micro") | {"correct": float(hit), "predicted": micro.predicted, "gold": micro.gold}
-            for name, hit in hits.items()
+            name: entry(f"{name}/micro") | {"correct": float(count)} | sides for name, count in correct.items()
         },
+    }
+
+
+def _error_counts(run: RunTally, types: Sequence[str]) -> Report:
+    cells = sorted(run.confusion.items(), key=lambda cell: (-cell[1], cell[0]))
+    return {
         "errors": {
             "kinds": outcomes(run),
             "types": {type_: outcomes(run, type_) for type_ in types},
             "confusion": [{"kind": k, "gold": g or None, "predicted": p or None, "count": n} for (k, g, p), n in cells],
         },
         "statuses": dict(sorted(run.statuses.items())),
-        "unanswered": {status: list(ids) for status, ids in sorted(run.unanswered.items())},
+        "unanswered": dict(sorted(run.unanswered.items())),
         "calibration": calibration.summary(run.reliability),
     }
 
@@ -160,15 +150,9 @@ def error_row(row: ErrorRow, text: str) -> Report:
     return values
 
 
-def _comparison(config: EvaluateConfig, types: tuple[str, ...], totals: np.ndarray, draws: Sequence[Figures]) -> Report:
-    """By figure: the run under `predictions` (this) beside the one under `against` (other)."""
-    this, other = (bootstrap.figures(total, types, config.groups) for total in totals)
-    level = config.bootstrap.level
-    return {
-        name: bootstrap.compare(float(this[name]), float(other[name]), draws[0][name], draws[1][name], level)
-        for name in this
-        if name.endswith("/f1")
-    }
+def _shortened(surface: str) -> str:
+    """A surface that may be a whole document, for a list."""
+    return surface if len(surface) <= SURFACE else f"{surface[: SURFACE - 3]}..."
 
 
 def write(folder: str, report: Report, images: Mapping[str, bytes | None]) -> None:
@@ -197,13 +181,13 @@ def markdown_lines(report: Report, images: Sequence[str]) -> Iterator[str]:
     )
     if report["comparison"]:
         yield f"\n**{verdict(report)}**\n"
-        yield markdown.markdown_table(["F1", *COMPARISON], _comparison_cells(report))
+        yield markdown.markdown_table(["F1", *COMPARISON], _comparison_rows(report))
     for run in report["runs"]:
         yield f"\n## {run['predictions']}\n"
         header = ["strict span and type", "P", "R", "F1", "interval", "gold", "predicted", "correct"]
-        yield markdown.markdown_table(header, [[name, *_score_cells(entry)] for name, entry in _score_lines(run)])
+        yield markdown.markdown_table(header, _score_rows(run))
         yield "\nErrors:\n"
-        yield markdown.markdown_table(["error", "gold", "predicted", "count"], _error_cells(run, FILE_ERRORS))
+        yield markdown.markdown_table(["error", "gold", "predicted", "count"], _error_rows(run, FILE_ERRORS))
         for status, ids in run["unanswered"].items():
             rows = f"{run['statuses'][status]:,} rows `{status}`"
             yield f"\n{rows}, what they lack is missed: {markdown.escape(', '.join(ids))}"
@@ -211,9 +195,7 @@ def markdown_lines(report: Report, images: Sequence[str]) -> Iterator[str]:
         for row in run["worst"]:
             yield f"- `{row['id']}`, {row['errors']} errors"
             for side in ("gold", "predicted"):
-                spans = [(start, end, type_) for start, end, type_ in row[side]]
-                also = ", ".join(mention for mention, _ in first_mentions(unmarked(row, side), FILE_SPANS))
-                text = marked(row["text"], spans) + (f"; also {also}" if also else "")
+                text = "".join(piece for piece, _ in marked(row, side, FILE_SPANS))
                 yield f"  - {side}: {markdown.escape(text)}"
     yield "\n## Plots\n"
     yield from (f"![{name}]({name})" for name in images)
@@ -222,52 +204,49 @@ def markdown_lines(report: Report, images: Sequence[str]) -> Iterator[str]:
 def render(report: Report) -> Iterator[RenderableType]:
     """The report on a terminal: scores, errors, the worst rows and the comparison."""
     for run in report["runs"]:
-        yield from _render_run(report, run)
+        name, scores, by_type = run["predictions"], _score_rows(run), run["errors"]["types"]
+        title = f"{name}, {report['rows']['scored']:,} rows, {report['bootstrap']['level']:.0%} intervals"
+        header = ("strict", "P", "R", "F1", "interval", "gold", "pred", "correct")
+        micro = len(scores) - len(run["schemes"]) - 1
+        yield _table(title, header, scores, ends=(micro - 1, micro))
+        outcome_rows = [
+            [type_, *(f"{counts[outcome]:,}" for outcome in OUTCOMES)]
+            for type_, counts in [*by_type.items(), ("all", run["errors"]["kinds"])]
+        ]
+        yield _table(f"{name}: entities by outcome", ("type", *OUTCOMES), outcome_rows, ends=(len(by_type) - 1,))
+        errors = _error_rows(run, TERMINAL_ERRORS)
+        yield _table("most frequent errors", ("error", "gold", "predicted", "count"), errors, text_columns=3)
+        for status, ids in run["unanswered"].items():
+            more = run["statuses"][status] - len(ids[:TERMINAL_IDS])
+            named = ", ".join(ids[:TERMINAL_IDS]) + (f" and {more:,} more" if more else "")
+            yield escape(f"{run['statuses'][status]:,} rows {status}, what they lack is missed: {named}")
+        if run["calibration"]:
+            scored, ece = run["calibration"]["scored"], run["calibration"]["ece"]
+            yield f"calibration: ECE {ece:.3f} over {scored:,} scored entities"
+        yield from map(worst_row, run["worst"][:TERMINAL_ROWS])
     if report["comparison"]:
         this, other = (run["predictions"] for run in report["runs"])
-        comparison = _table("F1", COMPARISON, f"{this} against {other}")
-        for cells in _comparison_cells(report):
-            comparison.add_row(*map(escape, cells))
-        yield comparison
+        yield _table(f"{this} against {other}", ("F1", *COMPARISON), _comparison_rows(report))
         yield Text(verdict(report), style="bold")
     for side in ("gold", "predictions"):
         if count := report["rows"][f"{side}_skipped"]:
             yield f"{count:,} rows of {side} left out: no partner"
 
 
-def _render_run(report: Report, run: Report) -> Iterator[RenderableType]:
-    name = run["predictions"]
-    title = f"{name}, {report['rows']['scored']:,} rows, {report['bootstrap']['level']:.0%} intervals"
-    scores = _table("strict", ("P", "R", "F1", "interval", "gold", "pred", "correct"), title)
-    for label, entry in _score_lines(run):
-        scores.add_row(escape(label), *_score_cells(entry), end_section=label in ("macro", "micro"))
-    yield scores
-    by_outcome = _table("type", OUTCOMES, f"{name}: entities by outcome")
-    lines = [*run["errors"]["types"].items(), ("all", run["errors"]["kinds"])]
-    for i, (type_, counts) in enumerate(lines):
-        cells = [f"{counts[outcome]:,}" for outcome in OUTCOMES]
-        by_outcome.add_row(escape(type_), *cells, end_section=i == len(lines) - 2)
-    yield by_outcome
-    frequent = Table("error", "gold", "predicted", title="most frequent errors")
-    frequent.add_column("count", justify="right", no_wrap=True)
-    for cells in _error_cells(run, TERMINAL_ERRORS):
-        frequent.add_row(*map(escape, cells))
-    yield frequent
-    for status, ids in run["unanswered"].items():
-        more = run["statuses"][status] - len(ids[:TERMINAL_IDS])
-        named = ", ".join(ids[:TERMINAL_IDS]) + (f" and {more:,} more" if more else "")
-        yield escape(f"{run['statuses'][status]:,} rows {status}, what they lack is missed: {named}")
-    if run["calibration"]:
-        scored, ece = run["calibration"]["scored"], run["calibration"]["ece"]
-        yield f"calibration: ECE {ece:.3f} over {scored:,} scored entities"
-    yield from map(worst_row, run["worst"][:TERMINAL_ROWS])
-
-
-def _table(first: str, numbers: Sequence[str], title: str) -> Table:
-    """A table whose columns after the first hold numbers."""
-    table = Table(first, title=escape(title))
-    for column in numbers:
-        table.add_column(column, justify="right", no_wrap=True)
+def _table(
+    title: str,
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    text_columns: int = 1,
+    ends: Collection[int] = (),
+) -> Table:
+    """A table whose columns after the first ``text_columns`` hold numbers; ``ends`` are rows with a line below."""
+    table = Table(title=escape(title))
+    for i, name in enumerate(header):
+        table.add_column(name, justify="left" if i < text_columns else "right", no_wrap=i >= text_columns)
+    for i, cells in enumerate(rows):
+        table.add_row(*map(escape, cells), end_section=i in ends)
     return table
 
 
@@ -282,30 +261,31 @@ def verdict(report: Report) -> str:
     return f"{'better' if low > 0 else 'worse'} than {report['runs'][1]['predictions']}: {figures}"
 
 
-def _score_lines(run: Report) -> Iterator[tuple[str, Report]]:
-    """(name, entry) of each line of the table of scores."""
-    strict = run["strict"]
-    yield from strict["types"].items()
-    yield from ((f"group {name}", entry) for name, entry in strict["groups"].items())
-    yield "macro", strict["macro"]
-    yield "micro", strict["micro"]
-    yield from run["schemes"].items()
-
-
-def _score_cells(entry: Report) -> list[str]:
-    """P, R, F1, interval, gold, predicted, correct."""
+def score_cells(entry: Mapping[str, Any]) -> list[str]:
+    """P, R, F1 and its interval."""
     low, high = entry["f1"]["interval"]
-    counts = [f"{entry[name]:,g}" if name in entry else "" for name in ("gold", "predicted", "correct")]
-    return [*(f"{entry[p]['value']:.3f}" for p in ("precision", "recall", "f1")), f"{low:.3f}-{high:.3f}", *counts]
+    return [*(f"{entry[part]['value']:.3f}" for part in ("precision", "recall", "f1")), f"{low:.3f}-{high:.3f}"]
 
 
-def _error_cells(run: Report, count: int) -> list[list[str]]:
+def _score_rows(run: Report) -> list[list[str]]:
+    """Name, P, R, F1, interval, gold, predicted, correct: types, groups, macro, micro, the other schemes."""
+    strict = run["strict"]
+    entries = [*strict["types"].items(), *((f"group {name}", entry) for name, entry in strict["groups"].items())]
+    entries += [("macro", strict["macro"]), ("micro", strict["micro"]), *run["schemes"].items()]
+    sides = ("gold", "predicted", "correct")
+    return [
+        [name, *score_cells(entry), *(f"{entry[side]:,g}" if side in entry else "" for side in sides)]
+        for name, entry in entries
+    ]
+
+
+def _error_rows(run: Report, count: int) -> list[list[str]]:
     """Kind, gold type, predicted type and count of the most frequent errors."""
     errors = [cell for cell in run["errors"]["confusion"] if cell["kind"] != "correct"][:count]
     return [[e["kind"], e["gold"] or "-", e["predicted"] or "-", f"{e['count']:,}"] for e in errors]
 
 
-def _comparison_cells(report: Report) -> Iterator[list[str]]:
+def _comparison_rows(report: Report) -> Iterator[list[str]]:
     """The figure's name and the cells of :data:`COMPARISON`."""
     for name, entry in report["comparison"].items():
         low, high = entry["interval"]
@@ -318,86 +298,48 @@ def worst_row(row: Report) -> Text:
     """A row on the terminal, gold above predicted; green what the other side has too, red what it has not."""
     status = f", {row['status']}" if row["status"] not in (None, "ok") else ""
     lines = Text(f"{row['id']}: {row['errors']} errors{status}", style="bold")
-    for side, other_side in (("gold", "predicted"), ("predicted", "gold")):
-        spans, other = ({(start, end, type_) for start, end, type_ in row[name]} for name in (side, other_side))
-        line = Text(f"\n{side:>9}  ", style="dim")
-        for piece, span in pieces(row["text"], spans):
-            line.append(piece.replace("\n", " "), style=_style(span in other) if span else "not dim")
-        for i, (mention, correct) in enumerate(first_mentions(unmarked(row, side), TERMINAL_SPANS)):
-            line.append(", " if i else "; also ", style="dim")
-            line.append(mention.replace("\n", " "), style=_style(correct))
-        lines += line
+    for side in ("gold", "predicted"):
+        lines.append(f"\n{side:>9}  ", style="dim")
+        for piece, correct in marked(row, side, TERMINAL_SPANS):
+            lines.append(piece.replace("\n", " "), style={None: "", True: "green", False: "red"}[correct])
     return lines
 
 
-def _style(correct: bool) -> str:
-    return f"not dim bold {'green' if correct else 'red'}"
+def marked(row: Report, side: str, most: int) -> list[tuple[str, bool | None]]:
+    """A side of an :func:`error_row` in pieces: its text with ``[Ohio|LOC]`` around spans, also inside each other.
 
-
-def nested(spans: Collection[Span]) -> tuple[list[Span], list[Span]]:
-    """Spans that lie beside or in each other, outer ones first, and the rest: each crosses one of the former."""
-    nesting: list[Span] = []
-    crossing: list[Span] = []
-    around: list[Span] = []
-    for span in sorted(set(spans), key=lambda span: (span[0], -span[1], span[2])):
-        while around and around[-1][1] <= span[0]:
-            around.pop()
-        if around and span[1] > around[-1][1]:
-            crossing.append(span)
-        else:
-            nesting.append(span)
-            around.append(span)
-    return nesting, crossing
-
-
-def pieces(text: str, spans: Collection[Span]) -> Iterator[tuple[str, Span | None]]:
-    """The text with ``[Ohio|LOC]`` around each span that :func:`nested` lets be marked, in pieces.
-
-    Each piece comes with the span that it marks, or else with the innermost one that it lies in.
+    Behind the text stand spans that cross another one and errors beyond the excerpt, at offsets of the whole text:
+    errors first, ``most`` of them and how many more there are. A piece comes with whether the other side has its span
+    too; None where it is in no span.
     """
-    around: list[Span] = []
-    position = 0
-    for span in [*nested(spans)[0], None]:
-        while around and (span is None or around[-1][1] <= span[0]):
-            yield text[position : around[-1][1]], around[-1]
-            position = around[-1][1]
-            yield f"|{around[-1][2]}]", around.pop()
-        yield text[position : span[0] if span else None], around[-1] if around else None
-        if span:
-            position = span[0]
-            around.append(span)
-            yield "[", span
-
-
-def marked(text: str, spans: Collection[Span]) -> str:
-    """The text with marks around its spans, nested ones inside each other."""
-    return "".join(piece for piece, _ in pieces(text, spans))
-
-
-def unmarked(row: Report, side: str) -> list[tuple[str, bool]]:
-    """What the marked text of :func:`error_row` does not show of a side (gold, predicted), and whether it is correct.
-
-    Those are spans that cross another one, and errors beyond the excerpt; offsets are those of the whole text.
-    """
+    text, shift = row["text"], row["offset"]
     other = {tuple(span) for span in row["predicted" if side == "gold" else "gold"]}
-    _, crossing = nested([(start, end, type_) for start, end, type_ in row[side]])
-    mentions = []
-    for start, end, type_ in crossing:
-        surface, shift = _shortened(row["text"][start:end]), row["offset"]
-        mention = f"[{surface}|{type_}] at {start + shift}-{end + shift}"
-        mentions.append((mention, (start, end, type_) in other))
-    for start, end, type_, surface in row[f"{side}_beyond"]:
-        mentions.append((f"[{surface}|{type_}] at {start}-{end}", False))
-    return mentions
+    pieces: list[tuple[str, bool | None]] = []
+    unmarked: list[tuple[str, bool | None]] = []
+    around: list[tuple[int, int, str]] = []
+    position = 0
+    spans = sorted({(start, end, type_) for start, end, type_ in row[side]}, key=lambda s: (s[0], -s[1], s[2]))
+    for span in [*spans, (len(text), len(text), "")]:  # the last one, of nothing, closes those that are open
+        start, end, type_ = span
+        while around and around[-1][1] <= start:
+            closed = around.pop()
+            pieces += [(text[position : closed[1]], closed in other), (f"|{closed[2]}]", closed in other)]
+            position = closed[1]
+        pieces.append((text[position:start], around[-1] in other if around else None))
+        position = start
+        if around and end > around[-1][1]:
+            unmarked.append((_mention(_shortened(text[start:end]), type_, start + shift, end + shift), span in other))
+        elif start < end:
+            pieces.append(("[", span in other))
+            around.append(span)
+    unmarked += [(_mention(surface, type_, start, end), False) for start, end, type_, surface in row[f"{side}_beyond"]]
+    unmarked.sort(key=lambda mention: bool(mention[1]))
+    if len(unmarked) > most:
+        unmarked[most:] = [(f"{len(unmarked) - most:,} more", unmarked[most][1])]
+    for i, mention in enumerate(unmarked):
+        pieces += [(", " if i else "; also ", None), mention]
+    return pieces
 
 
-def _shortened(surface: str) -> str:
-    """A surface that may be a whole document, for a list."""
-    return surface if len(surface) <= SURFACE else f"{surface[: SURFACE - 3]}..."
-
-
-def first_mentions(mentions: Sequence[tuple[str, bool]], count: int) -> list[tuple[str, bool]]:
-    """The first ones of a list, errors before the others, and how many more there are."""
-    ordered = sorted(mentions, key=lambda mention: mention[1])
-    more = len(ordered) - count
-    return ordered if more <= 0 else [*ordered[:count], (f"{more:,} more", ordered[count][1])]
+def _mention(surface: str, type_: str, start: int, end: int) -> str:
+    return f"[{surface}|{type_}] at {start}-{end}"

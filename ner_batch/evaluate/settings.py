@@ -79,24 +79,14 @@ class EvaluateConfig(Config):
     job: EvaluateJobConfig = EvaluateJobConfig()
 
     @model_validator(mode="after")
-    def _gold_and_predictions_are_two(self) -> Self:
-        if self.gold.path is None and self.gold.column == self.predictions.column:
-            raise UserError(
-                f"gold.column: {self.gold.column!r} is the column of the predictions: "
-                "name gold's column, or give gold.path"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _rows_can_be_joined(self) -> Self:
-        if self.predictions.id_column is None and (self.gold.path or self.against):
+    def _can_be_joined(self) -> Self:
+        gold, predictions = self.gold, self.predictions
+        if gold.path is None and gold.column == predictions.column:
+            problem = f"gold.column: {gold.column!r} is the column of the predictions"
+            raise UserError(f"{problem}: name gold's column, or give gold.path")
+        if predictions.id_column is None and (gold.path or self.against):
             raise UserError("predictions.id_column: needed to join predictions with gold.path and against")
-        return self
-
-    @model_validator(mode="after")
-    def _there_is_text(self) -> Self:
-        if self.predictions.text_column is None and (self.gold.path is None or self.gold.text_column is None):
-            raise UserError(
-                "predictions.text_column: spans are checked against texts: name a text column here or in gold"
-            )
+        if predictions.text_column is None and (gold.path is None or gold.text_column is None):
+            problem = "predictions.text_column: spans are checked against texts"
+            raise UserError(f"{problem}: name a text column here or in gold")
         return self

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import shutil
 import tempfile
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,9 +46,6 @@ def draw_subset(examples: Sequence[Example], subset: Subset) -> tuple[Example, .
     if first is None:
         raise UserError("gold.examples: no example has an entity")
     return (order[first], *order[:first], *order[first + 1 :])[: subset.size]
-
-
-# --- an adapter for each subset ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +135,6 @@ def train_adapter(training: Training, console: Console) -> None:
     shutil.rmtree(Path(training.config.run.storage) / training.config.run.name, ignore_errors=True)
 
 
-# --- F1 by size ---
-
-
 @dataclass(frozen=True, slots=True)
 class Curve:
     """One way of reading: F1 with every subset, by its number of examples, in order of size.
@@ -161,20 +154,16 @@ def curves(f1: Mapping[Combination, float], total: int) -> list[Curve]:
         f1: strict micro F1 of all combinations.
         total: the number of examples that the size "all" stands for.
     """
-    of_curve = [combination.subset for combination in f1 if combination.subset]
-    sizes_of = {subset: total if subset.size == "all" else subset.size for subset in of_curve}
-    if not sizes_of:
-        return []
+    count = {c.subset: total if c.subset.size == "all" else c.subset.size for c in f1 if c.subset}
+    sizes = sorted(set(count.values()))
     axes = [name for name in varying_axes(list(f1)) if name not in ("size", "seed")]
-    ways: dict[Combination, list[Combination]] = defaultdict(list)
-    for combination in f1:
-        ways[replace(combination, subset=None)].append(combination)
     result = []
-    for way, of_way in ways.items():
-        points: dict[int, list[float]] = {size: [] for size in sorted(set(sizes_of.values()))}
-        for combination in of_way:
-            for size in [sizes_of[combination.subset]] if combination.subset else points:
-                points[size].append(f1[combination])
-        measured = {size: tuple(values) for size, values in points.items() if values}
-        result.append(Curve(label(way, axes), measured, flat=of_way[0].subset is None))
+    for way in dict.fromkeys(replace(combination, subset=None) for combination in f1) if sizes else ():
+        of_way = {c.subset: value for c, value in f1.items() if replace(c, subset=None) == way}
+        points = {
+            size: tuple(value for subset, value in of_way.items() if subset is None or count[subset] == size)
+            for size in sizes
+        }
+        measured = {size: values for size, values in points.items() if values}
+        result.append(Curve(label(way, axes), measured, flat=None in of_way))
     return result

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 
-from ner_batch.config import Decoding, FormatName, RecipeConfig, RetrievalConfig, VerifyConfig
+from ner_batch.config import FormatName
 from ner_batch.experiments.settings import TRAINED, AblateConfig, CurveConfig, Size, VerificationKind
+from ner_batch.extract.settings import Decoding, RecipeConfig, RetrievalConfig
+from ner_batch.verification.settings import VerifyConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ner_batch.data import examples_table, predictions_table
 from ner_batch.engine.engine import Engine, EngineDeadError
-from ner_batch.errors import JobError, Problems, UserError
+from ner_batch.errors import JobError, UserError
 from ner_batch.experiments import report
 from ner_batch.experiments.curve import train_adapter
 from ner_batch.experiments.grid import combinations
@@ -23,7 +23,7 @@ from ner_batch.jobs import cluster
 from ner_batch.jobs.progress import ProgressLine
 from ner_batch.train.plan import finished
 
-OK, ENGINE_LOST = 0, "the engine died; the same command goes on with the cells that are left"
+OK = 0
 
 
 def run(plan: Plan, console: Console) -> int:
@@ -64,7 +64,8 @@ def train_adapters(plan: Plan, console: Console) -> UserError | JobError | None:
     if not waiting:
         return None
     assert plan.config.curve
-    user_problems, failures = Problems(place=f"{plan.config.curve.train}: "), []
+    problems: list[str] = []
+    failures: list[str] = []
     with cluster.session(waiting[0].config.run.address):
         for number, training in enumerate(waiting, 1):
             name = training.subset.name
@@ -75,9 +76,9 @@ def train_adapters(plan: Plan, console: Console) -> UserError | JobError | None:
                 failures.append(f"{name}: {error}")
                 console.print(failures[-1], highlight=False, soft_wrap=True, markup=False)
                 if isinstance(error, UserError):
-                    user_problems.lines += [f"{user_problems.place}{line}" for line in str(error).splitlines()]
-    if user_problems.lines:
-        return UserError("\n".join(dict.fromkeys(user_problems.lines)))
+                    problems += [f"{plan.config.curve.train}: {line}" for line in str(error).splitlines()]
+    if problems:
+        return UserError("\n".join(dict.fromkeys(problems)))
     if failures:
         return JobError(f"{len(failures)} of {len(plan.trainings)} adapters are missing; the first: {failures[0]}")
     return None
@@ -101,7 +102,7 @@ def read(plan: Plan, waiting: list[Run], console: Console) -> None:
                     seconds = read_one(plan, run, engine, line, title)
                     console.print(f"{title}  {seconds:,.1f} s", highlight=False)
     except EngineDeadError as death:
-        raise JobError(f"{death}: {ENGINE_LOST}") from death
+        raise JobError(f"{death}: the engine died; the same command goes on with the cells that are left") from death
 
 
 def read_one(plan: Plan, run: Run, engine: Engine, line: ProgressLine, title: str) -> float:
@@ -113,17 +114,16 @@ def read_one(plan: Plan, run: Run, engine: Engine, line: ProgressLine, title: st
     texts = [example.text for example in plan.test]
     rows_read = 0
 
-    def show(rows: int, _tokens: int) -> None:
+    def progress(rows: int, _tokens: int) -> None:
         nonlocal rows_read
         rows_read += rows
         line.show(f"{title}  {rows_read:,} of {len(texts):,} texts")
 
-    show(0, 0)
+    progress(0, 0)
     extractor.predict(texts[:2])
     start_time = time.monotonic()
-    predictions = extractor.predict(texts, show)
+    predictions = extractor.predict(texts, progress)
     seconds = time.monotonic() - start_time
-    metadata = {"digest": run.digest, "seconds": seconds, "cell": run.combination.values}
     gold, columns = examples_table(plan.test), predictions_table(predictions)
     table = pa.table(
         {
@@ -134,5 +134,6 @@ def read_one(plan: Plan, run: Run, engine: Engine, line: ProgressLine, title: st
             **{name: columns[name] for name in columns.column_names},
         }
     )
+    metadata = {"digest": run.digest, "seconds": seconds, "cell": run.combination.values}
     storage.write_table(predictions_file(plan, run), table, {METADATA: json.dumps(metadata)})
     return seconds

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 from ner_batch import adapter as adapters
 from ner_batch import config as configs
 from ner_batch import retrieval
-from ner_batch.config import EngineConfig, RecipeConfig, VerifyConfig
 from ner_batch.data import Example
+from ner_batch.engine.settings import EngineConfig
 from ner_batch.errors import Problems, UserError
 from ner_batch.experiments.curve import Training, check_training, draw_subset, plan_trainings
 from ner_batch.experiments.grid import Combination, Subset, combinations, index_kinds, recipe_config
-from ner_batch.experiments.settings import BASE, TRAINED, AblateConfig
+from ner_batch.experiments.settings import TRAINED, AblateConfig
 from ner_batch.extract.recipe import Recipe, make_recipe
+from ner_batch.extract.settings import RecipeConfig
 from ner_batch.io import storage
 from ner_batch.io.examples import examples_digest, read_examples
 from ner_batch.jobs.cluster import check_lasting
@@ -25,6 +26,7 @@ from ner_batch.retrieval import ENCODED, MANIFEST
 from ner_batch.task import Task, load_task
 from ner_batch.train import gold as golds
 from ner_batch.train.settings import TrainConfig
+from ner_batch.verification.settings import VerifyConfig
 
 METADATA = "ner_batch_cell"
 """The key of a run's file under which its digest, the seconds it took and its combination stand."""
@@ -74,8 +76,7 @@ def prepare(config: AblateConfig) -> Plan:
     train = problems.check(lambda: configs.load(TrainConfig, train_file)) if train_file else None
     task = problems.check(lambda: load_task(config.task)) if train else None
     examples = problems.check(lambda: _read_examples(config, task))
-    for reader in _readers(config, train):
-        problems.check(partial(_check_reader, reader))
+    _check_readers(config, train, problems)
     of_training = problems.under(f"{train_file}: ")
     dev: tuple[Example, ...] | None = ()
     if train:
@@ -106,12 +107,11 @@ def with_runs(plan: Plan, grid: Sequence[Combination]) -> Plan:
     trained = {training.subset: training.config.output for training in plan.trainings}
     runs, left_out = [], []
     for combination in grid:
-        adapter = plan.config.adapters.get(combination.reader)
-        if combination.reader == TRAINED and combination.subset:
-            adapter = trained[combination.subset]
-        indexes = plan.indexes.get(combination.subset, {})
+        subset, adapter = combination.subset, plan.config.adapters.get(combination.reader)
+        if combination.reader == TRAINED and subset:
+            adapter = trained[subset]
         try:
-            recipe = make_recipe(recipe_config(combination, plan.config, adapter, indexes))
+            recipe = make_recipe(recipe_config(combination, plan.config, adapter, plan.indexes.get(subset, {})))
         except UserError as error:
             left_out.append((combination, str(error).splitlines()[0]))
             continue
@@ -121,12 +121,11 @@ def with_runs(plan: Plan, grid: Sequence[Combination]) -> Plan:
         raise UserError(f"axes: no combination can be read; the first: {left_out[0][1]}")
 
     # One engine for all: room for the largest adapter, and a slot for each (an engine on a CPU gives none back).
-    of_adapters = [run.recipe for run in runs if run.recipe.tasks[0].adapter]
-    slots = len({recipe.tasks[0].adapter for recipe in of_adapters})
-    room = {"max_loras": max(plan.config.engine.max_loras, slots)}
-    if of_adapters:
-        room["max_lora_rank"] = max(recipe.engine.max_lora_rank for recipe in of_adapters)
-    engine = plan.config.engine.model_copy(update=room)
+    engine = plan.config.engine
+    if of_adapters := [run.recipe for run in runs if run.recipe.tasks[0].adapter]:
+        slots = len({recipe.tasks[0].adapter for recipe in of_adapters})
+        rank = max(recipe.engine.max_lora_rank for recipe in of_adapters)
+        engine = engine.model_copy(update={"max_loras": max(engine.max_loras, slots), "max_lora_rank": rank})
     runs = [replace(run, recipe=replace(run.recipe, engine=engine)) for run in runs]
     return replace(plan, engine=engine, runs=tuple(runs), left_out=tuple(left_out))
 
@@ -145,9 +144,6 @@ def is_done(plan: Plan, run: Run) -> bool:
         return False
 
 
-# --- checks and steps of prepare ---
-
-
 def _check_output(folder: str) -> None:
     if "://" in folder:
         raise UserError(f"output: {folder}: the ablation writes to a local folder")
@@ -156,10 +152,9 @@ def _check_output(folder: str) -> None:
 
 
 def _read_test(config: AblateConfig) -> tuple[Example, ...]:
-    examples = read_examples(config.gold.test)[: config.gold.limit]
-    if not examples:
-        raise UserError(f"gold.test: {config.gold.test}: no example")
-    return tuple(examples)
+    if examples := read_examples(config.gold.test)[: config.gold.limit]:
+        return tuple(examples)
+    raise UserError(f"gold.test: {config.gold.test}: no example")
 
 
 def _read_examples(config: AblateConfig, task: Task | None) -> tuple[Example, ...]:
@@ -179,28 +174,24 @@ def _read_examples(config: AblateConfig, task: Task | None) -> tuple[Example, ..
     return examples
 
 
-def _readers(config: AblateConfig, train: TrainConfig | None) -> list[RecipeConfig]:
-    """What every reader must be able to do by itself, without demonstrations.
+def _check_readers(config: AblateConfig, train: TrainConfig | None, problems: Problems) -> None:
+    """Note what keeps a reader from reading by itself, without demonstrations.
 
     The bare model stands in for adapters that are still to be trained: their prompts must fit the engine.
     """
     bare = RecipeConfig(engine=config.engine, task=config.task, windows=config.windows)
     there = [name for name in dict.fromkeys(config.axes.reader) if name != TRAINED]
-    adapter_of = {BASE: None, **config.adapters}
-    readers = [bare.model_copy(update={"adapter": adapter_of[name]}) for name in there]
+    readers = [bare.model_copy(update={"adapter": config.adapters.get(name)}) for name in there]
     for verification in dict.fromkeys(config.axes.verification) if train else ():
         verify = None if verification == "none" else VerifyConfig()
         readers.append(bare.model_copy(update={"format": train and train.format, "verify": verify}))
-    return readers
-
-
-def _check_reader(reader: RecipeConfig) -> None:
-    try:
-        make_recipe(reader)
-    except UserError as error:
-        # An adapter that was never trained without demonstrations is sound all the same.
-        if any("demonstrations:" not in line for line in str(error).splitlines()):
-            raise
+    for reader in readers:
+        try:
+            make_recipe(reader)
+        except UserError as error:
+            # An adapter that was never trained without demonstrations is sound all the same.
+            if any("demonstrations:" not in line for line in str(error).splitlines()):
+                problems.lines += str(error).splitlines()
 
 
 def _check_fit(config: AblateConfig, train: TrainConfig, problems: Problems, of_training: Problems) -> None:
@@ -218,23 +209,21 @@ def _check_fit(config: AblateConfig, train: TrainConfig, problems: Problems, of_
         problems.lines.append(f"axes.retrieval: {where}trains with {', '.join(sorted(kinds))}: add one of them")
 
 
-def _build_indexes(config: AblateConfig, examples: tuple[Example, ...]) -> dict[Subset | None, Mapping[str, str]]:
+def _build_indexes(config: AblateConfig, examples: tuple[Example, ...]) -> Mapping[Subset | None, Mapping[str, str]]:
     """An index of every kind for every subset that a combination depends on, as folders by kind.
 
     Built where they are not there yet: their names have a digest of the examples.
     """
     folder = Path(storage.absolute(config.output)) / "indexes"
-    indexes: dict[Subset | None, Mapping[str, str]] = {}
+    indexes: dict[Subset | None, dict[str, str]] = defaultdict(dict)
     for subset in dict.fromkeys(combination.subset for combination in combinations(config)):
         if config.curve and subset is None:  # such a combination searches nothing
             continue
         subset_examples = draw_subset(examples, subset) if subset else examples
-        of_subset = {}
         for kind in index_kinds(config):
             encoder = config.encoder if kind in ENCODED else None
             name = f"{kind}-{examples_digest(subset_examples, after=json.dumps({'encoder': str(encoder)}))}"
-            of_subset[kind] = str(folder / name)
-            if not storage.exists(storage.join(of_subset[kind], MANIFEST)):
-                retrieval.build(subset_examples, kind, of_subset[kind], encoder)
-        indexes[subset] = of_subset
+            indexes[subset][kind] = str(folder / name)
+            if not (folder / name / MANIFEST).exists():
+                retrieval.build(subset_examples, kind, folder / name, encoder)
     return indexes

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
@@ -15,7 +16,8 @@ from rich.table import Table
 
 from ner_batch.config import dump
 from ner_batch.evaluate import job as evaluation
-from ner_batch.evaluate.settings import EvaluateConfig
+from ner_batch.evaluate.report import score_cells
+from ner_batch.evaluate.settings import BootstrapConfig, EvaluateConfig, GoldConfig, PredictionsConfig
 from ner_batch.experiments.curve import Curve, curves
 from ner_batch.experiments.grid import Combination, label, varying_axes
 from ner_batch.experiments.plan import METADATA, Plan, Run, predictions_file
@@ -34,6 +36,8 @@ class Result:
     """A run's figures. ``strict`` is the evaluation's entry; tokens and seconds are means over texts."""
 
     combination: Combination
+    label: str
+    """The first cell of its row."""
     strict: Mapping[str, Any]
     difference: Mapping[str, Any] | None
     """The evaluation's comparison of strict micro F1 with the first run; None for that one."""
@@ -52,26 +56,26 @@ class Result:
 
 def write(plan: Plan, console: Console) -> None:
     """Score every run; print the table; write report.json, report.md and the plots."""
+    axes = varying_axes([run.combination for run in plan.runs])
     results = []
     with ProgressLine(console) as line:
         for number, run in enumerate(plan.runs, 1):
             line.show(f"scoring {number} of {len(plan.runs)}  {run.combination.name}")
-            results.append(score(plan, run))
+            results.append(score(plan, run, label(run.combination, axes)))
     by_size = curves({result.combination: result.f1 for result in results}, plan.example_count)
     if by_size:
         header, rows = curve_rows(by_size, ranges=False)
     else:
-        header = ["cell", *TERMINAL_COLUMNS]
-        rows = [
-            [name, *(cells[column] for column in TERMINAL_COLUMNS)]
-            for name, cells in zip(labels(results), map(result_cells, results), strict=True)
-        ]
+        header, rows = ["cell", *TERMINAL_COLUMNS], []
+        for result in results:
+            row = result_cells(result)
+            rows.append([result.label, *(row[column] for column in TERMINAL_COLUMNS)])
     table = Table(box=None, pad_edge=False)
     table.add_column(header[0], overflow="fold")
     for name in header[1:]:
         table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
+    for cells in rows:
+        table.add_row(*cells)
     console.print(table)
     images = {F1_PLOT: f1_plot(results), COST_PLOT: cost_plot(results)}
     if by_size:
@@ -79,29 +83,43 @@ def write(plan: Plan, console: Console) -> None:
     folder = plan.config.output
     for name, image in images.items():
         storage.write_bytes(storage.join(folder, name), image)
-    storage.write_bytes(storage.join(folder, MARKDOWN), "\n".join(markdown_lines(plan, results, by_size)).encode())
-    storage.write_json(storage.join(folder, JSON), plain_values(plan, results, by_size))
+    lines = "\n".join(markdown_lines(plan, results, by_size, axes))
+    storage.write_bytes(storage.join(folder, MARKDOWN), lines.encode())
+    figures = [name for name in Result.__slots__ if name not in ("combination", "label")]
+    entries = [
+        {"cell": result.combination.values, "name": result.combination.name}
+        | {name: getattr(result, name) for name in figures}
+        for result in results
+    ]
+    values = {
+        "texts": len(plan.test),
+        "examples": plan.example_count,
+        "cells": entries,
+        "left_out": [{"cell": combination.values, "reason": reason} for combination, reason in plan.left_out],
+        "curves": [asdict(curve) for curve in by_size],
+        "config": dump(plan.config),
+    }
+    storage.write_json(storage.join(folder, JSON), values)
     console.print(f"report: {folder}", highlight=False, soft_wrap=True, markup=False)
 
 
-def score(plan: Plan, run: Run) -> Result:
+def score(plan: Plan, run: Run, name: str) -> Result:
     """Score a run as `ner-batch evaluate` does, against the first one."""
     uri, first = predictions_file(plan, run), predictions_file(plan, plan.runs[0])
-    config = EvaluateConfig.model_validate(
-        {
-            "predictions": {"path": uri},
-            "gold": {"column": "gold_entities"},
-            "against": None if uri == first else first,
-            "output": plan.config.output,
-            "groups": plan.config.groups,
-            "bootstrap": {"resamples": plan.config.resamples},
-        }
+    config = EvaluateConfig(
+        predictions=PredictionsConfig(path=uri),
+        gold=GoldConfig(column="gold_entities"),
+        against=None if uri == first else first,
+        output=plan.config.output,
+        groups=plan.config.groups,
+        bootstrap=BootstrapConfig(resamples=plan.config.resamples),
     )
     values = evaluation.evaluate(evaluation.prepare(config))
     table = storage.read_table(uri)
     complete = pc.is_in(table["status"], value_set=pa.array(["ok", "empty"]))
     return Result(
         run.combination,
+        name,
         strict=values["runs"][0]["strict"],
         difference=values["comparison"] and values["comparison"]["strict/micro/f1"],
         prompt_tokens=pc.mean(table["prompt_tokens"]).as_py(),
@@ -109,38 +127,6 @@ def score(plan: Plan, run: Run) -> Result:
         seconds=json.loads(storage.read_metadata(uri)[METADATA])["seconds"] / table.num_rows,
         not_ok=table.num_rows - pc.sum(complete).as_py(),
     )
-
-
-def plain_values(plan: Plan, results: Sequence[Result], by_size: Sequence[Curve]) -> dict[str, Any]:
-    """The values of report.json."""
-    cells = []
-    for result in results:
-        figures = {name: getattr(result, name) for name in Result.__slots__ if name != "combination"}
-        cells.append({"cell": result.combination.values, "name": result.combination.name} | figures)
-    return {
-        "texts": len(plan.test),
-        "examples": plan.example_count,
-        "cells": cells,
-        "left_out": [{"cell": combination.values, "reason": reason} for combination, reason in plan.left_out],
-        "curves": [asdict(curve) for curve in by_size],
-        "config": dump(plan.config),
-    }
-
-
-# --- tables ---
-
-
-def labels(results: Sequence[Result]) -> list[str]:
-    """The first cell of each row."""
-    grid = [result.combination for result in results]
-    axes = varying_axes(grid)
-    return [label(combination, axes) for combination in grid]
-
-
-def score_cells(entry: Mapping[str, Any]) -> list[str]:
-    """P, R, F1 and its interval."""
-    low, high = entry["f1"]["interval"]
-    return [*(f"{entry[part]['value']:.3f}" for part in ("precision", "recall", "f1")), f"{low:.3f}-{high:.3f}"]
 
 
 def result_cells(result: Result) -> dict[str, str]:
@@ -166,9 +152,10 @@ def curve_rows(by_size: Sequence[Curve], *, ranges: bool) -> tuple[list[str], li
     return ["F1 by annotated examples", *(f"{size:,}" for size in sizes)], rows
 
 
-def markdown_lines(plan: Plan, results: Sequence[Result], by_size: Sequence[Curve]) -> Iterator[str]:
-    """The lines of report.md."""
-    names = labels(results)
+def markdown_lines(
+    plan: Plan, results: Sequence[Result], by_size: Sequence[Curve], axes: Sequence[str]
+) -> Iterator[str]:
+    """The lines of report.md; ``axes`` are those on which the runs differ."""
     yield "# Ablation\n"
     yield (
         f"{len(plan.test):,} texts of `{plan.config.gold.test}`, model `{Path(plan.config.engine.model).name}`. Strict "
@@ -177,66 +164,51 @@ def markdown_lines(plan: Plan, results: Sequence[Result], by_size: Sequence[Curv
         "here. Cells that ask the same prompts find them in the prefix cache, so compare tokens rather than seconds. "
         "`not ok` counts texts that were not fully answered.\n"
     )
-    if by_size:
-        yield from _markdown_curves(plan, by_size)
-    grid = [result.combination for result in results]
-    fixed = [
-        f"{name} {value}"
-        for name, value in grid[0].values.items()
-        if name not in varying_axes(grid) and value is not None
-    ]
+    if plan.config.curve and by_size:
+        dev = any(training.config.gold.dev for training in plan.trainings)
+        but_dev = "; checkpoints were chosen by the dev set that the training config names" if dev else ""
+        yield "## F1 by the number of annotated examples\n"
+        yield (
+            f"The mean of {plan.config.curve.seeds} draws of each size (of all examples: of as many trainings), with "
+            "the lowest and the highest F1 among them; a smaller draw is part of the larger one of its seed. "
+            f"Demonstrations come from the draw, and adapters have learnt from it alone{but_dev}. {plan.overlap:,} of "
+            "the texts that are read stand among the examples too.\n"
+        )
+        yield markdown_table(*curve_rows(by_size, ranges=True))
+        yield f"\n![F1 by annotated examples]({CURVE_PLOT})\n\n## Every cell\n"
+    values = results[0].combination.values
+    fixed = [f"{name} {value}" for name, value in values.items() if name not in axes and value is not None]
     yield f"The same in all rows: {', '.join(fixed)}.\n" if fixed else ""
-    cells = [[name, *result_cells(result).values()] for name, result in zip(names, results, strict=True)]
-    yield markdown_table(["cell", *COLUMNS], cells)
+    yield markdown_table(["cell", *COLUMNS], [[result.label, *result_cells(result).values()] for result in results])
     yield "\n## F1 by type\n"
     types = list(results[0].strict["types"])
-    cells = []
-    for name, result in zip(names, results, strict=True):
+    rows = []
+    for result in results:
         entries = [result.strict["types"].get(type_) for type_ in types]
-        cells.append([name, *(f"{entry['f1']['value']:.3f}" if entry else "" for entry in entries)])
-    yield markdown_table(["cell", *types], cells)
+        rows.append([result.label, *(f"{entry['f1']['value']:.3f}" if entry else "" for entry in entries)])
+    yield markdown_table(["cell", *types], rows)
     if plan.config.groups:
         yield "\n## By group\n"
-        cells = [
-            [name, group, *score_cells(entry)]
-            for name, result in zip(names, results, strict=True)
+        rows = [
+            [result.label, group, *score_cells(entry)]
+            for result in results
             for group, entry in result.strict["groups"].items()
         ]
-        yield markdown_table(["cell", "group", "P", "R", "F1", "interval"], cells)
+        yield markdown_table(["cell", "group", "P", "R", "F1", "interval"], rows)
     if plan.left_out:
         yield "\n## Left out\n"
         yield from (f"- {combination.name}: {reason}" for combination, reason in plan.left_out)
     yield f"\n![F1 with intervals]({F1_PLOT})\n\n![F1 and tokens]({COST_PLOT})"
 
 
-def _markdown_curves(plan: Plan, by_size: Sequence[Curve]) -> Iterator[str]:
-    assert plan.config.curve
-    dev = any(training.config.gold.dev for training in plan.trainings)
-    but_dev = "; checkpoints were chosen by the dev set that the training config names" if dev else ""
-    yield "## F1 by the number of annotated examples\n"
-    yield (
-        f"The mean of {plan.config.curve.seeds} draws of each size (of all examples: of as many trainings), with the "
-        "lowest and the highest F1 among them; a smaller draw is part of the larger one of its seed. Demonstrations "
-        f"come from the draw, and adapters have learnt from it alone{but_dev}. {plan.overlap:,} of the texts that "
-        "are read stand among the examples too.\n"
-    )
-    yield markdown_table(*curve_rows(by_size, ranges=True))
-    yield f"\n![F1 by annotated examples]({CURVE_PLOT})\n\n## Every cell\n"
-
-
-# --- plots, as PNG ---
-
-
 def f1_plot(results: Sequence[Result]) -> bytes:
     """Strict F1 of every run with its interval."""
     figure, axes = canvas(9, 1.2 + 0.3 * len(results))
-    values = [result.f1 for result in results]
-    ends = [result.strict["micro"]["f1"]["interval"] for result in results]
-    below = [max(0.0, value - low) for value, (low, _) in zip(values, ends, strict=True)]
-    above = [max(0.0, high - value) for value, (_, high) in zip(values, ends, strict=True)]
-    positions = range(len(results))
-    axes.barh(positions, values, xerr=[below, above], color="tab:blue", capsize=3)
-    axes.set_yticks(positions, labels(results))
+    values = np.array([result.f1 for result in results])
+    ends = np.array([result.strict["micro"]["f1"]["interval"] for result in results])
+    errors = np.maximum(0, [values - ends[:, 0], ends[:, 1] - values])
+    axes.barh(range(len(results)), values, xerr=errors, color="tab:blue", capsize=3)
+    axes.set_yticks(range(len(results)), [result.label for result in results])
     axes.invert_yaxis()
     axes.set(xlabel="strict F1, 95 % interval", xlim=(0, 1))
     return png(figure)
@@ -245,9 +217,9 @@ def f1_plot(results: Sequence[Result]) -> bytes:
 def cost_plot(results: Sequence[Result]) -> bytes:
     """Strict F1 over the tokens a text costs."""
     figure, axes = canvas(8, 5)
-    for number, (name, result) in enumerate(zip(labels(results), results, strict=True), 1):
+    for number, result in enumerate(results, 1):
         tokens = result.prompt_tokens + result.completion_tokens
-        axes.plot(tokens, result.f1, "o", label=f"{number} {name}")
+        axes.plot(tokens, result.f1, "o", label=f"{number} {result.label}")
         axes.annotate(str(number), (tokens, result.f1), textcoords="offset points", xytext=(5, 4), fontsize=8)
     axes.set(xlabel="tokens per text, prompts and answers", ylabel="strict F1", ylim=(0, 1), xlim=(0, None))
     figure.legend(loc="outside right upper", fontsize=7, frameon=False)

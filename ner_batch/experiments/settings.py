@@ -6,8 +6,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ner_batch.config import Config, Count, Decoding, EngineConfig, FormatName, IndexKind, Uri, WindowsConfig
+from ner_batch.config import Config, Count, FormatName, IndexKind, Uri
+from ner_batch.engine.settings import EngineConfig
 from ner_batch.errors import UserError
+from ner_batch.extract.settings import Decoding, WindowsConfig
 
 VerificationKind = Literal["none", "zero-shot", "few-shot"]
 Size = Count | Literal["all"]
@@ -79,7 +81,7 @@ class AblateConfig(Config):
     """Bootstrap resamples of the intervals."""
 
     @model_validator(mode="after")
-    def _readers_are_there(self) -> Self:
+    def _parts_are_there(self) -> Self:
         reserved = {BASE, TRAINED} & set(self.adapters)
         if reserved:
             raise UserError(f"adapters: {reserved.pop()!r} is the name of a reader of its own: choose another")
@@ -88,10 +90,6 @@ class AblateConfig(Config):
         unknown = [name for name in self.axes.reader if name not in {BASE, TRAINED, *self.adapters}]
         if unknown:
             raise UserError(f"axes.reader: {unknown[0]!r} is not in adapters ({', '.join(self.adapters) or 'none'})")
-        return self
-
-    @model_validator(mode="after")
-    def _examples_are_there(self) -> Self:
         retrieves = set(self.axes.retrieval) != {"none"} or "few-shot" in self.axes.verification
         if (retrieves or self.curve) and self.gold.examples is None:
             raise UserError("gold.examples: missing: demonstrations and the draws of a curve come from it")

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ner_batch.config import JobConfig, RecipeConfig
 from ner_batch.engine.engine import Engine
 from ner_batch.extract import tracker as trackers
 from ner_batch.extract.extractor import Extractor, StartEngine
 from ner_batch.extract.job import gpus_per_replica, replica_pool
 from ner_batch.extract.recipe import make_recipe
+from ner_batch.extract.settings import JobConfig, RecipeConfig
 
 if TYPE_CHECKING:
     from ray.data import Dataset

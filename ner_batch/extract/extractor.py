@@ -20,9 +20,9 @@ from typing import NoReturn
 import psutil
 import pyarrow as pa
 
-from ner_batch.config import EngineConfig
 from ner_batch.data import Entity, Prediction, Status, clean, distinct, worst
 from ner_batch.engine.engine import Engine, EngineDeadError
+from ner_batch.engine.settings import EngineConfig
 from ner_batch.errors import UserError
 from ner_batch.extract import units
 from ner_batch.extract.reader import Reader

@@ -15,14 +15,15 @@ import ray.data
 from rich.console import Console
 from rich.markup import escape
 
-from ner_batch.config import EngineConfig, JobConfig
 from ner_batch.engine.engine import Engine
+from ner_batch.engine.settings import EngineConfig
 from ner_batch.errors import JobError, UserError
 from ner_batch.extract import manifest
 from ner_batch.extract import tracker as trackers
 from ner_batch.extract.extractor import Extractor, StartEngine
 from ner_batch.extract.plan import Plan
 from ner_batch.extract.progress import ExtractionLine
+from ner_batch.extract.settings import JobConfig
 from ner_batch.extract.tracker import Tracker
 from ner_batch.extract.units import ShardUnits, UnitFiles, UnitReport, write_empty
 from ner_batch.io import storage

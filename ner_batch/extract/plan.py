@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ner_batch.config import ExtractConfig
 from ner_batch.data import PREDICTIONS, Status
 from ner_batch.errors import Problems, UserError
 from ner_batch.extract import manifest
 from ner_batch.extract.manifest import Totals
 from ner_batch.extract.recipe import Recipe, local, make_recipe
+from ner_batch.extract.settings import ExtractConfig
 from ner_batch.extract.units import RESERVED, Destination
 from ner_batch.io import storage
 from ner_batch.io.shards import Listing, Unit, list_shards, plan_units

@@ -12,18 +12,11 @@ from typing import Any, TypeVar, cast
 from ner_batch import adapter as adapters
 from ner_batch import retrieval
 from ner_batch.adapter import Adapter, AdapterManifest, Calibration
-from ner_batch.config import (
-    Decoding,
-    EngineConfig,
-    FormatName,
-    RecipeConfig,
-    RetrievalConfig,
-    TaskConfig,
-    VerifyConfig,
-    VotesConfig,
-)
+from ner_batch.config import FormatName
 from ner_batch.data import Entity
+from ner_batch.engine.settings import EngineConfig
 from ner_batch.errors import Problems, UserError
+from ner_batch.extract.settings import Decoding, RecipeConfig, RetrievalConfig, TaskConfig, VotesConfig
 from ner_batch.jobs.cluster import on_every_node
 from ner_batch.prompts import formats
 from ner_batch.prompts.builder import PromptBuilder
@@ -31,6 +24,7 @@ from ner_batch.prompts.chat import ChatTokenizer, load_tokenizer
 from ner_batch.task import Task, load_task
 from ner_batch.verification import pool as mention
 from ner_batch.verification import question as verify
+from ner_batch.verification.settings import VerifyConfig
 
 ANSWERS_VERSION = "1"
 """Part of every run's fingerprint: changed on purpose when our code, at the same settings, may answer differently.

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 from ner_batch.errors import UserError
 
@@ -24,7 +24,7 @@ def session(wanted: str | None) -> Iterator[None]:
         yield
         return
     address = wanted or os.environ.get("RAY_ADDRESS") or "local"
-    local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    local = {"include_dashboard": False} if address == "local" else {}
     verbose = bool(os.environ.get("NER_BATCH_VERBOSE"))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a job of ours calls nobody
     # A replica that is killed (by the kernel's OOM killer, say) leaves its engine's process behind, and that holds the

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field
 from rich.console import Console
 
-from ner_batch.config import IndexConfig
+from ner_batch.config import Config, IndexKind, Uri
 from ner_batch.data import Example
 from ner_batch.errors import Problems
 from ner_batch.io.examples import read_examples
@@ -17,6 +18,21 @@ from ner_batch.retrieval.encoder import Encoder
 from ner_batch.retrieval.index import check_kind, check_place, local_encoder, usable_examples
 
 OK = 0
+
+
+class IndexConfig(Config):
+    """`ner-batch index`."""
+
+    examples: Uri
+    """Gold examples, Parquet with id, text, entities."""
+    out: Uri
+    """Folder for the index."""
+    kind: IndexKind = "lexical"
+    """random, lexical (shared character n-grams), sentence (nearest by an encoder), entity (nearest mentions)."""
+    encoder: str | None = None
+    """sentence, entity: a sentence-transformers model, for entity any Hugging Face model with token states."""
+    exact_search_limit: Annotated[int, Field(ge=0)] | None = None
+    """sentence, entity: vectors that are searched exactly, more are listed and searched faster; None: 200,000."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,44 +64,40 @@ def prepare(config: IndexConfig) -> Plan:
         encoder = Encoder(local_encoder(config.encoder) or config.encoder)
         dimension = problems.check(lambda: _dimension(encoder, kind)) or 0
     problems.stop_if_any()
-    if examples is None or distinct is None:
-        raise AssertionError("a check failed without a line")
-    return Plan(config, tuple(examples), _report(config, examples, distinct, dimension))
-
-
-def run(plan: Plan, console: Console) -> int:
-    """Build the index; whole or not at all."""
-    config = plan.config
-    limit = config.exact_search_limit
-    settings = Settings() if limit is None else Settings(exact_search_limit=limit)
-    manifest = build(plan.examples, config.kind, config.out, config.encoder, settings)
-    console.print(f"index: {config.out}", highlight=False, markup=False)
-    console.print(manifest)
-    return OK
-
-
-def _dimension(encoder: Encoder, kind: str | None) -> int:
-    """Length of the vectors that a kind takes from an encoder. Raises UserError where it cannot be loaded."""
-    if kind == "sentence":
-        return int(encoder(["a"]).shape[1])
-    return int(encoder.tokens(["a"])[0].states.shape[1])
-
-
-def _report(
-    config: IndexConfig, examples: Sequence[Example], distinct: Sequence[Example], dimension: int
-) -> tuple[str, ...]:
+    assert examples is not None and distinct is not None
     mentions = [entity for example in distinct for entity in example.entities]
     types = Counter(entity.type for entity in mentions)
     blank = sum(not example.text.strip() for example in examples)
     repeated = len(examples) - blank - len(distinct)
     counts = ", ".join(f"{name} {count:,}" for name, count in types.most_common())
     left_out = f"{repeated:,} repeated and {blank:,} blank are left out"
-    return (
+    report = (
         f"gold: {config.examples}: {len(examples):,} examples, {len(distinct):,} distinct texts ({left_out})",
         f"mentions: {len(mentions):,}" + (f" ({counts})" if counts else ""),
         f"vectors: {_vectors(config, len(distinct), len(mentions), dimension)}",
         f"kind: {config.kind}, to {config.out}",
     )
+    return Plan(config, tuple(examples), report)
+
+
+def run(plan: Plan, console: Console) -> int:
+    """Build the index; whole or not at all."""
+    config = plan.config
+    manifest = build(plan.examples, config.kind, config.out, config.encoder, _settings(config))
+    console.print(f"index: {config.out}", highlight=False, markup=False)
+    console.print(manifest)
+    return OK
+
+
+def _settings(config: IndexConfig) -> Settings:
+    limit = config.exact_search_limit
+    return Settings() if limit is None else Settings(exact_search_limit=limit)
+
+
+def _dimension(encoder: Encoder, kind: str | None) -> int:
+    """Length of the vectors that a kind takes from an encoder. Raises UserError where it cannot be loaded."""
+    vectors = encoder(["a"]) if kind == "sentence" else encoder.tokens(["a"])[0].states
+    return int(vectors.shape[1])
 
 
 def _vectors(config: IndexConfig, examples: int, mentions: int, dimension: int) -> str:
@@ -95,6 +107,5 @@ def _vectors(config: IndexConfig, examples: int, mentions: int, dimension: int) 
     if config.kind == "lexical":
         return f"{examples:,}, sparse"
     count = mentions if config.kind == "entity" else examples
-    limit = Settings().exact_search_limit if config.exact_search_limit is None else config.exact_search_limit
-    how = "searched exactly" if count <= limit else "searched in lists"
+    how = "searched exactly" if count <= _settings(config).exact_search_limit else "searched in lists"
     return f"{count:,} of {dimension:,} dimensions, {count * dimension * 4 / 1e6:,.1f} MB, {how}"

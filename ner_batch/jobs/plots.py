@@ -7,23 +7,10 @@ import warnings
 from typing import Any
 
 WIDE_FONTS = (
-    "Noto Sans CJK SC",
-    "Noto Sans CJK JP",
-    "Noto Sans SC",
-    "Source Han Sans SC",
-    "Source Han Sans CN",
-    "Source Han Sans",
-    "WenQuanYi Micro Hei",
-    "WenQuanYi Zen Hei",
-    "Microsoft YaHei",
-    "SimHei",
-    "PingFang SC",
-    "Hiragino Sans GB",
-    "Hiragino Sans",
-    "Arial Unicode MS",
-    "Droid Sans Fallback",
+    *("Sans CJK SC", "Sans CJK", "Sans SC", "Source Han Sans", "WenQuanYi", "Microsoft YaHei", "SimHei", "PingFang SC"),
+    *("Hiragino Sans", "Arial Unicode MS", "Droid Sans Fallback", "CJK", "Source Han"),
 )
-"""Families with Chinese characters, the best first; behind them any other that is called CJK."""
+"""Parts of the names of families with Chinese characters, the best first."""
 
 
 def canvas(width: float, height: float, **options: Any) -> tuple[Any, Any]:
@@ -61,6 +48,5 @@ def _wide_font() -> list[str]:
     """
     from matplotlib.font_manager import fontManager
 
-    there = {font.name for font in fontManager.ttflist}
-    installed = [name for name in WIDE_FONTS if name in there]
-    return [*installed, *sorted(name for name in there if "CJK" in name or "Source Han" in name)][:1]
+    families = sorted({font.name for font in fontManager.ttflist})
+    return [family for part in WIDE_FONTS for family in families if part in family][:1]

@@ -13,9 +13,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from ner_batch.adapter import served_rank
-from ner_batch.config import EngineConfig
 from ner_batch.data import Entity, clean
 from ner_batch.engine.engine import Engine, Request
+from ner_batch.engine.settings import EngineConfig
 from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.train import calibrate, evaluate
 from ner_batch.train.calibrate import CalibrationResult

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ner_batch.config import VerifyConfig
 from ner_batch.data import Completion, Entity
 from ner_batch.engine.engine import Engine, Request
 from ner_batch.verification import question as verify
 from ner_batch.verification.pool import MentionQuery, Pool
 from ner_batch.verification.question import Questions
+from ner_batch.verification.settings import VerifyConfig
 
 
 @dataclass(frozen=True, slots=True)

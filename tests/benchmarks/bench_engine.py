@@ -86,8 +86,8 @@ def llm_way(model: str, unit: int) -> Callable[[list[list[Row]]], int]:
 
 
 def engine_way(model: str) -> Callable[[list[list[Row]]], int]:
-    from ner_batch.config import EngineConfig
     from ner_batch.engine.engine import Engine, Request
+    from ner_batch.engine.settings import EngineConfig
 
     fields = settings(model)
     extra = {name: fields.pop(name) for name in ("enable_prefix_caching", "disable_log_stats")}

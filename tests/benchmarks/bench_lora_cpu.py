@@ -18,8 +18,8 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     import pyarrow.parquet as pq
 
     from ner_batch import adapter
-    from ner_batch.config import EngineConfig
     from ner_batch.engine.engine import Engine, Request, lora_cpu
+    from ner_batch.engine.settings import EngineConfig
     from ner_batch.prompts import formats
     from ner_batch.prompts.builder import PromptBuilder
     from ner_batch.prompts.chat import load_tokenizer

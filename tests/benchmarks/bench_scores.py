@@ -15,9 +15,9 @@ from pathlib import Path
 from ner_batch.extract.scorer import Named, Scorer
 
 from ner_batch import adapter
-from ner_batch.config import EngineConfig
 from ner_batch.data import Example, Prediction, clean
 from ner_batch.demo import corpus
+from ner_batch.engine.settings import EngineConfig
 from ner_batch.extract.extractor import Extractor
 from ner_batch.extract.reading import Reading
 from ner_batch.extract.recipe import Recipe, TaskRecipe, rereading

@@ -1,0 +1,48 @@
+"""The engine's settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from ner_batch.config import Config, Count, Uri
+
+
+class EngineConfig(Config):
+    """One vLLM engine per replica."""
+
+    model: Uri
+    """Local folder or hub name of the base model."""
+    revision: str | None = None
+    """Hub revision; pin it for runs that must be repeatable."""
+    dtype: str = "auto"
+    """Numbers of weights and activations; auto takes the model's own (bf16 mostly)."""
+    quantization: str | None = None
+    """vLLM's name of it (awq, fp8, bitsandbytes ...); None reads the model's own config."""
+    max_model_len: Count = 4096
+    """Tokens of prompt plus answer. Demonstrations, window and answer must fit."""
+    max_num_seqs: Count = 256
+    """Sequences decoded together."""
+    max_num_batched_tokens: Count | None = None
+    """Tokens of one engine step; None: vLLM chooses."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of the GPU that weights and KV cache may take."""
+    tensor_parallel_size: Count = 1
+    """GPUs that share one engine."""
+    enforce_eager: bool = False
+    """Skip CUDA graphs and compilation: starts faster, decodes slower."""
+    max_lora_rank: Count = 64
+    """Room for adapters; the job sets it from the adapter it serves."""
+    max_loras: Count = 1
+    """Adapters held on the device at once; the job makes room for all it serves."""
+    cpu_kv_cache_gib: Count | None = None
+    """CPU only: memory for the KV cache; vLLM's own default is half of what is free."""
+    in_process: bool | None = None
+    """Run vLLM's engine core in the replica's process. None: on CPU yes (starts in 2 s instead of 30), on GPU no."""
+    max_in_flight: Count = 512
+    """Prompts handed to vLLM at once; beyond `max_num_seqs`, so that it never drains."""
+    stall_seconds: Annotated[float, Field(gt=0)] = 600.0
+    """An engine that returns nothing for so long with work in flight is taken for dead."""
+    extra: dict[str, Any] = Field(default_factory=dict)
+    """Passed to vLLM's EngineArgs as they are."""

@@ -1,0 +1,150 @@
+"""The extraction job's config; :class:`RecipeConfig` is the part of it that decides answers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ner_batch.config import Config, Count, FormatName, Share, Uri
+from ner_batch.engine.settings import EngineConfig
+from ner_batch.errors import UserError
+from ner_batch.verification.settings import VerifyConfig
+
+Decoding = Literal["auto", "free", "constrained"]
+
+
+class InputConfig(Config):
+    """What is read."""
+
+    path: Uri
+    """A Parquet file, a folder (read recursively) or a glob; local or s3://."""
+    text_column: str = "text"
+    """The column that is read; strings."""
+    rename: dict[str, str] = Field(default_factory=dict)
+    """Input columns to pass through under another name, e.g. {entities: gold_entities}."""
+
+
+class OutputConfig(Config):
+    """What is written, and where."""
+
+    path: Uri
+    """A folder, local or s3://; one file per work unit."""
+    keep: tuple[str, ...] | None = None
+    """Input columns to pass through; None: all of them, []: none."""
+    drop_input_columns: tuple[str, ...] = ()
+    """Input columns to leave out."""
+
+
+class RetrievalConfig(Config):
+    """Demonstrations in the prompt. Without an index there are none."""
+
+    index: str | None = None
+    """Folder written by `ner-batch index`."""
+    encoder: str | None = None
+    """Must name the encoder the index was built with; None takes the index's word."""
+    k: Annotated[int, Field(ge=0, le=64)] = 4
+    """Demonstrations per prompt; the farthest are left out where they do not fit."""
+
+
+class VotesConfig(Config):
+    """Self-consistency: every prompt is answered several times; an entity needs enough of the votes."""
+
+    passes: Annotated[int, Field(ge=2, le=64)] = 5
+    """Answers to every prompt; each costs its own tokens, the prompt is computed once."""
+    temperature: Annotated[float, Field(gt=0)] = 0.7
+    """Of the sampling; answers must differ to vote."""
+    least: Share = 0.5
+    """Least share of the answers that name an entity; the share is its `score`."""
+
+
+class WindowsConfig(Config):
+    """How long texts are cut."""
+
+    max_tokens: Count = 512
+    """Tokens of source text in one prompt, cut at sentence ends."""
+
+
+class JobConfig(Config):
+    """How Ray runs it."""
+
+    unit_rows: Count = 2000
+    """Rows of one work unit: one output file, and the most that is repeated after a crash (per unit in flight)."""
+    unit_bytes: Count = 8_000_000
+    """Text in one work unit, at most about: a unit of books has fewer rows than one of sentences."""
+    units_in_flight: Count = 4
+    """Units read, prompted and parsed side by side in one replica, so that its engine never drains."""
+    replicas: Count = 1
+    """Engines, each with its own GPU(s)."""
+    num_gpus: Annotated[float, Field(ge=0)] | None = None
+    """GPUs per replica; None: `tensor_parallel_size` where the cluster has GPUs, else 0."""
+    num_cpus: Annotated[float, Field(ge=0)] = 1.0
+    """CPUs reserved per replica."""
+    max_failed: Share = 0.01
+    """Share of rows that may end as `failed` before the job exits with code 3."""
+    max_engine_deaths: Annotated[int, Field(ge=0)] = 30
+    """Engine deaths in one run before the job gives up; one poisoned row costs about log2(unit_rows) of them."""
+    address: str | None = None
+    """Ray cluster to join; None: RAY_ADDRESS if set, else a local one."""
+
+
+class TaskConfig(Config):
+    """What decides the answers for one task."""
+
+    task: str | None = None
+    """Task file; None takes the adapter's."""
+    adapter: str | None = None
+    """LoRA adapter folder; local or s3://."""
+    format: FormatName | None = None
+    """Answer format; None takes the adapter's, else json."""
+    decoding: Decoding = "auto"
+    """auto decodes freely, then again under the format's grammar where the answer is not made of the source."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """0 is greedy; sampling makes runs differ."""
+    retrieval: RetrievalConfig = RetrievalConfig()
+    score: bool = False
+    """Fill `score` with the probability the model gave the entity when it named it (confidence.py says how). An answer
+    under a grammar is read once more for it: one prefill, past the prefix cache, counted in the row's tokens."""
+    votes: VotesConfig | None = None
+    """Answer several times and vote; `votes: {}` takes the defaults."""
+    verify: VerifyConfig | None = None
+    """Ask about every entity; `score` is then P(yes). `verify: {}` takes the defaults; null: do not ask."""
+
+    @model_validator(mode="after")
+    def _votes_decide(self) -> Self:
+        if self.votes and (self.score or "temperature" in self.model_fields_set):
+            other = "score" if self.score else "temperature"
+            raise UserError(
+                f"votes: {other} has no meaning beside it: the share of votes is the score, "
+                "and votes.temperature the temperature"
+            )
+        return self
+
+
+class RecipeConfig(TaskConfig):
+    """What decides an answer."""
+
+    engine: EngineConfig
+    tasks: tuple[TaskConfig, ...] = ()
+    """Several tasks, each with its own adapter, read the corpus in one pass; `adapter`, `format` ... stand in each."""
+    windows: WindowsConfig = WindowsConfig()
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        above = sorted(self.model_fields_set & set(TaskConfig.model_fields)) if self.tasks else []
+        if above:
+            raise UserError(f"tasks: beside it stands {', '.join(above)}: write it into each of the tasks")
+        return self
+
+    @property
+    def each_task(self) -> tuple[TaskConfig, ...]:
+        """The tasks of the run: those listed, or the one that stands at the top."""
+        return self.tasks or (self,)
+
+
+class ExtractConfig(RecipeConfig):
+    """`ner-batch extract`."""
+
+    input: InputConfig
+    output: OutputConfig
+    job: JobConfig = JobConfig()
