@@ -9,7 +9,7 @@ from trainings import plan_training
 from ner_batch.train import loop, trackers
 from ner_batch.train.job import progress_text
 from ner_batch.train.loop import TrainingState
-from ner_batch.train.plan import MIN_STEPS, batch_layout, pack_epoch, sample_config, training_schedule
+from ner_batch.train.plan import MIN_STEPS, batch_layout, pack_epoch, training_schedule
 from ner_batch.train.samples import draw_epoch
 from ner_batch.train.settings import OptimiserConfig, TrainConfig
 
@@ -95,7 +95,7 @@ def test_under_auto_an_epoch_has_twenty_steps(tmp_path, random_model, workers):
     """Counted after packing: a shared prefix leaves fewer tokens, and would else leave fewer steps."""
     plan = plan_training(tmp_path, random_model, dev=1, train=120)
     config = plan.config.model_copy(update={"run": plan.config.run.model_copy(update={"workers": workers})})
-    samples, _ = draw_epoch(plan.train, plan.builder(), sample_config(config), "0-0")
+    samples, _ = draw_epoch(plan.train, plan.builder(), config.demonstrations.shares, config.augmentation, "0-0")
     layout = batch_layout(config, samples)
     rows = pack_epoch(samples, layout, "0-0")
     assert layout.kind == "shared"

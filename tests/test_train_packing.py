@@ -159,7 +159,6 @@ def test_packed_loss_is_the_loss_alone(config, kind):
         row = packing.joined([sample, samples[0]], len(start))
         only = packing.Pack(
             row.ids,
-            row.positions,
             row.labels[: len(sample)] + (IGNORED,) * (len(row.ids) - len(sample)),
             row.prefix,
             row.lengths,

@@ -15,10 +15,10 @@ from ner_batch.io import storage
 from ner_batch.io.examples import examples_digest
 from ner_batch.jobs import record
 from ner_batch.jobs.plots import canvas, png
-from ner_batch.train.calibrate import CalibrationResult
 from ner_batch.train.loop import TrainingState
 from ner_batch.train.model import lora_config
 from ner_batch.train.plan import Plan
+from ner_batch.train.serving import Agreement
 from ner_batch.train.trackers import Metrics
 
 CURVE, CARD = "curve.png", "README.md"
@@ -41,11 +41,11 @@ def write(folder: Path, plan: Plan, state: TrainingState, weights: Mapping[str, 
     (folder / CARD).write_text(card(plan, state), encoding="utf-8")
 
 
-def add_calibration(folder: Path, fitted: CalibrationResult) -> None:
+def add_calibration(folder: Path, agreement: Agreement) -> None:
     """Add to the manifest what was fitted to the served adapter's answers."""
     before = adapters.load(folder).manifest
     assert before
-    update = {"calibration": fitted.calibration, "verification": fitted.verification}
+    update = {"calibration": agreement.calibration, "verification": agreement.verification}
     adapters.save_manifest(folder, before.model_copy(update=update))
 
 
@@ -58,8 +58,7 @@ def publish(folder: Path, output: str) -> None:
 def manifest(plan: Plan, state: TrainingState) -> AdapterManifest:
     """What the adapter was trained for and with."""
     config = plan.config
-    demonstrations = config.demonstrations
-    without = ("none",) if 0 in demonstrations.k or not demonstrations.kind else ()
+    shares = config.demonstrations.shares
     return AdapterManifest(
         name=Path(config.output).name,
         format=config.format,
@@ -68,8 +67,8 @@ def manifest(plan: Plan, state: TrainingState) -> AdapterManifest:
         base_model=config.base.model,
         base_revision=config.base.revision,
         base_fingerprint=plan.base_fingerprint,
-        retrieval=(*without, *demonstrations.kind),
-        k=max(demonstrations.k) if demonstrations.kind else 0,
+        retrieval=(("none",) if 0 in shares else ()) + config.demonstrations.kind,
+        k=max(shares),
         training_data=examples_digest(plan.train.examples),
         scores={"dev span F1": round(state.best_f1, 4)},
         versions=record.versions("ner-batch", "torch", "transformers", "peft", "ray"),

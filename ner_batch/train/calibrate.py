@@ -1,52 +1,21 @@
-"""What the served adapter's probabilities are worth on dev: a calibration of ``score``, a threshold for verification.
+"""What the served adapter's probabilities are worth on dev: predictions with scores, and a calibration of these.
 
-Dev also chose the checkpoint, so both flatter a little; measure on a test set (`ner-batch evaluate`).
+Dev also chose the checkpoint, so the calibration flatters a little; measure on a test set (`ner-batch evaluate`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from ner_batch.adapter import Calibration, Verification
+from ner_batch.adapter import Calibration
 from ner_batch.data import Completion, Entity, Example, clean
 from ner_batch.extract import confidence
 from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.train.evaluate import DevPrompt
-from ner_batch.verification import threshold
-from ner_batch.verification.threshold import AskPYes
 
 MIN_ENTITIES = 20  # right and wrong ones each, below which no calibration is fitted
-
-
-@dataclass(frozen=True, slots=True)
-class CalibrationResult:
-    """What was fitted on dev; None where there was too little to fit it from."""
-
-    calibration: Calibration | None = None
-    verification: Verification | None = None
-
-
-def fit(
-    examples: Sequence[Example], predictions: Sequence[Sequence[Entity]], types: Sequence[str], ask: AskPYes | None
-) -> CalibrationResult:
-    """The calibration of ``score`` and the threshold of verification.
-
-    Args:
-        examples: dev's.
-        predictions: the entities predicted for each, with their uncalibrated scores.
-        types: the task's, which near misses are made of.
-        ask: P(yes) of entities; None where the adapter was not trained on verification questions.
-    """
-    gold = [{(e.start, e.end, e.type) for e in example.entities} for example in examples]
-    scores, correct = [], []
-    for spans, entities in zip(gold, predictions, strict=True):
-        scores += [entity.score for entity in entities]
-        correct += [(entity.start, entity.end, entity.type) in spans for entity in entities]
-    verification = threshold.fit(examples, predictions, types, ask) if ask else None
-    return CalibrationResult(fit_calibration(scores, correct), verification)
 
 
 def scored_predictions(
@@ -54,19 +23,21 @@ def scored_predictions(
     prompts: Sequence[DevPrompt],
     completions: Sequence[Completion],
     builder: PromptBuilder,
-) -> list[list[Entity]]:
-    """The entities predicted for each example, with their uncalibrated scores.
+) -> list[tuple[Example, Entity]]:
+    """The predicted entities with their uncalibrated scores, each with its example.
 
     ``completions`` are the answers to ``prompts``, with log-probabilities of their own tokens.
     """
-    predictions: list[list[Entity]] = [[] for _ in examples]
+    predictions: list[tuple[Example, Entity]] = []
     for dev_prompt, completion in zip(prompts, completions, strict=True):
-        text, labels = clean(examples[dev_prompt.example].text), dev_prompt.labels
+        example, labels = examples[dev_prompt.example], dev_prompt.labels
+        text = clean(example.text)
         answer = builder.format.complete(completion.text) if completion.finish_reason == "length" else completion.text
         parsed = builder.format.parse(answer, text, labels, builder.task)
         mentions = builder.format.locate_mentions(completion.text, text, labels, builder.task)
         pieces = builder.chat.pieces(dev_prompt.prompt.token_ids, completion.token_ids)
-        predictions[dev_prompt.example] += confidence.scored(parsed.entities, mentions, completion, pieces)
+        entities = confidence.scored(parsed.entities, mentions, completion, pieces)
+        predictions += [(example, entity) for entity in entities]
     return predictions
 
 

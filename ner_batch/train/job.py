@@ -208,7 +208,7 @@ def conclude(plan: Plan, adapter: Path, agreement: serving.Agreement, console: C
         f"served = trained: {agreement.identical} of {agreement.prompts} greedy answers identical", highlight=False
     )
     if agrees:
-        artefacts.add_calibration(adapter, agreement.fitted)
+        artefacts.add_calibration(adapter, agreement)
         artefacts.publish(adapter, plan.config.output)
     trained, served = agreement.difference or (None, None)
     write_proof(
@@ -224,7 +224,7 @@ def conclude(plan: Plan, adapter: Path, agreement: serving.Agreement, console: C
             f"the served adapter agrees in {agreement.share:.0%} of the answers, {min_agreement:.0%} are asked for "
             f"(serving.min_agreement); for example {trained!r} was served as {served!r}; {REMEDY}"
         )
-    if verification := agreement.fitted.verification:
+    if verification := agreement.verification:
         console.print(
             f"verification: AUROC {verification.auroc:.3f} over {verification.claims:,} claims about dev, "
             f"threshold {verification.threshold:.2f}",

@@ -60,6 +60,11 @@ class DemonstrationsConfig(Config):
     k: dict[Annotated[int, Field(ge=0, le=64)], Positive] = Field(default={0: 0.5, 4: 0.5}, min_length=1)
     """Share of the samples by number of demonstrations; with 0 among them the adapter works without an index too."""
 
+    @property
+    def shares(self) -> dict[int, float]:
+        """Of the samples by number of demonstrations."""
+        return dict(self.k) if self.kind else {0: 1.0}
+
     @field_validator("kind", mode="before")
     @classmethod
     def _several(cls, value: Any) -> Any:

@@ -6,39 +6,38 @@ test set (`ner-batch evaluate`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 from ner_batch.adapter import Verification
-from ner_batch.data import Entity, Example
+from ner_batch.data import Entity, Example, clean
 from ner_batch.verification.examples import verification_examples
+from ner_batch.verification.pool import Mention
+from ner_batch.verification.verifier import Verifier
 
 CLAIMS = 4  # verification questions per example: two gold entities and two near misses, where there are as many
 
-AskPYes = Callable[[Sequence[tuple[str, Entity]]], list[float | None]]
-"""P(yes) of entities, each with its text; None where the question does not fit the model or was not answered."""
-
 
 def fit(
-    examples: Sequence[Example], predictions: Sequence[Sequence[Entity]], types: Sequence[str], ask: AskPYes
+    examples: Sequence[Example],
+    predictions: Sequence[tuple[Example, Entity]],
+    correct: Sequence[bool],
+    verifier: Verifier,
 ) -> Verification | None:
     """The threshold that serves the predictions about examples best, and the AUROC of P(yes) over claims about gold.
 
-    None where nothing was predicted, or all claims are true or all are false.
+    ``correct`` says of each prediction whether it is gold. None where nothing was predicted, or all claims are true or
+    all are false.
     """
-    about_gold = [claim for x in examples for claim in verification_examples(x, types, CLAIMS, f"dev {x.id}")]
-    area = auroc(ask([(claim.text, claim.entity) for claim in about_gold]), [claim.is_true for claim in about_gold])
-    predicted = [(x, entity) for x, entities in zip(examples, predictions, strict=True) for entity in entities]
-    if area is None or not predicted:
+    names = verifier.questions.task.names
+    about_gold = [claim for x in examples for claim in verification_examples(x, names, CLAIMS, f"dev {x.id}")]
+    mentions = [(claim.text, claim.entity) for claim in about_gold] + [(x.text, entity) for x, entity in predictions]
+    completions = verifier.ask([Mention(clean(text), entity) for text, entity in mentions])
+    p_yes = [verifier.p_yes(completion) for completion in completions]
+    area = auroc(p_yes[: len(about_gold)], [claim.is_true for claim in about_gold])
+    if area is None or not predictions:
         return None
-    gold = [{(e.start, e.end, e.type) for e in x.entities} for x in examples]
-    correct = [
-        (entity.start, entity.end, entity.type) in spans
-        for spans, entities in zip(gold, predictions, strict=True)
-        for entity in entities
-    ]
-    p_yes = ask([(x.text, entity) for x, entity in predicted])
-    threshold = best_threshold(p_yes, correct, sum(len(x.entities) for x in examples))
+    threshold = best_threshold(p_yes[len(about_gold) :], correct, sum(len(x.entities) for x in examples))
     return Verification(threshold=threshold, auroc=area, claims=len(about_gold))
 
 
