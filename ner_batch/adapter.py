@@ -1,7 +1,7 @@
 """The adapter directory: PEFT's files and, beside them, ``ner_batch.json``: what the weights were trained for.
 
-A LoRA adapter answers well only to the prompt it was trained with. The manifest carries that prompt's fingerprint and
-the base model's, so that a wrong combination is an error before any GPU is asked for.
+The manifest carries the fingerprints of the training prompt and of the base model, so that a wrong combination is an
+error before any GPU is asked for.
 """
 
 from __future__ import annotations
@@ -42,10 +42,7 @@ class Calibration(_Frozen):
 
 
 class Verification(_Frozen):
-    """How the adapter verifies: the threshold for P(yes) that is best for its predictions on dev.
-
-    ``auroc`` is the area under the ROC curve over ``claims`` about dev, half of them near misses.
-    """
+    """The threshold for P(yes) that is best for predictions on dev; AUROC over ``claims``, half of them near misses."""
 
     threshold: float
     auroc: float
@@ -101,8 +98,7 @@ def served_rank(rank: int) -> int:
 
 def save_manifest(path: str | Path, manifest: AdapterManifest) -> None:
     """Write ``ner_batch.json`` into the adapter directory ``path``, which must exist."""
-    text = json.dumps(manifest.model_dump(mode="json"), ensure_ascii=False, indent=2)
-    (Path(path) / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    storage.write_json(str(Path(path) / MANIFEST), manifest.model_dump(mode="json"))
 
 
 def load(path: str | Path) -> Adapter:
@@ -199,8 +195,8 @@ def check(
     if trained.format != format:
         differences.append(("format", trained.format, format))
     if trained.task.digest() != task.digest():
-        tasks = (f"{t.name!r} [{', '.join(t.names)}] ({t.digest()})" for t in (trained.task, task))
-        differences.append(("task", *tasks))
+        theirs, ours = (f"{t.name!r} [{', '.join(t.names)}] ({t.digest()})" for t in (trained.task, task))
+        differences.append(("task", theirs, ours))
     if (retrieval or "none") not in trained.retrieval:
         differences.append(("demonstrations", " or ".join(trained.retrieval), retrieval or "none"))
     # Another base, format or task makes another prompt; on its own it means that the prompt code or a template changed.

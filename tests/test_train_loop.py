@@ -6,8 +6,8 @@ import pytest
 import torch
 from trainings import plan_training
 
-from ner_batch.train import loop, trackers
-from ner_batch.train.job import progress_text
+from ner_batch.train import loop
+from ner_batch.train.job import open_tracker, progress_text
 from ner_batch.train.loop import TrainingState
 from ner_batch.train.plan import MIN_STEPS, batch_layout, pack_epoch, training_schedule
 from ner_batch.train.samples import draw_epoch
@@ -114,8 +114,8 @@ def test_the_progress_line_tells_what_was_measured():
 def test_tensorboard_files_lie_in_the_folder(tmp_path):
     """And a run that goes on adds to them; with `none` nothing is kept."""
     for step in (1, 2):
-        tracker = trackers.open_tracker("tensorboard", "run", tmp_path / "logs")
+        tracker = open_tracker("tensorboard", "run", tmp_path / "logs")
         tracker.log({"loss": 0.5}, step)
         tracker.finish()
     assert list((tmp_path / "logs").glob("events*"))
-    assert trackers.open_tracker("none", "run", tmp_path) is None
+    assert open_tracker("none", "run", tmp_path) is None

@@ -29,7 +29,12 @@ def test_the_tokenizer_is_loaded_as_often_for_many_dev_answers_as_for_few(
     numbers = []
     for count in (1, 6):
         plan = plan_training(
-            tmp_path, random_model, dev=count, serving={"prompts": 1}, augmentation={"verification": 1.0}
+            tmp_path,
+            random_model,
+            dev=count,
+            lora={"r": 8, "alpha": 64, "targets": ["q_proj", "v_proj", "o_proj", "up_proj", "down_proj"]},
+            serving={"prompts": 1},
+            augmentation={"verification": 1.0},
         )
         loads.clear()
         serving.compare(plan, files, gpu=False)

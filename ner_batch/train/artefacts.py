@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,11 +14,10 @@ from ner_batch.io import storage
 from ner_batch.io.examples import examples_digest
 from ner_batch.jobs import record
 from ner_batch.jobs.plots import canvas, png
-from ner_batch.train.loop import TrainingState
+from ner_batch.train.loop import Metrics, TrainingState
 from ner_batch.train.model import lora_config
 from ner_batch.train.plan import Plan
 from ner_batch.train.serving import Agreement
-from ner_batch.train.trackers import Metrics
 
 CURVE, CARD = "curve.png", "README.md"
 
@@ -31,10 +29,8 @@ def write(folder: Path, plan: Plan, state: TrainingState, weights: Mapping[str, 
     config.base_model_name_or_path = plan.config.base.model
     config.revision = plan.config.base.revision
     config.inference_mode = True
+    config.target_modules = sorted(plan.config.lora.targets)  # PEFT makes a set of them: another order in every run
     config.save_pretrained(str(folder))
-    written = json.loads((folder / adapters.CONFIG).read_text(encoding="utf-8"))
-    written["target_modules"].sort()  # PEFT keeps a set, whose order differs from run to run
-    (folder / adapters.CONFIG).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
     save_file(dict(weights), folder / adapters.WEIGHTS[0])
     adapters.save_manifest(folder, manifest(plan, state))
     curve(folder / CURVE, state.history)
@@ -45,8 +41,8 @@ def add_calibration(folder: Path, agreement: Agreement) -> None:
     """Add to the manifest what was fitted to the served adapter's answers."""
     before = adapters.load(folder).manifest
     assert before
-    update = {"calibration": agreement.calibration, "verification": agreement.verification}
-    adapters.save_manifest(folder, before.model_copy(update=update))
+    fitted = {"calibration": agreement.calibration, "verification": agreement.verification}
+    adapters.save_manifest(folder, before.model_copy(update=fitted))
 
 
 def publish(folder: Path, output: str) -> None:

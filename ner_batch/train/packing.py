@@ -101,22 +101,11 @@ def cut(samples: Sequence[Sample], tokens: int) -> list[Pack]:
     return packs
 
 
-def greedy(samples: Sequence[Sample], tokens: int) -> list[Pack]:
-    """Best fit decreasing: the longest first, each into the fullest row that still has room. Never splits."""
-    return [joined(row, 0) for row in _best_fit(samples, tokens, 0)]
-
-
-def shared(samples: Sequence[Sample], tokens: int) -> list[Pack]:
-    """Greedy, with the common beginning of a row's prompts there once. It counts once against ``tokens``."""
-    common = _common([sample.prompt for sample in samples]) if samples else 0
-    rows = _best_fit(samples, tokens, common)
-    return [joined(row, _common([sample.prompt for sample in row])) for row in rows]
-
-
 def _best_fit(samples: Sequence[Sample], tokens: int, common: int) -> list[list[Sample]]:
     """Rows of samples whose lengths, less ``common`` each, add up to at most ``tokens`` less ``common``.
 
-    Rows are kept sorted by free room, so one sample takes a binary search and a move: 100,000 samples in 0.2 s.
+    The longest come first, each into the fullest row that still has room. Rows are kept sorted by free room, so one
+    sample takes a binary search and a move: 100,000 samples in 0.2 s.
     """
     rows: list[list[Sample]] = []
     free: list[tuple[int, int]] = []  # (room, row), sorted
@@ -142,8 +131,9 @@ def joined(samples: Sequence[Sample], prefix: int) -> Pack:
     return Pack(tuple(ids), tuple(labels), prefix, tuple(len(sample) - prefix for sample in samples))
 
 
-def _common(prompts: Sequence[tuple[int, ...]]) -> int:
+def _common(samples: Sequence[Sample]) -> int:
     """Length of the beginning all prompts share; each keeps a token of its own, from which its answer is predicted."""
+    prompts = [sample.prompt for sample in samples]
     least, greatest = min(prompts), max(prompts)
     alike = next((i for i, (a, b) in enumerate(zip(least, greatest, strict=False)) if a != b), len(least))
     return min(alike, min(map(len, prompts)) - 1)
@@ -156,9 +146,18 @@ def unmasked(pack: Pack) -> Pack:
 
 
 def pack(samples: Sequence[Sample], kind: str, tokens: int, rng: random.Random) -> list[Pack]:
-    """Rows of one of the kinds ``none``, ``random``, ``greedy``, ``shared``, in random order."""
+    """Rows in random order, of kind ``none``, ``random``, ``greedy`` (best fit decreasing, never splits) or ``shared``.
+
+    ``shared`` is greedy, with the common beginning of a row's prompts there once; it counts once against ``tokens``.
+    """
     if kind == "random":
         return cut(rng.sample(samples, len(samples)), tokens)
-    packs = {"none": none, "greedy": greedy, "shared": shared}[kind](samples, tokens)
+    if kind == "none":
+        packs = none(samples, tokens)
+    elif kind == "greedy":
+        packs = [joined(row, 0) for row in _best_fit(samples, tokens, 0)]
+    else:
+        rows = _best_fit(samples, tokens, _common(samples))
+        packs = [joined(row, _common(row)) for row in rows]
     rng.shuffle(packs)
     return packs

@@ -6,7 +6,6 @@ All problems of a run are found here and reported together.
 from __future__ import annotations
 
 import importlib.util
-import json
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -214,16 +213,14 @@ def _describe(
 
 def _located(config: TrainConfig) -> TrainConfig:
     """The config with absolute paths to what lies here: models, adapters, output and storage."""
-    demonstrations, lora, run = config.demonstrations, config.lora, config.run
-    return config.model_copy(
-        update={
-            "base": config.base.model_copy(update={"model": on_every_node(config.base.model)}),
-            "demonstrations": demonstrations.model_copy(update={"encoder": on_every_node(demonstrations.encoder)}),
-            "lora": lora.model_copy(update={"init": on_every_node(lora.init)}),
-            "run": run.model_copy(update={"storage": storage.absolute(run.storage)}),
-            "output": storage.absolute(config.output),
-        }
-    )
+    places = {
+        "base": {"model": on_every_node(config.base.model)},
+        "demonstrations": {"encoder": on_every_node(config.demonstrations.encoder)},
+        "lora": {"init": on_every_node(config.lora.init)},
+        "run": {"storage": storage.absolute(config.run.storage)},
+    }
+    sections = {name: getattr(config, name).model_copy(update=place) for name, place in places.items()}
+    return config.model_copy(update={**sections, "output": storage.absolute(config.output)})
 
 
 def _check_init(config: TrainConfig, base_fingerprint: str | None) -> None:
@@ -234,14 +231,12 @@ def _check_init(config: TrainConfig, base_fingerprint: str | None) -> None:
     adapter = adapters.load(lora.init)
     if adapter.manifest and base_fingerprint and adapter.manifest.base_fingerprint != base_fingerprint:
         raise UserError(f"lora.init: {lora.init} was trained on {adapter.manifest.base_model}, not {config.base.model}")
-    peft = json.loads((adapter.path / adapters.CONFIG).read_text(encoding="utf-8"))
-    for name, ours, theirs in (
-        ("r", lora.r, peft["r"]),
-        ("alpha", lora.alpha, peft["lora_alpha"]),
-        ("targets", sorted(lora.targets), sorted(peft["target_modules"])),
-    ):
-        if ours != theirs:
-            raise UserError(f"lora.{name}: {ours}, but {lora.init} has {theirs}: write the same")
+    peft = storage.read_json(str(adapter.path / adapters.CONFIG))
+    ours = {"r": lora.r, "alpha": lora.alpha, "targets": sorted(lora.targets)}
+    theirs = {"r": peft["r"], "alpha": peft["lora_alpha"], "targets": sorted(peft["target_modules"])}
+    for name, value in theirs.items():
+        if ours[name] != value:
+            raise UserError(f"lora.{name}: {ours[name]}, but {lora.init} has {value}: write the same")
 
 
 def _check_places(config: TrainConfig) -> None:

@@ -6,7 +6,6 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import pairwise
 
 from ner_batch.data import Entity, Example, clean, nearest
@@ -25,10 +24,7 @@ Neighbours = tuple[tuple[Example, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class ExampleSet:
-    """Examples that fit one window each, and for each its possible demonstrations, nearest last, never itself.
-
-    ``neighbours`` has them once per kind of retrieval; it is empty where there are no demonstrations.
-    """
+    """Examples that fit one window each, and per kind of retrieval the neighbours of each, never itself."""
 
     examples: tuple[Example, ...]
     neighbours: tuple[Neighbours, ...] = ()
@@ -84,7 +80,7 @@ def draw_epoch(
 class _Candidate:
     """A prompt's sample, None if it is too long. A negative asks a per-type format for a type that is not there.
 
-    It is hard where a similar sentence, one of the example's neighbours, has an entity of that type.
+    It is hard where one of the example's neighbours has an entity of that type.
     """
 
     sample: Sample | None
@@ -121,22 +117,17 @@ def _verification_candidates(
 ) -> Iterator[_Candidate]:
     """The samples of verification questions, each with the demonstrations that inference would show."""
     demonstrations: list[Sequence[VerificationExample]] = [()] * len(questions)
-    for k in {question.k for question in questions} - {0}:  # those with equally many are searched together
+    numbers_of_claims = {question.k for question in questions} - {0}
+    pool = Pool(examples if numbers_of_claims else ())
+    for k in numbers_of_claims:  # those with equally many are searched together
         numbers = [i for i, question in enumerate(questions) if question.k == k]
-        nearest_claims = _pool(examples).nearest([questions[i].about for i in numbers], k)
-        for i, claims in zip(numbers, nearest_claims, strict=True):
-            demonstrations[i] = claims
+        for i, nearest_claims in zip(numbers, pool.nearest([questions[i].about for i in numbers], k), strict=True):
+            demonstrations[i] = nearest_claims
     prompts = verify.Questions(builder.task, builder.chat, builder.max_model_len)
     for question, claims in zip(questions, demonstrations, strict=True):
         prompt = prompts.prompt(question.about.text, question.about.entity, claims)
         answer = builder.chat.encode_answer(verify.answer(builder.task, question.answer))
         yield _Candidate(Sample(tuple(prompt), tuple(answer)) if prompt else None)
-
-
-@lru_cache(maxsize=1)
-def _pool(examples: tuple[Example, ...]) -> Pool:
-    """The claims about training examples; made where they are first needed, not carried to the workers."""
-    return Pool(examples)
 
 
 def windowed(examples: Sequence[Example], max_tokens: int, chat: ChatTokenizer) -> tuple[tuple[Example, ...], int]:

@@ -215,16 +215,13 @@ class TrainConfig(Config):
     serving: ServingConfig = ServingConfig()
 
     @model_validator(mode="after")
-    def _shared_needs_the_mask(self) -> Self:
-        if self.packing.kind == "shared" and not self.packing.masked:
+    def _packing_is_possible(self) -> Self:
+        kind, tokens, longest = self.packing.kind, self.packing.tokens, self.base.max_model_len
+        if kind == "shared" and not self.packing.masked:
             raise UserError("packing.masked: false is for random and greedy; with a shared prefix it has no meaning")
-        return self
-
-    @model_validator(mode="after")
-    def _packs_hold_samples(self) -> Self:
-        if self.packing.kind not in {"none", "random"} and self.packing.tokens < self.base.max_model_len:
+        if kind not in {"none", "random"} and tokens < longest:
             raise UserError(
-                f"packing.tokens={self.packing.tokens} is less than base.max_model_len={self.base.max_model_len}: "
+                f"packing.tokens={tokens} is less than base.max_model_len={longest}: "
                 "a pack must hold the longest sample"
             )
         return self

@@ -1,12 +1,9 @@
 """Demonstrations of verification: the gold mentions and non-mentions most like the entity asked about.
 
 After GPT-NER (Wang et al., 2025), whose self-verification looks for them by kNN; here with as many false claims as true
-ones, and hard ones. What can be claimed is a surface of an example, once, at its first gold place:
-
-1. its gold mentions;
-2. near misses: of every gold mention two runs of words with one edge moved (:func:`.examples.shift_boundary`);
-3. coincidences: gold mentions of other examples that stand in this one between word boundaries and are none here, at
-   most four an example, the longest first.
+ones, and hard ones. What can be claimed is a surface of an example, once, at its first gold place: its gold mentions;
+near misses, which are runs of words with one edge of a gold mention moved (:func:`.examples.shift_boundary`); and
+coincidences, gold mentions of other examples that stand in this one between word boundaries, the longest first.
 
 Claimed as type T it is true where the example has (surface, T) as gold, and false otherwise: so mentions of the same
 words under another type are false claims too. Likeness is lexical and exact: cosines of damped TF-IDF of
