@@ -7,7 +7,6 @@ error before any GPU is asked for.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,14 +157,12 @@ def _servable_rank(config: dict[str, Any], place: Path) -> int:
 
 def _read_json(path: Path, remedy: str) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file: {remedy}") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}): {remedy}") from None
-    if isinstance(values, dict):
-        return values
-    raise UserError(f"{path}: expected a JSON object: {remedy}")
+        values = storage.read_json(str(path))
+    except UserError as error:
+        raise UserError(f"{error}: {remedy}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected a JSON object: {remedy}")
+    return values
 
 
 def check(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -74,12 +73,6 @@ def structure(model: SentenceTransformer) -> list[Any]:
             weights.update(name.encode() + weight.cpu().numpy().tobytes())
     modules = [[type(module).__name__, module.get_config_dict()] for module in model]
     return [model.max_seq_length, json.loads(json.dumps(modules, default=str)), weights.hexdigest()]
-
-
-def sentence_budget(model: SentenceTransformer, max_tokens: int) -> int:
-    """Tokens of a sentence: ``max_tokens``, or what the encoder reads of one."""
-    limit = (model.max_seq_length or math.inf) - model.tokenizer.num_special_tokens_to_add()
-    return int(max(1, min(max_tokens, limit)))
 
 
 def count_tokens(model: SentenceTransformer, texts: Sequence[str]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,8 @@ def prepare(config: TrainEncoderConfig, console: Console) -> Plan:
         assert base and encoder and listing
         text = corpus.draw(listing, config.input, config.run.seed, progress.show)
         progress.show("counting tokens")
-        budget = model.sentence_budget(encoder, config.input.max_tokens)
+        longest = (encoder.max_seq_length or sys.maxsize) - encoder.tokenizer.num_special_tokens_to_add()
+        budget = max(1, min(config.input.max_tokens, longest))
         sentences = corpus.fitted(text.sentences, budget, lambda texts: model.count_tokens(encoder, texts))
     batch, epochs = config.optimiser.batch, config.optimiser.epochs
     held_out = min(_HELD_OUT, round(len(sentences) * config.run.held_out))

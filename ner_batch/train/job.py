@@ -65,6 +65,10 @@ def fit(plan: Plan, gpu: bool, console: Console) -> Any:
     config = plan.config.run
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     progress = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+    storage: dict[str, Any] = {"storage_path": config.storage}
+    if "://" in config.storage:  # Ray Train's own S3 client would not know AWS_ENDPOINT_URL, so it is given ours
+        filesystem, path = arrow_filesystem(config.storage)
+        storage = {"storage_path": path, "storage_filesystem": filesystem}
     resources: dict[str, float] = {"CPU": config.cpus_per_worker} | ({"GPU": 1.0} if gpu else {})
     trainer = TorchTrainer(
         loop.train,
@@ -73,7 +77,7 @@ def fit(plan: Plan, gpu: bool, console: Console) -> Any:
         scaling_config=ray.train.ScalingConfig(num_workers=config.workers, use_gpu=gpu, resources_per_worker=resources),
         run_config=ray.train.RunConfig(
             name=config.name,
-            **_checkpoint_storage(config.storage),
+            **storage,
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
@@ -92,14 +96,6 @@ def fit(plan: Plan, gpu: bool, console: Console) -> Any:
         raise  # a bug; the message has the worker's traceback
     except ray.train.ControllerError as error:
         raise JobError(f"training failed: {cluster.last_line(error)}") from None
-
-
-def _checkpoint_storage(uri: str) -> dict[str, Any]:
-    """Where Ray Train keeps checkpoints. Its own S3 client would not know AWS_ENDPOINT_URL, so it is given ours."""
-    if "://" not in uri:
-        return {"storage_path": uri}
-    filesystem, path = arrow_filesystem(uri)
-    return {"storage_path": path, "storage_filesystem": filesystem}
 
 
 def _in_background(step: Callable[[], Any]) -> Future[Any]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from math import sqrt
@@ -43,7 +43,6 @@ SURFACE = 0.7  # of the likeness; the rest is the context's
 NEAR_MISSES = 2  # per gold mention
 COINCIDENCES = 4  # per example
 _EDGE = "\x02"  # stands at the edges of surfaces and in the place of the surface in its context
-_SCORES = 2**22  # held at a time, 16 MiB; fewer questions are scored together where there is more to claim
 _LEFT_OUT = -1.0
 
 
@@ -69,13 +68,16 @@ class Pool:
         self.places: list[Mention] = []
         self._own: dict[str, slice] = {}
         self._true: dict[str, list[int]] = defaultdict(list)
-        surfaces = _SurfaceFinder(e.text for x in distinct.values() for e in x.entities)
+        surfaces = {e.text for x in distinct.values() for e in x.entities if e.text.strip()}
+        lengths: dict[str, set[int]] = defaultdict(set)  # of surfaces, by their first two code points
+        for surface in surfaces:
+            lengths[surface[:2]].add(len(surface))
         for stripped, example in distinct.items():
             begin = len(self.places)
             types: dict[str, set[str]] = defaultdict(set)
             for entity in example.entities:
                 types[entity.text].add(entity.type)
-            for entity in _claimable(example, surfaces):
+            for entity in _claimable(example, surfaces, lengths):
                 for label in types.get(entity.text, ()):
                     self._true[label].append(len(self.places))
                 self.places.append(Mention(example.text, entity))
@@ -94,9 +96,8 @@ class Pool:
         if k == 0 or not self.places:
             return [[] for _ in queries]
         demonstrations = []
-        size = min(QUERY_BLOCK, max(1, _SCORES // len(self.places)))
-        for start in range(0, len(queries), size):
-            block = queries[start : start + size]
+        for start in range(0, len(queries), QUERY_BLOCK):
+            block = queries[start : start + QUERY_BLOCK]
             scores = self.scores(block)
             demonstrations += [self._examples(query, row, k) for query, row in zip(block, scores, strict=True)]
         return demonstrations
@@ -142,35 +143,26 @@ def _best(scores: NDArray[np.float32], numbers: NDArray[np.int64], count: int) -
     return [(-round(float(scores[number]) * 1e5), number) for number in best if scores[number] >= 0]
 
 
-class _SurfaceFinder:
-    """Gold surfaces, found wherever they stand between word boundaries."""
-
-    def __init__(self, surfaces: Iterable[str]) -> None:
-        self.known = {surface for surface in surfaces if surface.strip()}
-        self.lengths: dict[str, set[int]] = defaultdict(set)  # by the first two code points
-        for surface in self.known:
-            self.lengths[surface[:2]].add(len(surface))
-
-    def places(self, text: str) -> Iterator[Entity]:
-        """All places of all surfaces in a text, without a type."""
-        cuts = boundaries.cuts(text)
-        for start in (i for i in range(len(text)) if cuts[i]):
-            for beginning in dict.fromkeys((text[start], text[start : start + 2])):
-                for end in (start + length for length in self.lengths.get(beginning, ())):
-                    surface = text[start:end]
-                    if end <= len(text) and cuts[end] and surface in self.known:
-                        yield Entity(start, end, "", surface)
-
-
-def _claimable(example: Example, surfaces: _SurfaceFinder) -> list[Entity]:
+def _claimable(example: Example, surfaces: set[str], lengths: Mapping[str, set[int]]) -> list[Entity]:
     """A place for every surface of an example that can be claimed."""
     gold = [entity for entity in example.entities if entity.text.strip()]
     claimable: dict[str, Entity] = {}
     for entity in chain(gold, _near_misses(example.text, gold)):
         claimable.setdefault(entity.text, entity)
-    others = {e.text: e for e in sorted(surfaces.places(example.text), reverse=True) if e.text not in claimable}
+    places = sorted(_occurrences(example.text, surfaces, lengths), reverse=True)
+    others = {e.text: e for e in places if e.text not in claimable}
     longest = sorted(others.values(), key=lambda e: (-len(e.text), e.start))
     return [*claimable.values(), *longest[:COINCIDENCES]]
+
+
+def _occurrences(text: str, surfaces: set[str], lengths: Mapping[str, set[int]]) -> Iterator[Entity]:
+    """All places of all surfaces in a text between word boundaries, without a type."""
+    cuts = boundaries.cuts(text)
+    for start in (i for i in range(len(text)) if cuts[i]):
+        for beginning in dict.fromkeys((text[start], text[start : start + 2])):
+            for end in (start + length for length in lengths.get(beginning, ())):
+                if end <= len(text) and cuts[end] and text[start:end] in surfaces:
+                    yield Entity(start, end, "", text[start:end])
 
 
 def _near_misses(text: str, gold: Sequence[Entity]) -> Iterator[Entity]:
