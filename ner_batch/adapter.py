@@ -1,17 +1,15 @@
 """The adapter directory: PEFT's files and, beside them, ``ner_batch.json``: what the weights were trained for.
 
-A LoRA adapter answers well only to the prompt it was trained with. The manifest carries that prompt's fingerprint and
-the base model's, so that a wrong combination is an error before any GPU is asked for.
+The manifest carries the fingerprints of the training prompt and of the base model, so that a wrong combination is an
+error before any GPU is asked for.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -25,46 +23,33 @@ CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 # Beside the weights, what decides the token ids of a prompt and how the model reads them.
-_MODEL_FILES = (
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-)
+_MODEL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "merges.txt")
+_CHAT_FILES = ("chat_template.jinja", "chat_template.json")
 _SAMPLES, _SAMPLE_BYTES = 64, 32 * 1024
 
 
-class Calibration(BaseModel):
-    """``score = sigmoid(slope * logit(p) + offset)``, fitted on ``entities`` predicted for dev."""
-
+class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Calibration(_Frozen):
+    """``score = sigmoid(slope * logit(p) + offset)``, fitted on ``entities`` predicted for dev."""
 
     slope: float
     offset: float
     entities: int
 
 
-class Verification(BaseModel):
-    """How the adapter verifies: the threshold for P(yes) that is best for its predictions on dev.
-
-    ``auroc`` is the area under the ROC curve over ``claims`` about dev, half of them near misses.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Verification(_Frozen):
+    """The threshold for P(yes) that is best for predictions on dev; AUROC over ``claims``, half of them near misses."""
 
     threshold: float
     auroc: float
     claims: int
 
 
-class AdapterManifest(BaseModel):
+class AdapterManifest(_Frozen):
     """What an adapter was trained for; the content of ``ner_batch.json``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     format: str
@@ -91,9 +76,9 @@ class AdapterManifest(BaseModel):
 class Adapter:
     """A LoRA adapter. ``uri`` is where it lies; ``path`` is local: of an adapter in S3 it is the copy's.
 
-    ``rank`` is r; ``digest`` (hex) changes with the weights and PEFT's config; ``manifest`` is None for an adapter that
-    was not trained here: nothing is known about its prompt, and the caller decides whether to go on. ``targets`` are
-    the names of the layers it changes, None where PEFT's config has a pattern for them.
+    ``digest`` (hex) changes with the weights and PEFT's config; ``manifest`` is None for an adapter that was not
+    trained here, about whose prompt nothing is known. ``targets`` are the sorted last parts of the names of the layers
+    it changes, None where PEFT's config has a pattern for them.
     """
 
     path: Path
@@ -105,17 +90,6 @@ class Adapter:
     targets: tuple[str, ...] | None
 
 
-class Setting(TypedDict):
-    """What a run would use an adapter with: the fields :func:`check` compares."""
-
-    base_model: str
-    base_fingerprint: str
-    format: str
-    task: Task
-    prompt_fingerprint: str
-    retrieval: str | None
-
-
 def served_rank(rank: int) -> int:
     """The smallest rank that vLLM makes room for and that holds ``rank``, which is 512 at most."""
     return next(size for size in (1, 8, 16, 32, 64, 128, 256, 320, 512) if size >= rank)
@@ -123,8 +97,7 @@ def served_rank(rank: int) -> int:
 
 def save_manifest(path: str | Path, manifest: AdapterManifest) -> None:
     """Write ``ner_batch.json`` into the adapter directory ``path``, which must exist."""
-    text = json.dumps(manifest.model_dump(mode="json"), ensure_ascii=False, indent=2)
-    (Path(path) / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    storage.write_json(str(Path(path) / MANIFEST), manifest.model_dump(mode="json"))
 
 
 def load(path: str | Path) -> Adapter:
@@ -148,69 +121,60 @@ def load(path: str | Path) -> Adapter:
 def _load(folder: Path, uri: str) -> Adapter:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such adapter directory")
-    rank = _servable_rank(folder)
+    config = _read_json(folder / CONFIG, "write it with PEFT's save_pretrained")
+    rank = _servable_rank(config, folder / CONFIG)
     weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if weights is None:
         raise UserError(f"{folder}: no {WEIGHTS[0]}: save the adapter with PEFT's save_pretrained")
-    manifest = _read_manifest(folder / MANIFEST)
+    manifest, place = None, folder / MANIFEST
+    if place.exists():
+        try:
+            manifest = AdapterManifest.model_validate(_read_json(place, "restore it from the training run"))
+        except ValidationError as error:
+            raise UserError(f"{place}: {'; '.join(explain(AdapterManifest, error))}") from None
     name = manifest.name if manifest else folder.resolve().name
-    return Adapter(folder, uri, name, rank, _digest(folder / CONFIG, weights), manifest, _targets(folder))
+    modules = config.get("target_modules")
+    targets = tuple(sorted({m.rpartition(".")[2] for m in modules})) if isinstance(modules, list) else None
+    return Adapter(folder, uri, name, rank, _digest(folder / CONFIG, weights), manifest, targets)
 
 
-def _servable_rank(folder: Path) -> int:
+def _servable_rank(config: dict[str, Any], place: Path) -> int:
     """The rank in PEFT's config, which must describe a LoRA that vLLM takes.
 
     vLLM refuses the first three with an engine traceback; it does not read the patterns at all, so it would scale such
     layers wrongly without a word.
     """
-    config = _read_json(folder / CONFIG, "write it with PEFT's save_pretrained")
     if config.get("peft_type") != "LORA":
-        raise UserError(
-            f"{folder / CONFIG}: peft_type is {config.get('peft_type')!r}: only LORA adapters can be served"
-        )
-    refused = ("modules_to_save", "use_dora", "bias", "rank_pattern", "alpha_pattern")
-    for name in refused:
+        raise UserError(f"{place}: peft_type is {config.get('peft_type')!r}: only LORA adapters can be served")
+    for name in ("modules_to_save", "use_dora", "bias", "rank_pattern", "alpha_pattern"):
         if config.get(name) not in (None, False, "none", [], {}):
-            raise UserError(
-                f"{folder / CONFIG}: {name} is {config[name]!r}: vLLM serves plain LoRA only; train without it"
-            )
+            raise UserError(f"{place}: {name} is {config[name]!r}: vLLM serves plain LoRA only; train without it")
     rank = config.get("r")
     if not isinstance(rank, int) or not 1 <= rank <= 512:
-        raise UserError(f"{folder / CONFIG}: r is {rank!r}: expected the LoRA rank, 1 to 512 (vLLM serves no more)")
+        raise UserError(f"{place}: r is {rank!r}: expected the LoRA rank, 1 to 512 (vLLM serves no more)")
     return rank
-
-
-def _targets(folder: Path) -> tuple[str, ...] | None:
-    """The last parts of the names in PEFT's config, sorted."""
-    modules = _read_json(folder / CONFIG, "write it with PEFT's save_pretrained").get("target_modules")
-    if not isinstance(modules, list) or not all(isinstance(name, str) for name in modules):
-        return None
-    return tuple(sorted({name.rpartition(".")[2] for name in modules}))
-
-
-def _read_manifest(path: Path) -> AdapterManifest | None:
-    if not path.exists():
-        return None
-    values = _read_json(path, "restore it from the training run")
-    try:
-        return AdapterManifest.model_validate(values)
-    except ValidationError as error:
-        raise UserError(f"{path}: {'; '.join(explain(AdapterManifest, error))}") from None
 
 
 def _read_json(path: Path, remedy: str) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file: {remedy}") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}): {remedy}") from None
-    if isinstance(values, dict):
-        return values
-    raise UserError(f"{path}: expected a JSON object: {remedy}")
+        values = storage.read_json(str(path))
+    except UserError as error:
+        raise UserError(f"{error}: {remedy}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected a JSON object: {remedy}")
+    return values
 
 
-def check(adapter: Adapter, **setting: Unpack[Setting]) -> None:
+def check(
+    adapter: Adapter,
+    *,
+    base_model: str,
+    base_fingerprint: str,
+    format: str,  # noqa: A002 - as in the manifest
+    task: Task,
+    prompt_fingerprint: str,
+    retrieval: str | None,
+) -> None:
     """Compare what the adapter was trained for with what a run would use it for.
 
     An adapter without a manifest passes: there is nothing to compare.
@@ -218,42 +182,26 @@ def check(adapter: Adapter, **setting: Unpack[Setting]) -> None:
     Raises:
         UserError: every contradiction, one line each, naming both values.
     """
-    if adapter.manifest is None:
+    trained = adapter.manifest
+    if trained is None:
         return
-    problems = list(_contradictions(adapter.manifest, setting))
-    if problems:
-        raise UserError("\n".join(f"{adapter.uri}: {problem}" for problem in problems))
-
-
-def _contradictions(trained: AdapterManifest, run: Setting) -> Iterator[str]:
-    differences = list(_named_contradictions(trained, run))
-    yield from differences
+    differences: list[tuple[str, str, str]] = []
+    if trained.base_fingerprint != base_fingerprint:
+        bases = f"{trained.base_model} ({trained.base_fingerprint})", f"{base_model} ({base_fingerprint})"
+        differences.append(("base model", *bases))
+    if trained.format != format:
+        differences.append(("format", trained.format, format))
+    if trained.task.digest() != task.digest():
+        theirs, ours = (f"{t.name!r} [{', '.join(t.names)}] ({t.digest()})" for t in (trained.task, task))
+        differences.append(("task", theirs, ours))
+    if (retrieval or "none") not in trained.retrieval:
+        differences.append(("demonstrations", " or ".join(trained.retrieval), retrieval or "none"))
     # Another base, format or task makes another prompt; on its own it means that the prompt code or a template changed.
-    if not differences and trained.prompt_fingerprint != run["prompt_fingerprint"]:
-        yield _differ("prompt", trained.prompt_fingerprint, run["prompt_fingerprint"])
-
-
-def _named_contradictions(trained: AdapterManifest, run: Setting) -> Iterator[str]:
-    if trained.base_fingerprint != run["base_fingerprint"]:
-        yield _differ(
-            "base model",
-            f"{trained.base_model} ({trained.base_fingerprint})",
-            f"{run['base_model']} ({run['base_fingerprint']})",
-        )
-    if trained.format != run["format"]:
-        yield _differ("format", trained.format, run["format"])
-    if trained.task.digest() != run["task"].digest():
-        yield _differ("task", _describe(trained.task), _describe(run["task"]))
-    if (run["retrieval"] or "none") not in trained.retrieval:
-        yield _differ("demonstrations", " or ".join(trained.retrieval), run["retrieval"] or "none")
-
-
-def _differ(what: str, trained: str, run: str) -> str:
-    return f"{what}: the adapter was trained with {trained}, this run has {run}"
-
-
-def _describe(task: Task) -> str:
-    return f"{task.name!r} [{', '.join(task.names)}] ({task.digest()})"
+    if not differences and trained.prompt_fingerprint != prompt_fingerprint:
+        differences.append(("prompt", trained.prompt_fingerprint, prompt_fingerprint))
+    if differences:
+        lines = [f"{w}: the adapter was trained with {theirs}, this run has {ours}" for w, theirs, ours in differences]
+        raise UserError("\n".join(f"{adapter.uri}: {line}" for line in lines))
 
 
 def model_fingerprint(model: str, revision: str | None = None) -> str:
@@ -268,18 +216,14 @@ def model_fingerprint(model: str, revision: str | None = None) -> str:
         UserError: a path that is no model folder.
     """
     folder = Path(model)
-    if folder.is_dir():
-        return _folder_fingerprint(folder)
-    if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
-        raise UserError(f"{model}: no such model folder")
-    return f"{model}@{revision or 'main'}"
-
-
-def _folder_fingerprint(folder: Path) -> str:
+    if not folder.is_dir():
+        if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
+            raise UserError(f"{model}: no such model folder")
+        return f"{model}@{revision or 'main'}"
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: not a model folder: config.json is missing")
     digest = hashlib.sha256()
-    for name in _MODEL_FILES:
+    for name in (*_MODEL_FILES, *_CHAT_FILES):
         if (folder / name).is_file():
             digest.update(f"{name}\0{_digest(folder / name)}\0".encode())
     for weights in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):

@@ -16,10 +16,11 @@ from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.prompts.chat import load_tokenizer
 from ner_batch.task import Task
 from ner_batch.text.windows import Window
-from ner_batch.train.samples import ExampleSet, SampleConfig, draw_epoch
+from ner_batch.train.samples import ExampleSet, draw_epoch
+from ner_batch.train.settings import AugmentationConfig
 from ner_batch.verification import pool as mention
 from ner_batch.verification.examples import verification_examples
-from ner_batch.verification.pool import MentionQuery, Pool
+from ner_batch.verification.pool import Mention, Pool
 from ner_batch.verification.question import Questions
 from ner_batch.verification.settings import VerifyConfig
 from ner_batch.verification.verifier import Verifier
@@ -45,7 +46,7 @@ def test_scores_are_the_probabilities_of_the_model(engine, tiny_model):
     questions = Questions(TASK, chat, 2048)
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     for k in (0, 2):
-        near = POOL.nearest([MentionQuery(ANNA.text, entity) for entity in ANNA.entities], k)
+        near = POOL.nearest([Mention(ANNA.text, entity) for entity in ANNA.entities], k)
         assert [[claim.text for claim in shown] for shown in near] == [[BOB.text] * k] * 2
         anna, long = judge(engine, questions, threshold=0, k=k)
         yes, no = questions.tokens()
@@ -98,12 +99,12 @@ def test_training_shows_what_inference_shows(engine, tiny_model):
     chat = load_tokenizer(tiny_model)
     builder = PromptBuilder(formats.get("json"), TASK, chat, 2048)
     source = ExampleSet((ANNA, BOB))
-    plain, _ = draw_epoch(source, builder, SampleConfig({2: 1}), "0")
-    made, _ = draw_epoch(source, builder, SampleConfig({2: 1}, verification=2.0), "0")
+    plain, _ = draw_epoch(source, builder, {2: 1}, AugmentationConfig(), "0")
+    made, _ = draw_epoch(source, builder, {2: 1}, AugmentationConfig(verification=2.0), "0")
     verifier = Verifier(VerifyConfig(k=2), None, engine, Questions(TASK, chat, 2048), Pool(source.examples))
     asked = [c for i, x in enumerate((ANNA, BOB)) for c in verification_examples(x, TASK.names, 2, f"0-{i}")]
-    requests = verifier._requests([MentionQuery(claim.text, claim.entity) for claim in asked])
-    assert [tuple(request.token_ids) for request in requests] == [sample.prompt for sample in made[len(plain) :]]
+    prompts = verifier.prompts([Mention(claim.text, claim.entity) for claim in asked])
+    assert [tuple(ids) for ids in prompts] == [sample.prompt for sample in made[len(plain) :]]
 
 
 def test_how_demonstrations_are_chosen_is_part_of_the_fingerprint(tiny_model, tmp_path, monkeypatch):

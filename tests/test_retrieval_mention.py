@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ner_batch.data import Entity, Example
 from ner_batch.verification.examples import VerificationExample
-from ner_batch.verification.pool import COINCIDENCES, MentionQuery, Pool
+from ner_batch.verification.pool import COINCIDENCES, Mention, Pool
 
 
 def example(text, **found):
@@ -21,7 +21,7 @@ def example(text, **found):
 
 def asked(text, surface, kind, origin=""):
     start = text.index(surface)
-    return MentionQuery(text, Entity(start, start + len(surface), kind, surface), origin)
+    return Mention(text, Entity(start, start + len(surface), kind, surface), origin)
 
 
 def said(claims):
@@ -150,7 +150,7 @@ def test_any_batch_gives_the_same():
         text = " ".join(draw.choices(words, k=8))
         spans = {surface: draw.choice("XY") for surface in draw.sample(text.split(), 2)}
         gold.append(example(text, **{kind: [s for s in spans if spans[s] == kind] for kind in set(spans.values())}))
-    questions = [MentionQuery(x.text, e) for x in gold for e in x.entities]
+    questions = [Mention(x.text, e) for x in gold for e in x.entities]
     pool = Pool(gold)
     wanted = pool.nearest(questions, 3)
     assert [pool.nearest([one], 3)[0] for one in questions] == wanted

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from ner_batch.data import Entity
 from ner_batch.extract import confidence
 from ner_batch.train import calibrate
-from ner_batch.verification import threshold
 
 PAIRS = st.lists(st.tuples(st.sampled_from([0.1, 0.3, 0.5, 0.7, 0.9, None]), st.booleans()), min_size=1, max_size=30)
 
@@ -27,7 +26,7 @@ def test_no_threshold_is_better(pairs, missed):
     """Of all thresholds that there can be."""
     gold = sum(true for _, true in pairs) + missed
     likely, truth = [s for s, _ in pairs], [t for _, t in pairs]
-    found = threshold.best_threshold(likely, truth, gold)
+    found = calibrate.best_threshold(likely, truth, gold)
     every = [0.0, *(s + 0.01 for s in likely if s is not None)]
     best = max(f1(pairs, t, gold) for t in every)
     assert f1(pairs, found, gold) == pytest.approx(best)
@@ -39,7 +38,7 @@ def test_auroc_counts_pairs(pairs):
     """The share of pairs in the right order, ties half; None where there is none."""
     true = [s for s, t in pairs if t and s is not None]
     false = [s for s, t in pairs if not t and s is not None]
-    found = threshold.auroc([s for s, _ in pairs], [t for _, t in pairs])
+    found = calibrate.auroc([s for s, _ in pairs], [t for _, t in pairs])
     if not true or not false:
         assert found is None
     else:

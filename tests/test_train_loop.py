@@ -6,10 +6,10 @@ import pytest
 import torch
 from trainings import plan_training
 
-from ner_batch.train import loop, trackers
-from ner_batch.train.job import progress_text
+from ner_batch.train import loop
+from ner_batch.train.job import open_tracker, progress_text
 from ner_batch.train.loop import TrainingState
-from ner_batch.train.plan import MIN_STEPS, batch_layout, pack_epoch, sample_config, training_schedule
+from ner_batch.train.plan import MIN_STEPS, batch_layout, pack_epoch, training_schedule
 from ner_batch.train.samples import draw_epoch
 from ner_batch.train.settings import OptimiserConfig, TrainConfig
 
@@ -95,7 +95,7 @@ def test_under_auto_an_epoch_has_twenty_steps(tmp_path, random_model, workers):
     """Counted after packing: a shared prefix leaves fewer tokens, and would else leave fewer steps."""
     plan = plan_training(tmp_path, random_model, dev=1, train=120)
     config = plan.config.model_copy(update={"run": plan.config.run.model_copy(update={"workers": workers})})
-    samples, _ = draw_epoch(plan.train, plan.builder(), sample_config(config), "0-0")
+    samples, _ = draw_epoch(plan.train, plan.builder(), config.demonstrations.shares, config.augmentation, "0-0")
     layout = batch_layout(config, samples)
     rows = pack_epoch(samples, layout, "0-0")
     assert layout.kind == "shared"
@@ -114,8 +114,8 @@ def test_the_progress_line_tells_what_was_measured():
 def test_tensorboard_files_lie_in_the_folder(tmp_path):
     """And a run that goes on adds to them; with `none` nothing is kept."""
     for step in (1, 2):
-        tracker = trackers.open_tracker("tensorboard", "run", tmp_path / "logs")
+        tracker = open_tracker("tensorboard", "run", tmp_path / "logs")
         tracker.log({"loss": 0.5}, step)
         tracker.finish()
     assert list((tmp_path / "logs").glob("events*"))
-    assert trackers.open_tracker("none", "run", tmp_path) is None
+    assert open_tracker("none", "run", tmp_path) is None

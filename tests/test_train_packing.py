@@ -99,7 +99,7 @@ def test_fill_ratio_counts_padding_as_empty():
 
 def test_unmasked_rows_are_one_segment():
     """The paper's variant: positions run on, one segment, the labels as they were."""
-    (pack,) = packing.greedy([Sample((1, 2), (3,)), Sample((4,), (5,))], 10)
+    (pack,) = packing.pack([Sample((1, 2), (3,)), Sample((4,), (5,))], "greedy", 10, random.Random(0))
     plain = packing.unmasked(pack)
     assert plain.positions == (0, 1, 2, 3, 4)
     assert plain.lengths == (5,)
@@ -159,7 +159,6 @@ def test_packed_loss_is_the_loss_alone(config, kind):
         row = packing.joined([sample, samples[0]], len(start))
         only = packing.Pack(
             row.ids,
-            row.positions,
             row.labels[: len(sample)] + (IGNORED,) * (len(row.ids) - len(sample)),
             row.prefix,
             row.lengths,
@@ -172,7 +171,7 @@ def test_unmasked_samples_do_see_each_other():
     torch.manual_seed(0)
     model = Qwen3ForCausalLM(Qwen3Config(**SMALL)).eval()
     model.set_attn_implementation(attention.NAME)
-    (row,) = packing.greedy([Sample((7, 8, 9), (10, 11)), Sample((12, 13), (14,))], 20)
+    (row,) = packing.pack([Sample((7, 8, 9), (10, 11)), Sample((12, 13), (14,))], "greedy", 20, random.Random(0))
     masked, plain = (float(attention.answer_loss(model, x)) for x in (row, packing.unmasked(row)))
     assert abs(masked - plain) > 1e-3
 
@@ -182,6 +181,6 @@ def test_unmasked_samples_do_see_each_other():
 def test_thousands_of_samples_pack_fast_and_whole(count, rng):
     """Best fit keeps its books straight for many samples of any length."""
     samples = [Sample((1,) * rng.randint(1, 50), (2,) * rng.randint(1, 20)) for _ in range(count)]
-    packs = packing.greedy(samples, 100)
+    packs = packing.pack(samples, "greedy", 100, random.Random(0))
     assert sum(len(pack.ids) for pack in packs) == sum(map(len, samples))
     assert all(len(pack.ids) <= 100 for pack in packs)

@@ -12,11 +12,11 @@ from ner_batch.prompts.chat import ChatTokenizer
 from ner_batch.task import Task
 from ner_batch.train import gold as golds
 from ner_batch.train.packing import IGNORED
-from ner_batch.train.samples import ExampleSet, SampleConfig, draw_epoch, swap, windowed
-from ner_batch.train.settings import DemonstrationsConfig, GoldConfig
+from ner_batch.train.samples import ExampleSet, draw_epoch, swap, windowed
+from ner_batch.train.settings import AugmentationConfig, DemonstrationsConfig, GoldConfig
 from ner_batch.verification import question as verify
 from ner_batch.verification.examples import verification_examples
-from ner_batch.verification.pool import MentionQuery, Pool
+from ner_batch.verification.pool import Mention, Pool
 
 TASK = Task(name="t", labels={"PER": {"definition": "people"}, "ORG": {"definition": "firms"}})
 
@@ -48,7 +48,7 @@ def builder(chat, name="json", length=2048):
 def test_samples_are_the_prompts_of_inference(chat, name):
     """Prompt ids are those of the prompt builder, the answer's ids those of the format, and only they are learnt."""
     build = builder(chat, name)
-    samples, _ = draw_epoch(ExampleSet((ANNA,), (((BOB,),),)), build, SampleConfig({1: 1.0}), "0")
+    samples, _ = draw_epoch(ExampleSet((ANNA,), (((BOB,),),)), build, {1: 1.0}, AugmentationConfig(), "0")
     groups = build.format.groups(TASK)
     assert len(samples) == len(groups)
     for sample, labels in zip(samples, groups, strict=True):
@@ -83,7 +83,9 @@ def test_numbers_of_demonstrations_follow_their_shares(chat):
     """With shares for 0 and 2, both kinds of prompts are there; the same seed gives the same, another one another."""
     source = ExampleSet((ANNA, BOB) * 30, (((BOB, RAIN), (ANNA, RAIN)) * 30,))
     build = builder(chat)
-    one, again, other = (draw_epoch(source, build, SampleConfig({0: 0.5, 2: 0.5}), seed)[0] for seed in ("0", "0", "1"))
+    one, again, other = (
+        draw_epoch(source, build, {0: 0.5, 2: 0.5}, AugmentationConfig(), seed)[0] for seed in ("0", "0", "1")
+    )
     assert one == again != other
     bare = {len(build.build(x.text, ("PER", "ORG"), ()).token_ids) for x in (ANNA, BOB)}
     with_none = sum(len(sample.prompt) in bare for sample in one)
@@ -94,7 +96,7 @@ def test_kinds_of_retrieval_are_mixed(chat):
     """Of several kinds each sample draws one; dev takes the first. One kind may stand without brackets."""
     source = ExampleSet((ANNA,) * 40, (((BOB,),) * 40, ((RAIN,),) * 40))
     build = builder(chat)
-    samples, _ = draw_epoch(source, build, SampleConfig({1: 1.0}), "0")
+    samples, _ = draw_epoch(source, build, {1: 1.0}, AugmentationConfig(), "0")
     drawn = [next(x for x in (BOB, RAIN) if shown(build, x) == list(sample.prompt)) for sample in samples]
     assert 10 <= drawn.count(BOB) <= 30
     assert source.demonstrations(1) == [(BOB,)] * 40
@@ -114,7 +116,7 @@ def test_what_is_too_long_is_counted(chat):
     need = len(builder(chat).build(RAIN.text, ("PER", "ORG"), ()).token_ids)
     long = example("5", "Anna " * 40, PER=["Anna"])
     samples, left_out = draw_epoch(
-        ExampleSet((RAIN, long)), builder(chat, length=need + 130), SampleConfig({0: 1}), "0"
+        ExampleSet((RAIN, long)), builder(chat, length=need + 130), {0: 1}, AugmentationConfig(), "0"
     )
     assert len(samples) == 1
     assert left_out["too long"] == 1
@@ -126,7 +128,7 @@ def test_hard_negatives_are_kept_first(chat):
     plain = example("7", "Initech fell.", ORG=["Initech"])
     build = builder(chat, "mrc")
     source = ExampleSet((only, plain), (((BOB,), ()),))
-    samples, left_out = draw_epoch(source, build, SampleConfig({0: 1}, negatives=0.5), "0")
+    samples, left_out = draw_epoch(source, build, {0: 1}, AugmentationConfig(negatives=0.5), "0")
     asked = [list(s.prompt) for s in samples]
     assert build.build(only.text, ("PER",), ()).token_ids in asked  # BOB has a PER, so it is hard
     assert build.build(plain.text, ("PER",), ()).token_ids not in asked
@@ -137,8 +139,8 @@ def test_verification_questions_are_those_of_inference(chat):
     """Two and a half an example on average; prompts and answers are the verifier's, with claims about other texts."""
     build = builder(chat)
     source = ExampleSet((ANNA, BOB), (((BOB,), (ANNA,)),))
-    plain, _ = draw_epoch(source, build, SampleConfig({1: 1}), "0")
-    made = [draw_epoch(source, build, SampleConfig({1: 1}, verification=2.5), str(seed))[0] for seed in range(20)]
+    plain, _ = draw_epoch(source, build, {1: 1}, AugmentationConfig(), "0")
+    made = [draw_epoch(source, build, {1: 1}, AugmentationConfig(verification=2.5), str(seed))[0] for seed in range(20)]
     assert [s for s in made[0] if s in plain] == plain
     questions = [s for samples in made for s in samples if s not in plain]
     assert 80 < len(questions) < 120
@@ -153,14 +155,16 @@ def test_verification_questions_are_those_of_inference(chat):
         true = question.answer == tuple(chat.encode_answer("yes"))
         assert true or question.answer == tuple(chat.encode_answer("no"))
         assert (question.prompt, true) in possible
-    made = [draw_epoch(source, build, SampleConfig({0: 1}, verification=1.0), str(seed))[0] for seed in range(100)]
+    made = [
+        draw_epoch(source, build, {0: 1}, AugmentationConfig(verification=1.0), str(seed))[0] for seed in range(100)
+    ]
     yes = sum(s.answer == tuple(chat.encode_answer("yes")) for samples in made for s in samples)
     assert 70 < yes < 130  # of 200: half of them are near misses
 
 
 def asked_at_inference(chat, pool, claim):
     """The prompt about a claim with one demonstration, as the verifier builds it."""
-    (shown,) = pool.nearest([MentionQuery(claim.text, claim.entity)], 1)
+    (shown,) = pool.nearest([Mention(claim.text, claim.entity)], 1)
     assert claim.text not in {one.text for one in shown}
     return tuple(verify.Questions(TASK, chat, 2048).prompt(claim.text, claim.entity, shown))
 
@@ -172,7 +176,7 @@ def test_a_swapped_example_is_not_shown_its_original(chat, random_model):
     build = builder(chat)
     prompts = []
     for seed in range(20):
-        samples, _ = draw_epoch(source, build, SampleConfig({2: 1}, swapped=1.0, verification=1.0), str(seed))
+        samples, _ = draw_epoch(source, build, {2: 1}, AugmentationConfig(swapped=1.0, verification=1.0), str(seed))
         prompts += [text for text in (tokenizer.decode(s.prompt) for s in samples) if "yes or no" in text]
     swapped = [p for p in prompts if p.count("Bob joined Acme.") or p.count("Anna joined Initech.")]
     assert len(prompts) == 40

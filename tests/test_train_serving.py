@@ -11,7 +11,6 @@ from transformers import AutoTokenizer
 
 from ner_batch.errors import JobError, UserError
 from ner_batch.train import job, serving
-from ner_batch.train.calibrate import CalibrationResult
 from ner_batch.train.plan import finished, write_proof
 
 
@@ -30,7 +29,12 @@ def test_the_tokenizer_is_loaded_as_often_for_many_dev_answers_as_for_few(
     numbers = []
     for count in (1, 6):
         plan = plan_training(
-            tmp_path, random_model, dev=count, serving={"prompts": 1}, augmentation={"verification": 1.0}
+            tmp_path,
+            random_model,
+            dev=count,
+            lora={"r": 8, "alpha": 64, "targets": ["q_proj", "v_proj", "o_proj", "up_proj", "down_proj"]},
+            serving={"prompts": 1},
+            augmentation={"verification": 1.0},
         )
         loads.clear()
         serving.compare(plan, files, gpu=False)
@@ -41,7 +45,7 @@ def test_the_tokenizer_is_loaded_as_often_for_many_dev_answers_as_for_few(
 def test_too_little_agreement_fails_and_is_written_beside_the_adapter(tmp_path, random_model):
     """One line that names both answers and what to do; in float32 on a CPU nothing less than all will do."""
     plan = plan_training(tmp_path, random_model, dev=1, serving={"min_agreement": 0.5})
-    agreement = serving.Agreement(4, 1, ('{"PER":["Anna"]}', "{}"), CalibrationResult())
+    agreement = serving.Agreement(4, 1, ('{"PER":["Anna"]}', "{}"))
     with pytest.raises(JobError) as error:
         job.conclude(plan, tmp_path, agreement, Console(file=io.StringIO()), exact=False)
     for words in ("25%", "50%", "serving.min_agreement", "Anna", "serving.prompts=0"):
@@ -49,7 +53,7 @@ def test_too_little_agreement_fails_and_is_written_beside_the_adapter(tmp_path, 
     proof = json.loads((tmp_path / "adapter" / "serving.json").read_text())
     assert (proof["status"], proof["identical"], proof["prompts"], proof["min_agreement"]) == ("disagreed", 1, 4, 0.5)
     assert proof["first_difference"] == {"trained": '{"PER":["Anna"]}', "served": "{}"}
-    most = serving.Agreement(4, 3, ("a", "b"), CalibrationResult())
+    most = serving.Agreement(4, 3, ("a", "b"))
     with pytest.raises(JobError, match="100%"):
         job.conclude(plan, tmp_path, most, Console(file=io.StringIO()), exact=True)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ner_batch.data import clean
 from ner_batch.encoder.settings import TextConfig
-from ner_batch.io.shards import Listing, Unit, plan_units, read_unit, texts_of
+from ner_batch.io.shards import Listing, plan_units, read_unit, texts_of
 from ner_batch.text import windows
 from ner_batch.text.windows import Count
 
@@ -67,20 +67,24 @@ class Corpus:
     unreadable: list[str]
 
 
-def draw(listing: Listing, config: TextConfig, seed: int, progress: Callable[[int, int], None]) -> Corpus:
-    """Read the corpus, or a random part of one that is too large, and draw the sentences.
+def draw(listing: Listing, config: TextConfig, seed: int, progress: Callable[[str], None]) -> Corpus:
+    """Read the corpus, or a random part of about ``config.bytes`` of it, and draw the sentences.
 
-    Files and rows that are corrupt are passed over and named, as in extraction. ``progress`` is called with the number
-    of units read and of all units.
+    Files and rows that are corrupt are passed over and named, as in extraction.
 
     Raises:
         OSError: a file cannot be reached at the moment.
     """
     sample = Sample(config.sentences, seed)
     unreadable = [f"{corrupt.name}: {corrupt.reason}" for corrupt in listing.corrupt]
-    units = _units(listing, config.bytes, seed)
+    units = [unit for unit in plan_units(listing.shards, _UNIT_ROWS, _UNIT_BYTES) if unit.rows]
+    total = sum(shard.text_bytes for shard in listing.shards)
+    if total > config.bytes:
+        rng = random.Random(seed)  # noqa: S311 - a draw to repeat, not a secret
+        chosen = rng.sample(range(len(units)), max(1, len(units) * config.bytes // total))
+        units = [units[number] for number in sorted(chosen)]
     for number, unit in enumerate(units):
-        progress(number, len(units))
+        progress(f"reading text: part {number:,} of {len(units):,}")
         try:
             texts, _ = texts_of(read_unit(unit, [config.text_column]), config.text_column)
         except ValueError as error:
@@ -96,12 +100,3 @@ def fitted(sentences: Sequence[str], max_tokens: int, count: Count) -> list[str]
     """The sentences, those over ``max_tokens`` cut; distinct, and no more than there were."""
     pieces = (window.text.strip() for window in windows.split(sentences, max_tokens, count))
     return list(dict.fromkeys(pieces))[: len(sentences)]
-
-
-def _units(listing: Listing, most: int, seed: int) -> list[Unit]:
-    """About ``most`` bytes of text as units in order; which ones, is drawn."""
-    units = [unit for unit in plan_units(listing.shards, _UNIT_ROWS, _UNIT_BYTES) if unit.rows]
-    total = sum(shard.text_bytes for shard in listing.shards)
-    count = len(units) if total <= most else max(1, len(units) * most // total)
-    numbers = random.Random(seed).sample(range(len(units)), count)  # noqa: S311 - a draw to repeat, not a secret
-    return [units[number] for number in sorted(numbers)]

@@ -1,9 +1,8 @@
 """Unsupervised SimCSE on sentence-transformers' trainer, and the finished folder written whole or not at all.
 
 A sentence is encoded twice, with dropout as the only difference; all others of its batch are negatives (Gao et al.,
-2021). The trainer brings the loop, AdamW, the schedule, mixed precision and the content of checkpoints. Here stands
-what it does not promise: checkpoints that are whole or not at all, one device, and a run that ends where its gradient
-does. On a CPU a run that was stopped and goes on gives the same bytes as one that was not.
+2021). Here stands what the trainer does not promise: checkpoints that are whole or not at all, one device, and a run
+that ends where its gradient does. On a CPU a run that was stopped and goes on gives the same bytes as one that was not.
 """
 
 from __future__ import annotations
@@ -34,17 +33,11 @@ from ner_batch.io import storage
 from ner_batch.jobs.progress import PLAIN_SECONDS, ProgressLine, duration
 from ner_batch.jobs.record import versions
 
-_SMOOTHING = 0.95  # of the loss that is shown
-
 
 def run(plan: Plan, console: Console, callbacks: Sequence[TrainerCallback] = (), every: float = PLAIN_SECONDS) -> int:
     """Train, score and write; 0.
 
-    Args:
-        plan: from :func:`ner_batch.encoder.plan.prepare`.
-        console: for progress and the outcome.
-        callbacks: further ones for the trainer, e.g. a tracker's.
-        every: seconds between two lines of a log.
+    ``callbacks`` are further ones for the trainer; ``every`` is the number of seconds between two lines of a log.
 
     Raises:
         JobError: a gradient is no number any more, or the GPU's memory does not do.
@@ -147,7 +140,6 @@ class _Steps(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, plan: Plan, progress: ProgressLine) -> None:
         self._plan, self._progress = plan, progress
-        self._loss: float | None = None
         self._first_step, self._began = 0, 0.0
 
     def on_train_begin(self, _args: Any, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
@@ -167,10 +159,8 @@ class _Steps(TrainerCallback):  # type: ignore[misc]
         step, steps = state.global_step, self._plan.steps
         if not math.isfinite(logs["grad_norm"]):
             raise JobError(f"the gradient of step {step} is not finite: lower optimiser.learning_rate")
-        previous = logs["loss"] if self._loss is None else self._loss
-        self._loss = _SMOOTHING * previous + (1 - _SMOOTHING) * logs["loss"]
         left = (steps - step) * (time.monotonic() - self._began) / (step - self._first_step)
-        self._progress.show(f"step {step:,} of {steps:,} | loss {self._loss:.3f} | ETA {duration(left)}")
+        self._progress.show(f"step {step:,} of {steps:,} | loss {logs['loss']:.3f} | ETA {duration(left)}")
 
     def on_save(self, _args: Any, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
         """The checkpoint is on the disk, then it is marked, then those before it go: after a power cut too."""

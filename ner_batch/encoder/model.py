@@ -34,8 +34,8 @@ def load(base: BaseEncoderConfig, device: str | None) -> SentenceTransformer:
         if has_modules:
             model = SentenceTransformer(base.model, revision=base.revision, device=device)
         else:
-            where: dict[str, Any] = {"revision": base.revision} if base.revision else {}
-            transformer = Transformer(base.model, model_kwargs=where, processor_kwargs=where, config_kwargs=where)
+            parts = ("model_kwargs", "processor_kwargs", "config_kwargs")
+            transformer = Transformer(base.model, **{part: {"revision": base.revision or "main"} for part in parts})
             pooling = Pooling(transformer.get_embedding_dimension(), base.pooling or "mean")
             model = SentenceTransformer(modules=[transformer, pooling], device=device)
         model = model.float()
@@ -75,13 +75,6 @@ def structure(model: SentenceTransformer) -> list[Any]:
     return [model.max_seq_length, json.loads(json.dumps(modules, default=str)), weights.hexdigest()]
 
 
-def sentence_budget(model: SentenceTransformer, max_tokens: int) -> int:
-    """Tokens of a sentence: ``max_tokens``, or what the encoder reads of one."""
-    special: int = model.tokenizer.num_special_tokens_to_add()
-    limit: int = model.max_seq_length or max_tokens + special
-    return max(1, min(max_tokens, limit - special))
-
-
 def count_tokens(model: SentenceTransformer, texts: Sequence[str]) -> list[int]:
     """Numbers of tokens, counted in parts: a tokenizer's answer takes many times the memory of the text."""
     counts: list[int] = []
@@ -94,15 +87,14 @@ def count_tokens(model: SentenceTransformer, texts: Sequence[str]) -> list[int]:
 def views(model: SentenceTransformer, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Each sentence encoded twice with dropout on: two matrices of L2-normalised vectors, (sentences, dimension)."""
     model.train()
-    first: list[Tensor] = []
-    second: list[Tensor] = []
+    pairs = []
     for start in range(0, len(sentences), _SCORED):
         inputs = batch_to_device(model.preprocess(list(sentences[start : start + _SCORED])), model.device)
         with torch.no_grad():
-            first.append(model(dict(inputs))["sentence_embedding"].float())
-            second.append(model(dict(inputs))["sentence_embedding"].float())
+            pairs.append([model(dict(inputs))["sentence_embedding"].float() for _ in range(2)])
     model.eval()
-    return nn.functional.normalize(torch.cat(first), dim=-1), nn.functional.normalize(torch.cat(second), dim=-1)
+    first, second = (nn.functional.normalize(torch.cat(side), dim=-1) for side in zip(*pairs, strict=True))
+    return first, second
 
 
 def scores(model: SentenceTransformer, sentences: Sequence[str], seed: int) -> dict[str, float]:
@@ -113,12 +105,10 @@ def scores(model: SentenceTransformer, sentences: Sequence[str], seed: int) -> d
     sentences): Wang and Isola (2020), the lower the better, and SimCSE lowers the second while it keeps the first.
     """
     torch.manual_seed(seed)
-    first, second = views(model, sentences)
-    own = torch.arange(len(first), device=first.device)
-    distances = torch.pdist(first.cpu()).square()
+    first, second = (side.cpu() for side in views(model, sentences))
     values = {
-        "accuracy": (first @ second.T).argmax(dim=1).eq(own).float().mean(),
+        "accuracy": (first @ second.T).argmax(dim=1).eq(torch.arange(len(first))).float().mean(),
         "alignment": (first - second).square().sum(dim=1).mean(),
-        "uniformity": (-2 * distances).exp().mean().log(),
+        "uniformity": (-2 * torch.pdist(first).square()).exp().mean().log(),
     }
     return {name: round(float(value), 4) for name, value in values.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,7 @@ from ner_batch.jobs.progress import ProgressLine
 from ner_batch.jobs.record import digest
 
 MANIFEST = "ner_batch_encoder.json"
-MARK = "ner_batch_checkpoint.json"
-"""Written into a checkpoint last: it is whole, and this is the run it belongs to."""
+MARK = "ner_batch_checkpoint.json"  # written into a checkpoint last: it is whole, and this is the run it belongs to
 _HELD_OUT = 1000  # sentences scored at most; their distances are half a million
 _UNREADABLE = 10  # unreadable files and units that are named
 
@@ -39,16 +39,14 @@ class Plan:
     steps: int
     bf16: bool
     base_fingerprint: str
-    data_digest: str
-    """Of the sentences, those held out included."""
-    digest: str
-    """Names all that the weights follow from: a checkpoint with another one belongs to another run."""
+    data_digest: str  # of the sentences, those held out included
+    digest: str  # of all that the weights follow from: a checkpoint with another one belongs to another run
     report: tuple[str, ...]
 
     @property
     def target(self) -> Path:
         """The folder of the finished encoder."""
-        return local_path(self.config.output)
+        return Path(storage.absolute(self.config.output))
 
     @property
     def checkpoints(self) -> Path:
@@ -93,27 +91,23 @@ def prepare(config: TrainEncoderConfig, console: Console) -> Plan:
         listing = problems.check(lambda: list_shards(config.input.path, config.input.text_column))
         problems.stop_if_any()
         assert base and encoder and listing
-        text = corpus.draw(
-            listing,
-            config.input,
-            config.run.seed,
-            lambda part, parts: progress.show(f"reading text: part {part:,} of {parts:,}"),
-        )
+        text = corpus.draw(listing, config.input, config.run.seed, progress.show)
         progress.show("counting tokens")
-        budget = model.sentence_budget(encoder, config.input.max_tokens)
+        longest = (encoder.max_seq_length or sys.maxsize) - encoder.tokenizer.num_special_tokens_to_add()
+        budget = max(1, min(config.input.max_tokens, longest))
         sentences = corpus.fitted(text.sentences, budget, lambda texts: model.count_tokens(encoder, texts))
     batch, epochs = config.optimiser.batch, config.optimiser.epochs
     held_out = min(_HELD_OUT, round(len(sentences) * config.run.held_out))
     count = len(sentences) - held_out
     unreadable = [f"unreadable: {line}" for line in text.unreadable[:_UNREADABLE]]
+    if len(text.unreadable) > _UNREADABLE:
+        unreadable.append(f"unreadable: {len(text.unreadable) - _UNREADABLE:,} more like these")
     if count < batch:
         too_little = (
             f"input.path: {config.input.path} has {count:,} distinct sentences to train on, "
             f"fewer than optimiser.batch={batch} ({held_out:,} are held out): give more text, or lower it"
         )
         raise UserError("\n".join([too_little, *unreadable]))
-    if len(text.unreadable) > _UNREADABLE:
-        unreadable.append(f"unreadable: {len(text.unreadable) - _UNREADABLE:,} more like these")
     steps = config.optimiser.steps or max(1, round(epochs * (count // batch)))
     bf16 = config.base.compute == "bfloat16" or (config.base.compute is None and encoder.device.type == "cuda")
     data_digest = digest(text.sentences)
@@ -158,17 +152,12 @@ def _device(name: str | None) -> str:
     return device
 
 
-def local_path(output: str) -> Path:
-    """The absolute path of a local place."""
-    return Path(storage.absolute(output))
-
-
 def _check_output(output: str) -> None:
     """A local place that is free, or an empty folder, and can be written to."""
     check_lasting("output", output)
     if storage.local_path(output) is None:
         raise UserError(f"output: {output}: an encoder is written to a local disk; copy the folder there afterwards")
-    target = local_path(output)
+    target = Path(storage.absolute(output))
     if (target / MANIFEST).is_file():
         raise UserError(f"output: {output} holds an encoder already: name another folder, or remove it")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,11 +14,10 @@ from ner_batch.io import storage
 from ner_batch.io.examples import examples_digest
 from ner_batch.jobs import record
 from ner_batch.jobs.plots import canvas, png
-from ner_batch.train.calibrate import CalibrationResult
-from ner_batch.train.loop import TrainingState
+from ner_batch.train.loop import Metrics, TrainingState
 from ner_batch.train.model import lora_config
 from ner_batch.train.plan import Plan
-from ner_batch.train.trackers import Metrics
+from ner_batch.train.serving import Agreement
 
 CURVE, CARD = "curve.png", "README.md"
 
@@ -31,22 +29,20 @@ def write(folder: Path, plan: Plan, state: TrainingState, weights: Mapping[str, 
     config.base_model_name_or_path = plan.config.base.model
     config.revision = plan.config.base.revision
     config.inference_mode = True
+    config.target_modules = sorted(plan.config.lora.targets)  # PEFT makes a set of them: another order in every run
     config.save_pretrained(str(folder))
-    written = json.loads((folder / adapters.CONFIG).read_text(encoding="utf-8"))
-    written["target_modules"].sort()  # PEFT keeps a set, whose order differs from run to run
-    (folder / adapters.CONFIG).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
     save_file(dict(weights), folder / adapters.WEIGHTS[0])
     adapters.save_manifest(folder, manifest(plan, state))
     curve(folder / CURVE, state.history)
     (folder / CARD).write_text(card(plan, state), encoding="utf-8")
 
 
-def add_calibration(folder: Path, fitted: CalibrationResult) -> None:
+def add_calibration(folder: Path, agreement: Agreement) -> None:
     """Add to the manifest what was fitted to the served adapter's answers."""
     before = adapters.load(folder).manifest
     assert before
-    update = {"calibration": fitted.calibration, "verification": fitted.verification}
-    adapters.save_manifest(folder, before.model_copy(update=update))
+    fitted = {"calibration": agreement.calibration, "verification": agreement.verification}
+    adapters.save_manifest(folder, before.model_copy(update=fitted))
 
 
 def publish(folder: Path, output: str) -> None:
@@ -58,8 +54,7 @@ def publish(folder: Path, output: str) -> None:
 def manifest(plan: Plan, state: TrainingState) -> AdapterManifest:
     """What the adapter was trained for and with."""
     config = plan.config
-    demonstrations = config.demonstrations
-    without = ("none",) if 0 in demonstrations.k or not demonstrations.kind else ()
+    shares = config.demonstrations.shares
     return AdapterManifest(
         name=Path(config.output).name,
         format=config.format,
@@ -68,8 +63,8 @@ def manifest(plan: Plan, state: TrainingState) -> AdapterManifest:
         base_model=config.base.model,
         base_revision=config.base.revision,
         base_fingerprint=plan.base_fingerprint,
-        retrieval=(*without, *demonstrations.kind),
-        k=max(demonstrations.k) if demonstrations.kind else 0,
+        retrieval=(("none",) if 0 in shares else ()) + config.demonstrations.kind,
+        k=max(shares),
         training_data=examples_digest(plan.train.examples),
         scores={"dev span F1": round(state.best_f1, 4)},
         versions=record.versions("ner-batch", "torch", "transformers", "peft", "ray"),

@@ -6,7 +6,7 @@ Dev also chose the checkpoint, so both flatter a little; measure on a test set (
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -15,38 +15,12 @@ from ner_batch.data import Completion, Entity, Example, clean
 from ner_batch.extract import confidence
 from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.train.evaluate import DevPrompt
-from ner_batch.verification import threshold
-from ner_batch.verification.threshold import AskPYes
+from ner_batch.verification.examples import verification_examples
+from ner_batch.verification.pool import Mention
+from ner_batch.verification.verifier import Verifier
 
 MIN_ENTITIES = 20  # right and wrong ones each, below which no calibration is fitted
-
-
-@dataclass(frozen=True, slots=True)
-class CalibrationResult:
-    """What was fitted on dev; None where there was too little to fit it from."""
-
-    calibration: Calibration | None = None
-    verification: Verification | None = None
-
-
-def fit(
-    examples: Sequence[Example], predictions: Sequence[Sequence[Entity]], types: Sequence[str], ask: AskPYes | None
-) -> CalibrationResult:
-    """The calibration of ``score`` and the threshold of verification.
-
-    Args:
-        examples: dev's.
-        predictions: the entities predicted for each, with their uncalibrated scores.
-        types: the task's, which near misses are made of.
-        ask: P(yes) of entities; None where the adapter was not trained on verification questions.
-    """
-    gold = [{(e.start, e.end, e.type) for e in example.entities} for example in examples]
-    scores, correct = [], []
-    for spans, entities in zip(gold, predictions, strict=True):
-        scores += [entity.score for entity in entities]
-        correct += [(entity.start, entity.end, entity.type) in spans for entity in entities]
-    verification = threshold.fit(examples, predictions, types, ask) if ask else None
-    return CalibrationResult(fit_calibration(scores, correct), verification)
+CLAIMS = 4  # verification questions per example: two gold entities and two near misses, where there are as many
 
 
 def scored_predictions(
@@ -54,19 +28,21 @@ def scored_predictions(
     prompts: Sequence[DevPrompt],
     completions: Sequence[Completion],
     builder: PromptBuilder,
-) -> list[list[Entity]]:
-    """The entities predicted for each example, with their uncalibrated scores.
+) -> list[tuple[Example, Entity]]:
+    """The predicted entities with their uncalibrated scores, each with its example.
 
     ``completions`` are the answers to ``prompts``, with log-probabilities of their own tokens.
     """
-    predictions: list[list[Entity]] = [[] for _ in examples]
+    predictions: list[tuple[Example, Entity]] = []
     for dev_prompt, completion in zip(prompts, completions, strict=True):
-        text, labels = clean(examples[dev_prompt.example].text), dev_prompt.labels
+        example, labels = examples[dev_prompt.example], dev_prompt.labels
+        text = clean(example.text)
         answer = builder.format.complete(completion.text) if completion.finish_reason == "length" else completion.text
         parsed = builder.format.parse(answer, text, labels, builder.task)
         mentions = builder.format.locate_mentions(completion.text, text, labels, builder.task)
         pieces = builder.chat.pieces(dev_prompt.prompt.token_ids, completion.token_ids)
-        predictions[dev_prompt.example] += confidence.scored(parsed.entities, mentions, completion, pieces)
+        entities = confidence.scored(parsed.entities, mentions, completion, pieces)
+        predictions += [(example, entity) for entity in entities]
     return predictions
 
 
@@ -89,3 +65,51 @@ def fit_calibration(scores: Sequence[float | None], correct: Sequence[bool]) -> 
     model = LogisticRegression(C=1e6).fit(np.concatenate([logits, logits]), labels, sample_weight=weights)
     slope, offset = float(model.coef_[0, 0]), float(model.intercept_[0])
     return Calibration(slope=slope, offset=offset, entities=len(scored)) if slope > 0 else None
+
+
+def fit_threshold(
+    examples: Sequence[Example],
+    predictions: Sequence[tuple[Example, Entity]],
+    correct: Sequence[bool],
+    verifier: Verifier,
+) -> Verification | None:
+    """The threshold that serves the predictions best, and the AUROC of P(yes) over claims about gold; k is 0 in both.
+
+    ``correct`` says of each prediction whether it is gold. None where nothing was predicted, or all claims are true or
+    all are false.
+    """
+    names = verifier.questions.task.names
+    about_gold = [claim for x in examples for claim in verification_examples(x, names, CLAIMS, f"dev {x.id}")]
+    mentions = [(claim.text, claim.entity) for claim in about_gold] + [(x.text, entity) for x, entity in predictions]
+    completions = verifier.ask([Mention(clean(text), entity) for text, entity in mentions])
+    p_yes = [verifier.p_yes(completion) for completion in completions]
+    area = auroc(p_yes[: len(about_gold)], [claim.is_true for claim in about_gold])
+    if area is None or not predictions:
+        return None
+    threshold = best_threshold(p_yes[len(about_gold) :], correct, sum(len(x.entities) for x in examples))
+    return Verification(threshold=threshold, auroc=area, claims=len(about_gold))
+
+
+def auroc(p_yes: Sequence[float | None], truth: Sequence[bool]) -> float | None:
+    """The share of (true, false) pairs in which the true one has the higher score; None without any pair."""
+    from sklearn.metrics import roc_auc_score
+
+    scored = [(score, true) for score, true in zip(p_yes, truth, strict=True) if score is not None]
+    if len({true for _, true in scored}) < 2:
+        return None
+    return float(roc_auc_score([true for _, true in scored], [score for score, _ in scored]))
+
+
+def best_threshold(p_yes: Sequence[float | None], correct: Sequence[bool], gold: int) -> float:
+    """The threshold with the highest F1 of what it keeps; the lowest of equals, 0 where dropping never helps.
+
+    ``p_yes`` is of each prediction, and one without is kept whatever the threshold; ``gold`` counts gold entities.
+    """
+    ascending = sorted((score, true) for score, true in zip(p_yes, correct, strict=True) if score is not None)
+    predicted, true_positives = len(correct), sum(correct)
+    best_f1, threshold = 2 * true_positives / max(1, predicted + gold), 0.0
+    for (score, true), (next_score, _) in pairwise([*ascending, (1.0, False)]):
+        predicted, true_positives = predicted - 1, true_positives - true
+        if next_score > score and 2 * true_positives / max(1, predicted + gold) > best_f1 + 1e-12:
+            best_f1, threshold = 2 * true_positives / (predicted + gold), (score + next_score) / 2
+    return threshold

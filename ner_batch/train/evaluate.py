@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from peft import PeftModel
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from ner_batch.data import Entity, Example, clean
 from ner_batch.evaluate.metrics import Scores, score
 from ner_batch.prompts.builder import Prompt, PromptBuilder
 from ner_batch.train import attention
-from ner_batch.train import model as models
+
+BATCH = 32  # prompts answered together
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +53,28 @@ def answers_in_training(model: PeftModel, prompts: Sequence[DevPrompt], builder:
 
 
 def greedy_answers(model: PreTrainedModel, prompts: Sequence[DevPrompt], builder: PromptBuilder) -> list[str]:
-    """The greedy answers of a model with torch's attention, in evaluation mode."""
-    ids = [dev_prompt.prompt.token_ids for dev_prompt in prompts]
-    return models.generate(model, ids, builder.chat, [dev_prompt.prompt.max_tokens for dev_prompt in prompts])
+    """The greedy answers of a model with torch's attention, in evaluation mode; batches are padded on the left."""
+    stops = builder.chat.stop_token_ids
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].prompt.token_ids))
+    answers = [""] * len(prompts)
+    for numbers in (order[first : first + BATCH] for first in range(0, len(order), BATCH)):
+        limits = [prompts[i].prompt.max_tokens for i in numbers]
+        ids = [torch.tensor(prompts[i].prompt.token_ids) for i in numbers]
+        inputs = pad_sequence(ids, batch_first=True, padding_side="left")
+        mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True, padding_side="left")
+        with torch.no_grad():
+            sequences = model.generate(
+                input_ids=inputs.to(model.device),
+                attention_mask=mask.to(model.device),
+                max_new_tokens=max(limits),
+                do_sample=False,
+                eos_token_id=list(stops),
+                pad_token_id=stops[0],
+            )
+        for i, limit, tokens in zip(numbers, limits, sequences[:, inputs.shape[1] :].tolist(), strict=True):
+            end = next((place for place, token in enumerate(tokens) if token in stops), len(tokens))
+            answers[i] = builder.chat.decode(tokens[: min(end, limit)])
+    return answers
 
 
 def score_answers(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import ray
 import ray.train
@@ -17,6 +16,7 @@ import torch
 from ray.exceptions import RayActorError, RayError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.exceptions import RayTrainError
+from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
@@ -25,12 +25,12 @@ from ner_batch.errors import JobError, UserError, first_line
 from ner_batch.io.arrow import arrow_filesystem
 from ner_batch.jobs import cluster
 from ner_batch.jobs.progress import ProgressLine, duration
-from ner_batch.train import artefacts, loop, serving, trackers
+from ner_batch.train import artefacts, loop, serving
+from ner_batch.train.loop import Metrics
 from ner_batch.train.plan import Plan, claim, write_proof
-from ner_batch.train.trackers import Metrics
+from ner_batch.train.settings import ReportTo
 
-OK, POLL_SECONDS = 0, 0.5
-T = TypeVar("T")
+POLL_SECONDS = 0.5
 
 
 def run(plan: Plan, console: Console) -> int:
@@ -57,32 +57,33 @@ def run(plan: Plan, console: Console) -> int:
         console.print(f"adapter: {output}", highlight=False, soft_wrap=True)
         if proves:
             prove(plan, adapter, gpu, console)
-    return OK
-
-
-# --- training ---
+    return 0
 
 
 def fit(plan: Plan, gpu: bool, console: Console) -> Any:
     """Train under Ray Train while the main thread shows progress and stays free for Ctrl-C; the last checkpoint."""
     config = plan.config.run
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    buffer = trackers.MetricsBuffer.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+    progress = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+    storage: dict[str, Any] = {"storage_path": config.storage}
+    if "://" in config.storage:  # Ray Train's own S3 client would not know AWS_ENDPOINT_URL, so it is given ours
+        filesystem, path = arrow_filesystem(config.storage)
+        storage = {"storage_path": path, "storage_filesystem": filesystem}
     resources: dict[str, float] = {"CPU": config.cpus_per_worker} | ({"GPU": 1.0} if gpu else {})
     trainer = TorchTrainer(
         loop.train,
-        train_loop_config={"plan": plan, "metrics": buffer},
+        train_loop_config={"plan": plan, "progress": progress},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(num_workers=config.workers, use_gpu=gpu, resources_per_worker=resources),
         run_config=ray.train.RunConfig(
             name=config.name,
-            **_checkpoint_storage(config.storage),
+            **storage,
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
     )
     result = _in_background(trainer.fit)
-    _follow(plan, buffer, result, console)
+    _follow(plan, progress, result, console)
     try:
         return result.result().checkpoint
     except ray.train.WorkerGroupError as error:
@@ -97,20 +98,12 @@ def fit(plan: Plan, gpu: bool, console: Console) -> Any:
         raise JobError(f"training failed: {cluster.last_line(error)}") from None
 
 
-def _checkpoint_storage(uri: str) -> dict[str, Any]:
-    """Where Ray Train keeps checkpoints. Its own S3 client would not know AWS_ENDPOINT_URL, so it is given ours."""
-    if "://" not in uri:
-        return {"storage_path": uri}
-    filesystem, path = arrow_filesystem(uri)
-    return {"storage_path": path, "storage_filesystem": filesystem}
-
-
-def _in_background(step: Callable[[], T]) -> Future[T]:
-    """Run a step in a daemon thread: after Ctrl-C nobody waits for it, as they would for an executor's.
+def _in_background(step: Callable[[], Any]) -> Future[Any]:
+    """Run a step in a daemon thread, which nobody waits for after Ctrl-C.
 
     In the main thread Ray Train would put a handler of its own in Ctrl-C's place, which ends the process with 0.
     """
-    future: Future[T] = Future()
+    future: Future[Any] = Future()
 
     def work() -> None:
         try:
@@ -122,35 +115,52 @@ def _in_background(step: Callable[[], T]) -> Future[T]:
     return future
 
 
-def _follow(plan: Plan, buffer: Any, result: Future[Any], console: Console) -> None:
+def _follow(plan: Plan, progress: Queue, result: Future[Any], console: Console) -> None:
     """Pass on what the workers measure, until training has ended."""
     config, steps = plan.config.run, plan.schedule.steps
     logs = Path(config.storage if "://" not in config.storage else "runs") / config.name / "logs"
-    tracker = trackers.open_tracker(config.report_to, config.name, logs)
-    count, first_step, start_time = 0, 0, time.monotonic()
+    tracker = open_tracker(config.report_to, config.name, logs)
+    first_step, start_time = 0, time.monotonic()
     latest: Metrics = {}
     with ProgressLine(console) as line:
         line.show("starting the training workers")
         running = True
         while running:
             running = bool(wait([result], POLL_SECONDS).not_done)
-            step, news = ray.get(buffer.since.remote(count))
-            count += len(news)
-            for metrics in news:
-                latest |= metrics
-                if tracker:
-                    tracker.log(
-                        {name: value for name, value in metrics.items() if name != "step"}, int(metrics["step"])
-                    )
-                if "f1" in metrics:
-                    console.print(f"step {metrics['step']:,} of {steps:,}: dev F1 {metrics['f1']:.3f}", highlight=False)
-            if step and not first_step:
-                first_step, start_time = step, time.monotonic()
-            if step:
-                seconds = (time.monotonic() - start_time) / max(1, step - first_step) * (steps - step)
-                line.show(progress_text(step, steps, latest, seconds if step > first_step else None))
+            for step, measured in progress.get_nowait_batch(progress.qsize()):
+                if not first_step:
+                    first_step, start_time = step, time.monotonic()
+                latest |= measured
+                if tracker and measured:
+                    tracker.log(measured, step)
+                if "f1" in measured:
+                    console.print(f"step {step:,} of {steps:,}: dev F1 {measured['f1']:.3f}", highlight=False)
+                done = step - first_step
+                left = (time.monotonic() - start_time) / done * (steps - step) if done > 0 else None
+                line.show(progress_text(step, steps, latest, left))
     if tracker:
         tracker.finish()
+
+
+def open_tracker(kind: ReportTo, name: str, folder: Path) -> Any | None:
+    """A tracker of accelerate's, started; None for ``none``. TensorBoard's files go into ``folder``.
+
+    ``tracker.log(values, step)`` keeps numbers by name, ``tracker.finish()`` ends it.
+    """
+    if kind == "none":
+        return None
+    from accelerate import PartialState, tracking
+
+    PartialState(cpu=True)  # its trackers ask for one; on a GPU machine the driver would take memory of a GPU for it
+    tracker: Any
+    if kind == "tensorboard":
+        tracker = tracking.TensorBoardTracker(folder.name, folder.parent)
+    elif kind == "wandb":
+        tracker = tracking.WandBTracker("ner_batch", name=name, id=name, resume="allow")
+    else:
+        tracker = tracking.MLflowTracker("ner_batch", run_name=name)
+    tracker.start()
+    return tracker
 
 
 def progress_text(step: int, steps: int, latest: Metrics, seconds_left: float | None) -> str:
@@ -159,9 +169,6 @@ def progress_text(step: int, steps: int, latest: Metrics, seconds_left: float | 
     parts = [form.format(latest[name]) for name, form in forms.items() if name in latest]
     left = [] if seconds_left is None else [f"{duration(seconds_left)} left"]
     return "  ".join([f"step {step:,} of {steps:,}", *parts, *left])
-
-
-# --- served = trained ---
 
 
 REMEDY = "the adapter is at its place, unproved: the same command tries again, serving.prompts=0 does without"
@@ -173,13 +180,12 @@ def prove(plan: Plan, adapter: Path, gpu: bool, console: Console) -> None:
     Raises:
         JobError: vLLM does not serve the adapter, or answers otherwise than the trained model.
     """
-    environment = {} if "VLLM_ENABLE_V1_MULTIPROCESSING" in os.environ else {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
     task = ray.remote(num_cpus=1, num_gpus=1 if gpu else 0, max_retries=0)(serving.compare)
     files = {path.name: path.read_bytes() for path in adapter.iterdir()}
     with ProgressLine(console) as line:
         line.show("comparing served with trained answers")
         try:
-            agreement = ray.get(task.options(runtime_env={"env_vars": environment}).remote(plan, files, gpu))
+            agreement = ray.get(task.remote(plan, files, gpu))
         except RayError as error:
             cause = cluster.root_cause(error)
             write_proof(plan, "failed", error=first_line(cause))
@@ -192,12 +198,8 @@ def prove(plan: Plan, adapter: Path, gpu: bool, console: Console) -> None:
 def conclude(plan: Plan, adapter: Path, agreement: serving.Agreement, console: Console, *, exact: bool) -> None:
     """Write beside the published adapter how the comparison came out, and into it what was fitted.
 
-    Args:
-        plan: of the run.
-        adapter: the adapter's local folder.
-        agreement: what was compared.
-        console: for one line about it.
-        exact: all answers must be identical, whatever ``serving.min_agreement``.
+    ``adapter`` is the adapter's local folder. Where ``exact`` all answers must be identical, whatever
+    ``serving.min_agreement``.
 
     Raises:
         JobError: too few answers are identical.
@@ -208,7 +210,7 @@ def conclude(plan: Plan, adapter: Path, agreement: serving.Agreement, console: C
         f"served = trained: {agreement.identical} of {agreement.prompts} greedy answers identical", highlight=False
     )
     if agrees:
-        artefacts.add_calibration(adapter, agreement.fitted)
+        artefacts.add_calibration(adapter, agreement)
         artefacts.publish(adapter, plan.config.output)
     trained, served = agreement.difference or (None, None)
     write_proof(
@@ -224,7 +226,7 @@ def conclude(plan: Plan, adapter: Path, agreement: serving.Agreement, console: C
             f"the served adapter agrees in {agreement.share:.0%} of the answers, {min_agreement:.0%} are asked for "
             f"(serving.min_agreement); for example {trained!r} was served as {served!r}; {REMEDY}"
         )
-    if verification := agreement.fitted.verification:
+    if verification := agreement.verification:
         console.print(
             f"verification: AUROC {verification.auroc:.3f} over {verification.claims:,} claims about dev, "
             f"threshold {verification.threshold:.2f}",

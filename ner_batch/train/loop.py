@@ -11,8 +11,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
-from peft import PeftModel
+from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, distributed
 from torch.optim.lr_scheduler import LambdaLR
@@ -37,9 +36,9 @@ from ner_batch.train.evaluate import DevPrompt
 from ner_batch.train.packing import Pack
 from ner_batch.train.plan import Plan
 from ner_batch.train.settings import OptimiserConfig
-from ner_batch.train.trackers import Metrics
 
 LAST, BEST, OPTIMISER, STATE = "last.safetensors", "best.safetensors", "optimiser.pt", "state.json"
+Metrics = dict[str, float]
 SMOOTHED = 10  # steps that one reported loss is the mean of
 
 
@@ -47,8 +46,7 @@ SMOOTHED = 10  # steps that one reported loss is the mean of
 class TrainingState:
     """Where a run is; with the weights and the optimiser all that a checkpoint holds.
 
-    ``step`` counts optimiser steps; ``epoch`` and ``epoch_step`` say which comes next. ``losses`` are (loss, learnt
-    tokens) of the last steps. F1 is of dev.
+    ``epoch`` and ``epoch_step`` say which step comes next; ``losses`` are (loss, learnt tokens) of the last ones.
     """
 
     step: int = 0
@@ -67,9 +65,7 @@ class TrainingState:
 def train(config: dict[str, Any]) -> None:
     """Train to the last step, or until dev F1 has not risen for long enough. Ray Train's entry point.
 
-    Args:
-        config: ``plan``, and ``metrics``: the actor from which the driver reads progress
-            (:class:`~ner_batch.train.trackers.MetricsBuffer`).
+    ``config`` has ``plan`` and ``progress``, a queue for the number of every step and what was measured after it.
 
     Raises:
         UserError: a gradient that is not finite, or an epoch without a sample that fits.
@@ -78,7 +74,6 @@ def train(config: dict[str, Any]) -> None:
     settings, schedule = plan.config, plan.schedule
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
-    metrics_buffer = config["metrics"] if rank == 0 else None
     device = ray.train.torch.get_device()
     torch.use_deterministic_algorithms(device.type == "cpu")
 
@@ -118,12 +113,13 @@ def train(config: dict[str, Any]) -> None:
             if note_f1(state, measured["f1"], settings.evaluation.patience):
                 best_weights = models.weights(model)
         if measured:
-            measured |= {"learning_rate": learning_rate, "tokens_per_second": state.tokens / max(state.seconds, 1e-9)}
-            state.history.append({"step": state.step, "epoch": state.epoch, **measured})
-        if metrics_buffer:
-            metrics_buffer.append.remote(state.step, state.history[-1] if measured else None)
+            speed = state.tokens / max(state.seconds, 1e-9)
+            measured |= {"epoch": state.epoch, "learning_rate": learning_rate, "tokens_per_second": speed}
+            state.history.append({"step": state.step, **measured})
+        if rank == 0:
+            config["progress"].put((state.step, measured))
         if is_last or state.stopped_early or state.step % schedule.checkpoint_every == 0:
-            save_checkpoint(rank, state, model, best_weights, optimiser)
+            save_checkpoint(state, model, best_weights, optimiser)
         if state.stopped_early:
             break
 
@@ -137,8 +133,8 @@ def make_optimiser(weights: Sequence[Tensor], config: OptimiserConfig) -> torch.
 def make_scheduler(optimiser: torch.optim.Optimizer, config: OptimiserConfig, steps: int, step: int) -> LambdaLR:
     """Linear warm-up, then a cosine towards zero; ``step`` steps of ``steps`` are done.
 
-    transformers' schedule is 0 at its beginning and at its end. Ours runs from 1 to ``steps`` of ``steps + 1``, for a
-    step of rate 0 would be lost, and a run of one step would learn nothing.
+    transformers' schedule is 0 at its beginning and at its end, and a step of rate 0 would be lost: ours runs from 1 to
+    ``steps`` of ``steps + 1``.
     """
     warmup = max(1, round(config.warmup * steps))
     begin = {"last_epoch": step}
@@ -146,25 +142,18 @@ def make_scheduler(optimiser: torch.optim.Optimizer, config: OptimiserConfig, st
 
 
 def remaining_steps(plan: Plan, builder: PromptBuilder, state: TrainingState) -> Iterator[list[Pack]]:
-    """The rows of each step that is left, from where the state stands, which moves on with them.
-
-    The next epoch's rows are made in a thread while the present one trains.
-    """
-    size = plan.layout.rows_per_step
-    with ThreadPoolExecutor(1) as thread:
-        prepared: Future[list[Pack]] = thread.submit(plan.epoch_rows, builder, state.epoch)
-        while state.step < plan.schedule.steps and not state.stopped_early:
-            rows = prepared.result()
-            if not rows:
-                raise UserError(f"no sample of epoch {state.epoch} fits base.max_model_len: raise it")
-            if state.step - state.epoch_step - (-len(rows) // size) < plan.schedule.steps:
-                prepared = thread.submit(plan.epoch_rows, builder, state.epoch + 1)
-            for first in range(state.epoch_step * size, len(rows), size):
-                state.epoch_step += 1
-                yield rows[first : first + size]
-                if state.step == plan.schedule.steps:
-                    return
-            state.epoch, state.epoch_step = state.epoch + 1, 0
+    """The rows of each step that is left, from where the state stands, which moves on with them."""
+    size, steps = plan.layout.rows_per_step, plan.schedule.steps
+    while state.step < steps and not state.stopped_early:
+        rows = plan.epoch_rows(builder, state.epoch)
+        if not rows:
+            raise UserError(f"no sample of epoch {state.epoch} fits base.max_model_len: raise it")
+        for first in range(state.epoch_step * size, len(rows), size):
+            state.epoch_step += 1
+            yield rows[first : first + size]
+            if state.step == steps:
+                return
+        state.epoch, state.epoch_step = state.epoch + 1, 0
 
 
 def backward(model: PeftModel, rows: Sequence[Pack], mixed: bool) -> float:
@@ -218,21 +207,17 @@ def note_f1(state: TrainingState, f1: float, patience: int | None) -> bool:
 
 
 def save_checkpoint(
-    rank: int,
-    state: TrainingState,
-    model: PeftModel,
-    best_weights: Mapping[str, Tensor],
-    optimiser: torch.optim.Optimizer,
+    state: TrainingState, model: PeftModel, best_weights: dict[str, Tensor], optimiser: torch.optim.Optimizer
 ) -> None:
     """A checkpoint; every worker reports, the first one writes."""
     metrics = {"step": state.step, "f1": state.best_f1}
-    if rank:
+    if ray.train.get_context().get_world_rank() > 0:
         ray.train.report(metrics)
         return
     with tempfile.TemporaryDirectory() as folder:
         weights = models.weights(model)
         save_file(weights, Path(folder) / LAST)
-        save_file(dict(best_weights) or weights, Path(folder) / BEST)
+        save_file(best_weights or weights, Path(folder) / BEST)
         torch.save(optimiser.state_dict(), Path(folder) / OPTIMISER)
         (Path(folder) / STATE).write_text(json.dumps(asdict(state)), encoding="utf-8")
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
@@ -244,7 +229,7 @@ def load_checkpoint(model: PeftModel, optimiser: torch.optim.Optimizer) -> tuple
     if checkpoint is None:
         return TrainingState(), {}
     with checkpoint.as_directory() as folder:
-        models.set_weights(model, load_file(Path(folder) / LAST))
+        set_peft_model_state_dict(model, load_file(Path(folder) / LAST))
         optimiser.load_state_dict(torch.load(Path(folder) / OPTIMISER, map_location=model.device))
         return load_result(folder)
 

@@ -1,8 +1,8 @@
-"""The base model, its LoRA, and greedy answers from it."""
+"""The base model and its LoRA."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,13 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from ner_batch import adapter as adapters
 from ner_batch.errors import UserError, first_line
 from ner_batch.io import copies
-from ner_batch.prompts.chat import ChatTokenizer
 from ner_batch.train import attention
 from ner_batch.train.settings import BaseModelConfig, LoraSettings
-
-BATCH = 32  # prompts answered together
 
 
 def check_base(base: BaseModelConfig, lora: LoraSettings) -> None:
@@ -28,15 +25,16 @@ def check_base(base: BaseModelConfig, lora: LoraSettings) -> None:
     Raises:
         UserError: one line: no such model, target names that match nothing, 4-bit without CUDA or bitsandbytes.
     """
+    place = f"base.model: {base.model}"
     try:
         config = AutoConfig.from_pretrained(base.model, revision=base.revision)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError) as error:
-        raise UserError(f"base.model: {base.model}: {first_line(error)}") from None
-    if getattr(config.get_text_config(), "attn_logit_softcapping", None):
-        raise UserError(f"base.model: {base.model}: caps attention logits, which packed rows do not; choose another")
-    text = config.get_text_config()  # of a multimodal model the window stands there
+        raise UserError(f"{place}: {first_line(error)}") from None
+    text = config.get_text_config()  # of a multimodal model attention is described there
+    if getattr(text, "attn_logit_softcapping", None):
+        raise UserError(f"{place}: caps attention logits, which packed rows do not; choose another")
     window = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None
     if window and window < base.max_model_len:
         raise UserError(f"base.max_model_len={base.max_model_len}: {base.model} looks back {window} tokens; lower it")
@@ -45,17 +43,10 @@ def check_base(base: BaseModelConfig, lora: LoraSettings) -> None:
     if missing:
         possible = ", ".join(sorted(linear - {"lm_head"}))
         raise UserError(f"lora.targets: no {', '.join(missing)} in {base.model}; there are {possible}")
-    if base.quantization:
-        _check_4bit()
-
-
-def _check_4bit() -> None:
-    if not torch.cuda.is_available():
+    if base.quantization and not torch.cuda.is_available():
         raise UserError("base.quantization: 4bit needs a CUDA GPU; leave it out on a CPU")
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError:
-        raise UserError("base.quantization: 4bit needs bitsandbytes: pip install bitsandbytes") from None
+    if base.quantization and importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError("base.quantization: 4bit needs bitsandbytes: pip install bitsandbytes")
 
 
 def load(base: BaseModelConfig, lora: LoraSettings, device: torch.device, seed: int) -> PeftModel:
@@ -69,20 +60,15 @@ def load(base: BaseModelConfig, lora: LoraSettings, device: torch.device, seed: 
         model = model.to(device)
     peft = get_peft_model(model, lora_config(lora))
     if lora.init:
-        set_weights(peft, load_file(Path(copies.fetched(lora.init)) / adapters.WEIGHTS[0]))
+        set_peft_model_state_dict(peft, load_file(Path(copies.fetched(lora.init)) / adapters.WEIGHTS[0]))
     peft.get_base_model().set_attn_implementation(attention.NAME)
     return peft
 
 
 def lora_config(lora: LoraSettings) -> LoraConfig:
     """PEFT's config: LoRA on linear maps alone, so that vLLM serves it."""
-    return LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=sorted(lora.targets),
-        task_type="CAUSAL_LM",
-    )
+    size: dict[str, Any] = {"r": lora.r, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
+    return LoraConfig(**size, target_modules=sorted(lora.targets), task_type="CAUSAL_LM")
 
 
 def dtype_kwargs(base: BaseModelConfig, device: torch.device) -> dict[str, Any]:
@@ -104,35 +90,3 @@ def dtype_kwargs(base: BaseModelConfig, device: torch.device) -> dict[str, Any]:
 def weights(model: PeftModel) -> dict[str, Tensor]:
     """The LoRA weights, on the CPU."""
     return {name: tensor.detach().cpu().clone() for name, tensor in get_peft_model_state_dict(model).items()}
-
-
-def set_weights(model: PeftModel, state: dict[str, Tensor]) -> None:
-    """Put LoRA weights into the model."""
-    set_peft_model_state_dict(model, state)
-
-
-def generate(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], chat: ChatTokenizer, limits: Sequence[int]
-) -> list[str]:
-    """Greedy answers of at most ``limits`` tokens, in the order of the prompts; batches are padded on the left."""
-    stops = chat.stop_token_ids
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    answers = [""] * len(prompts)
-    for first in range(0, len(order), BATCH):
-        numbers = order[first : first + BATCH]
-        width = max(len(prompts[i]) for i in numbers)
-        ids = [[0] * (width - len(prompts[i])) + list(prompts[i]) for i in numbers]
-        mask = [[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in numbers]
-        with torch.no_grad():
-            sequences = model.generate(
-                input_ids=torch.tensor(ids, device=model.device),
-                attention_mask=torch.tensor(mask, device=model.device),
-                max_new_tokens=max(limits[i] for i in numbers),
-                do_sample=False,
-                eos_token_id=list(stops),
-                pad_token_id=stops[0],
-            )
-        for i, tokens in zip(numbers, sequences[:, width:].tolist(), strict=True):
-            end = next((place for place, token in enumerate(tokens) if token in stops), len(tokens))
-            answers[i] = chat.decode(tokens[: min(end, limits[i])])
-    return answers

@@ -6,7 +6,6 @@ All problems of a run are found here and reported together.
 from __future__ import annotations
 
 import importlib.util
-import json
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from ner_batch.task import Task, load_task
 from ner_batch.train import gold as golds
 from ner_batch.train import packing
 from ner_batch.train.packing import Pack, Sample
-from ner_batch.train.samples import ExampleSet, SampleConfig, draw_epoch, windowed
+from ner_batch.train.samples import ExampleSet, draw_epoch, windowed
 from ner_batch.train.settings import TrainConfig
 from ner_batch.verification import question as verify
 
@@ -36,18 +35,15 @@ EVALUATIONS = 5  # in a run whose config does not say how often
 MAX_STEPS_LOST = 50  # between two checkpoints of a run whose config does not say how often
 RUN_RECORD = "ner_batch_run.json"
 PROOF = "serving.json"  # beside the adapter: how the comparison of served and trained answers came out
+_TAKEN = "holds an adapter already: name another folder, or remove it"
 CHECKPOINT_SCHEME = 2  # part of a run's digest: change it when older checkpoints cannot be gone on with
 
 
 @dataclass(frozen=True, slots=True)
 class BatchLayout:
-    """How samples become rows, and rows optimiser steps.
+    """How samples become rows of ``tokens``, and rows optimiser steps over all workers.
 
-    Args:
-        kind: none, random, greedy or shared.
-        masked: samples of a row do not see each other.
-        tokens: of a row.
-        rows_per_step: over all workers.
+    ``kind`` is none, random, greedy or shared; ``masked``: samples of a row do not see each other.
     """
 
     kind: str
@@ -89,22 +85,15 @@ class Plan:
 
         Every worker makes those of all workers, 0.6 to 1.3 CPU-ms a sample; so nothing is shared but the plan.
         """
-        seed = f"{self.config.run.seed}-{epoch}"
-        samples, _ = draw_epoch(self.train, builder, sample_config(self.config), seed)
+        config, seed = self.config, f"{self.config.run.seed}-{epoch}"
+        samples, _ = draw_epoch(self.train, builder, config.demonstrations.shares, config.augmentation, seed)
         return pack_epoch(samples, self.layout, seed)
 
     @property
     def dev_k(self) -> int:
         """Demonstrations in dev prompts: as many as most samples have, the more where shares are equal."""
-        shares = self.config.demonstrations.k
-        return max(shares, key=lambda k: (shares[k], k)) if self.config.demonstrations.kind else 0
-
-
-def sample_config(config: TrainConfig) -> SampleConfig:
-    """What samples are made with."""
-    shares = config.demonstrations.k if config.demonstrations.kind else {0: 1.0}
-    augmentation = config.augmentation
-    return SampleConfig(dict(shares), augmentation.swapped, augmentation.negatives, augmentation.verification)
+        shares = self.config.demonstrations.shares
+        return max(shares, key=lambda k: (shares[k], k))
 
 
 def pack_epoch(samples: Sequence[Sample], layout: BatchLayout, seed: str) -> list[Pack]:
@@ -154,17 +143,13 @@ def prepare(config: TrainConfig) -> Plan:
     # The first epoch is made to see how many rows and steps there are.
     builder = PromptBuilder(formats.get(config.format), task, chat, base.max_model_len)
     seed = f"{config.run.seed}-0"
-    samples, left_out = draw_epoch(train_set, builder, sample_config(config), seed)
+    samples, left_out = draw_epoch(train_set, builder, config.demonstrations.shares, config.augmentation, seed)
     if not samples:
         raise UserError(f"gold.train: no sample fits base.max_model_len={base.max_model_len} tokens: nothing to learn")
     layout = batch_layout(config, samples)
     rows = pack_epoch(samples, layout, seed)
     schedule = training_schedule(config, steps_per_epoch=-(-len(rows) // layout.rows_per_step))
-    report = (
-        _describe_samples(samples, left_out, lost),
-        _describe_rows(samples, rows, layout),
-        _describe_schedule(schedule, layout),
-    )
+    report = _describe(samples, left_out, lost, rows, layout, schedule)
     plan = Plan(config, task, fingerprint, train_set, dev_set, layout, schedule, report)
     _check_run(plan)
     return plan
@@ -173,15 +158,13 @@ def prepare(config: TrainConfig) -> Plan:
 def batch_layout(config: TrainConfig, samples: Sequence[Sample]) -> BatchLayout:
     """How the samples of an epoch, and those of all others like it, become rows and steps.
 
-    Under ``auto``: shared prefixes, and rows and steps small enough for 20 steps an epoch. Packing few samples into few
-    long rows leaves so few steps that nothing is learnt (conclusion 5 of Wang et al., 2025); a step of fewer tokens
-    mends that, and the mask keeps the loss what it was.
+    Under ``auto``: shared prefixes, and rows and steps small enough for 20 steps an epoch. With few samples in few long
+    rows nothing is learnt for want of steps (conclusion 5 of Wang et al., 2025); the mask keeps the loss what it was.
     """
     settings, batch_tokens, workers = config.packing, config.optimiser.batch_tokens, config.run.workers
     if settings.kind != "auto":
-        return BatchLayout(
-            settings.kind, settings.masked, settings.tokens, max(workers, round(batch_tokens / settings.tokens))
-        )
+        rows_per_step = max(workers, round(batch_tokens / settings.tokens))
+        return BatchLayout(settings.kind, settings.masked, settings.tokens, rows_per_step)
     kind = "shared" if settings.masked else "greedy"
     longest_rows = pack_epoch(samples, BatchLayout(kind, settings.masked, settings.tokens, 1), "layout")
     step_tokens = min(batch_tokens, max(1, sum(len(row.ids) for row in longest_rows) // MIN_STEPS))
@@ -200,43 +183,44 @@ def training_schedule(config: TrainConfig, steps_per_epoch: int) -> TrainingSche
     )
 
 
-def _describe_samples(samples: Sequence[Sample], left_out: Counter[str], lost: int) -> str:
-    reasons = [f"{count:,} {reason}" for reason, count in left_out.items() if count]
-    return (
+def _describe(
+    samples: Sequence[Sample],
+    left_out: Counter[str],
+    lost: int,
+    rows: Sequence[Pack],
+    layout: BatchLayout,
+    schedule: TrainingSchedule,
+) -> tuple[str, ...]:
+    """Samples, rows and steps, a line each; ``lost`` entities lie across a window's edge."""
+    tokens, reasons = sum(map(len, samples)), [f"{count:,} {reason}" for reason, count in left_out.items() if count]
+    about_samples = (
         f"{len(samples):,} samples of {min(map(len, samples)):,} to {max(map(len, samples)):,} tokens"
         + (f"; left out: {', '.join(reasons)}" if reasons else "")
         + (f"; {lost:,} entities lie across a window's edge" if lost else "")
     )
-
-
-def _describe_rows(samples: Sequence[Sample], rows: Sequence[Pack], layout: BatchLayout) -> str:
-    tokens, unpacked = sum(len(row.ids) for row in rows), sum(map(len, samples))
-    return (
+    about_rows = (
         f"packing {layout.kind}{'' if layout.masked else ' (unmasked)'}: {len(rows):,} rows of up to "
-        f"{layout.tokens:,} tokens, {packing.fill_ratio(rows, layout.tokens):.0%} full; {tokens:,} tokens an epoch "
-        f"({unpacked:,} without packing), {sum(row.learnt for row in rows):,} of them learnt"
+        f"{layout.tokens:,} tokens, {packing.fill_ratio(rows, layout.tokens):.0%} full; "
+        f"{sum(len(row.ids) for row in rows):,} tokens an epoch ({tokens:,} without packing), "
+        f"{sum(row.learnt for row in rows):,} of them learnt"
     )
-
-
-def _describe_schedule(schedule: TrainingSchedule, layout: BatchLayout) -> str:
-    return (
+    about_steps = (
         f"{schedule.steps:,} steps of {layout.rows_per_step:,} rows; dev F1 every {schedule.evaluate_every:,} steps, "
         f"a checkpoint every {schedule.checkpoint_every:,}"
     )
+    return about_samples, about_rows, about_steps
 
 
 def _located(config: TrainConfig) -> TrainConfig:
     """The config with absolute paths to what lies here: models, adapters, output and storage."""
-    demonstrations, lora, run = config.demonstrations, config.lora, config.run
-    return config.model_copy(
-        update={
-            "base": config.base.model_copy(update={"model": on_every_node(config.base.model)}),
-            "demonstrations": demonstrations.model_copy(update={"encoder": on_every_node(demonstrations.encoder)}),
-            "lora": lora.model_copy(update={"init": on_every_node(lora.init)}),
-            "run": run.model_copy(update={"storage": storage.absolute(run.storage)}),
-            "output": storage.absolute(config.output),
-        }
-    )
+    places = {
+        "base": {"model": on_every_node(config.base.model)},
+        "demonstrations": {"encoder": on_every_node(config.demonstrations.encoder)},
+        "lora": {"init": on_every_node(config.lora.init)},
+        "run": {"storage": storage.absolute(config.run.storage)},
+    }
+    sections = {name: getattr(config, name).model_copy(update=place) for name, place in places.items()}
+    return config.model_copy(update={**sections, "output": storage.absolute(config.output)})
 
 
 def _check_init(config: TrainConfig, base_fingerprint: str | None) -> None:
@@ -247,9 +231,9 @@ def _check_init(config: TrainConfig, base_fingerprint: str | None) -> None:
     adapter = adapters.load(lora.init)
     if adapter.manifest and base_fingerprint and adapter.manifest.base_fingerprint != base_fingerprint:
         raise UserError(f"lora.init: {lora.init} was trained on {adapter.manifest.base_model}, not {config.base.model}")
-    peft = json.loads((adapter.path / adapters.CONFIG).read_text(encoding="utf-8"))
-    theirs = {"r": peft["r"], "alpha": peft["lora_alpha"], "targets": sorted(peft["target_modules"])}
+    peft = storage.read_json(str(adapter.path / adapters.CONFIG))
     ours = {"r": lora.r, "alpha": lora.alpha, "targets": sorted(lora.targets)}
+    theirs = {"r": peft["r"], "alpha": peft["lora_alpha"], "targets": sorted(peft["target_modules"])}
     for name, value in theirs.items():
         if ours[name] != value:
             raise UserError(f"lora.{name}: {ours[name]}, but {lora.init} has {value}: write the same")
@@ -258,13 +242,9 @@ def _check_init(config: TrainConfig, base_fingerprint: str | None) -> None:
 def _check_places(config: TrainConfig) -> None:
     """The output takes an adapter, the storage checkpoints; both are written to, to see that they can be."""
     if finished(config.output):
-        raise UserError(_taken(config.output))
+        raise UserError(f"output: {config.output} {_TAKEN}")
     storage.check_writable(config.output)
-    storage.check_writable(storage.join(config.run.storage, config.run.name))
-
-
-def _taken(output: str) -> str:
-    return f"output: {output} holds an adapter already: name another folder, or remove it"
+    storage.check_writable(_run_folder(config))
 
 
 # --- what a run writes down about itself ---
@@ -275,25 +255,25 @@ def _check_run(plan: Plan) -> None:
 
     It would go on from another's weights, or write over them.
     """
-    run_record = _run_record(plan)
+    folder, output = _run_folder(plan.config), plan.config.output
+    run_record = storage.join(folder, RUN_RECORD)
     if storage.exists(run_record) and storage.read_json(run_record)["digest"] != digest(plan):
-        folder = storage.join(plan.config.run.storage, plan.config.run.name)
         raise UserError(
             f"run.name: {folder} belongs to a run with another config, gold or base: choose another name, or remove it"
         )
-    output = plan.config.output
-    proof = read_proof(output)
+    proof = _read_proof(output)
     if proof and proof["run"] != digest(plan) and storage.exists(storage.join(output, adapters.MANIFEST)):
-        raise UserError(_taken(output))
+        raise UserError(f"output: {output} {_TAKEN}")
 
 
 def claim(plan: Plan) -> None:
     """Leave word in the storage of whose run this is."""
-    storage.write_json(_run_record(plan), {"digest": digest(plan), "config": dump(plan.config)})
+    content = {"digest": digest(plan), "config": dump(plan.config)}
+    storage.write_json(storage.join(_run_folder(plan.config), RUN_RECORD), content)
 
 
-def _run_record(plan: Plan) -> str:
-    return storage.join(storage.join(plan.config.run.storage, plan.config.run.name), RUN_RECORD)
+def _run_folder(config: TrainConfig) -> str:
+    return storage.join(config.run.storage, config.run.name)
 
 
 def digest(plan: Plan) -> str:
@@ -317,8 +297,7 @@ def write_proof(plan: Plan, status: ProofStatus, **details: Any) -> None:
     storage.write_json(storage.join(plan.config.output, PROOF), proof)
 
 
-def read_proof(output: str) -> dict[str, Any] | None:
-    """What :func:`write_proof` wrote; None where there is nothing."""
+def _read_proof(output: str) -> dict[str, Any] | None:
     file = storage.join(output, PROOF)
     return storage.read_json(file) if storage.exists(file) else None
 
@@ -327,5 +306,5 @@ def finished(output: str) -> bool:
     """Whether the adapter is there, and nothing of its run is left to do: the same command would not go on."""
     if not storage.exists(storage.join(output, adapters.MANIFEST)):
         return False
-    proof = read_proof(output)
+    proof = _read_proof(output)
     return proof is None or proof["status"] in {"agreed", "skipped"}

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import pairwise
 
 from ner_batch.data import Entity, Example, clean, nearest
@@ -14,37 +13,18 @@ from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.prompts.chat import ChatTokenizer
 from ner_batch.text import windows
 from ner_batch.train.packing import Sample
+from ner_batch.train.settings import AugmentationConfig
 from ner_batch.verification import question as verify
 from ner_batch.verification.examples import VerificationExample, verification_examples
-from ner_batch.verification.pool import MentionQuery, Pool
+from ner_batch.verification.pool import Mention, Pool
 
 Neighbours = tuple[tuple[Example, ...], ...]
 """The neighbours of each example of a set, the nearest last."""
 
 
 @dataclass(frozen=True, slots=True)
-class SampleConfig:
-    """What samples are made with.
-
-    Args:
-        demonstrations: share of the samples by number of demonstrations.
-        swapped: share of the mentions that are replaced by another mention of their type.
-        negatives: share of the per-type prompts whose answer is "none" that are kept.
-        verification: verification questions per example, on average.
-    """
-
-    demonstrations: dict[int, float]
-    swapped: float = 0.0
-    negatives: float = 1.0
-    verification: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class ExampleSet:
-    """Examples that fit one window each, and for each its possible demonstrations, nearest last, never itself.
-
-    ``neighbours`` has them once per kind of retrieval; it is empty where there are no demonstrations.
-    """
+    """Examples that fit one window each, and per kind of retrieval the neighbours of each, never itself."""
 
     examples: tuple[Example, ...]
     neighbours: tuple[Neighbours, ...] = ()
@@ -57,38 +37,50 @@ class ExampleSet:
 
 
 def draw_epoch(
-    data: ExampleSet, builder: PromptBuilder, config: SampleConfig, seed: str
+    data: ExampleSet, builder: PromptBuilder, shares: Mapping[int, float], augmentation: AugmentationConfig, seed: str
 ) -> tuple[list[Sample], Counter[str]]:
-    """The samples of an epoch, and how many were left out by reason. The same seed gives the same samples."""
+    """The samples of an epoch, and how many were left out by reason. The same seed gives the same samples.
+
+    ``shares`` are of the samples by number of demonstrations. Of the negatives hard ones are kept first.
+    """
     rng = random.Random(seed)  # noqa: S311 - repeatable, not secret
-    surfaces = surfaces_by_type(data.examples) if config.swapped else {}
+    surfaces: dict[str, list[str]] = defaultdict(list)  # by type, as often as they occur
+    for entity in (e for example in data.examples for e in example.entities):
+        surfaces[entity.type].append(entity.text)
 
     def surface(entity: Entity) -> str:
-        return rng.choice(surfaces[entity.type]) if surfaces and rng.random() < config.swapped else entity.text
+        share = augmentation.swapped
+        return rng.choice(surfaces[entity.type]) if share and rng.random() < share else entity.text
 
     candidates: list[_Candidate] = []
     questions: list[_VerificationQuestion] = []
+    whole, fraction = divmod(augmentation.verification, 1)
     for number, example in enumerate(data.examples):
-        (k,) = rng.choices(list(config.demonstrations), list(config.demonstrations.values()))
+        (k,) = rng.choices(list(shares), list(shares.values()))
         kind = rng.randrange(len(data.neighbours)) if len(data.neighbours) > 1 else 0
         neighbours = data.neighbours[kind][number] if data.neighbours else ()
-        swapped = swap(example, surface)
+        swapped, question_seed = swap(example, surface), f"{seed}-{number}"
         candidates += _extraction_candidates(swapped, neighbours, k, builder)
-        count = _verification_count(config.verification, f"{seed}-{number}")
+        count = int(whole) + (random.Random(question_seed).random() < fraction)  # noqa: S311 - repeatable, not secret
         cleaned = replace(swapped, text=clean(swapped.text))
-        questions += [
-            _VerificationQuestion(MentionQuery(claim.text, claim.entity, example.text), claim.is_true, k)
-            for claim in verification_examples(cleaned, builder.task.names, count, f"{seed}-{number}")
-        ]
+        for claim in verification_examples(cleaned, builder.task.names, count, question_seed):
+            mention = Mention(claim.text, claim.entity, example.text)
+            questions.append(_VerificationQuestion(mention, claim.is_true, k))
     candidates += _verification_candidates(questions, data.examples, builder)
-    return _without_surplus_negatives(candidates, config.negatives, rng)
+
+    negatives = [i for i, candidate in enumerate(candidates) if candidate.sample and candidate.negative]
+    negatives.sort(key=lambda i: (not candidates[i].hard, rng.random()))
+    surplus = set(negatives[round(augmentation.negatives * len(negatives)) :])
+    samples = [c.sample for i, c in enumerate(candidates) if c.sample and i not in surplus]
+    too_long = sum(candidate.sample is None for candidate in candidates)
+    return samples, Counter({"too long": too_long, "negative": len(surplus)})
 
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
     """A prompt's sample, None if it is too long. A negative asks a per-type format for a type that is not there.
 
-    It is hard where a similar sentence, one of the example's neighbours, has an entity of that type.
+    It is hard where one of the example's neighbours has an entity of that type.
     """
 
     sample: Sample | None
@@ -100,7 +92,7 @@ class _Candidate:
 class _VerificationQuestion:
     """A question about an entity, its answer, and how many demonstrations are to be found for it."""
 
-    about: MentionQuery
+    about: Mention
     answer: bool
     k: int
 
@@ -120,45 +112,22 @@ def _extraction_candidates(
         yield _Candidate(sample, negative, hard)
 
 
-def _verification_count(mean: float, seed: str) -> int:
-    """How many questions one example gets: whole numbers whose mean over many seeds is ``mean``."""
-    whole, fraction = divmod(mean, 1)
-    return int(whole) + (random.Random(seed).random() < fraction)  # noqa: S311 - repeatable, not secret
-
-
 def _verification_candidates(
     questions: Sequence[_VerificationQuestion], examples: tuple[Example, ...], builder: PromptBuilder
 ) -> Iterator[_Candidate]:
     """The samples of verification questions, each with the demonstrations that inference would show."""
     demonstrations: list[Sequence[VerificationExample]] = [()] * len(questions)
-    for k in {question.k for question in questions} - {0}:  # those with equally many are searched together
+    numbers_of_claims = {question.k for question in questions} - {0}
+    pool = Pool(examples if numbers_of_claims else ())
+    for k in numbers_of_claims:  # those with equally many are searched together
         numbers = [i for i, question in enumerate(questions) if question.k == k]
-        per_question = _pool(examples).nearest([questions[i].about for i in numbers], k)
-        for i, claims_about_others in zip(numbers, per_question, strict=True):
-            demonstrations[i] = claims_about_others
+        for i, nearest_claims in zip(numbers, pool.nearest([questions[i].about for i in numbers], k), strict=True):
+            demonstrations[i] = nearest_claims
     prompts = verify.Questions(builder.task, builder.chat, builder.max_model_len)
-    for question, nearest_claims in zip(questions, demonstrations, strict=True):
-        prompt = prompts.prompt(question.about.text, question.about.entity, nearest_claims)
+    for question, claims in zip(questions, demonstrations, strict=True):
+        prompt = prompts.prompt(question.about.text, question.about.entity, claims)
         answer = builder.chat.encode_answer(verify.answer(builder.task, question.answer))
         yield _Candidate(Sample(tuple(prompt), tuple(answer)) if prompt else None)
-
-
-@lru_cache(maxsize=1)
-def _pool(examples: tuple[Example, ...]) -> Pool:
-    """The claims about training examples; made where they are first needed, not carried to the workers."""
-    return Pool(examples)
-
-
-def _without_surplus_negatives(
-    candidates: Sequence[_Candidate], share: float, rng: random.Random
-) -> tuple[list[Sample], Counter[str]]:
-    """The samples in order, with that share of the negatives: hard ones first, then at random."""
-    negatives = [i for i, candidate in enumerate(candidates) if candidate.sample and candidate.negative]
-    negatives.sort(key=lambda i: (not candidates[i].hard, rng.random()))
-    surplus = set(negatives[round(share * len(negatives)) :])
-    samples = [c.sample for i, c in enumerate(candidates) if c.sample and i not in surplus]
-    too_long = sum(candidate.sample is None for candidate in candidates)
-    return samples, Counter({"too long": too_long, "negative": len(surplus)})
 
 
 def windowed(examples: Sequence[Example], max_tokens: int, chat: ChatTokenizer) -> tuple[tuple[Example, ...], int]:
@@ -173,15 +142,6 @@ def windowed(examples: Sequence[Example], max_tokens: int, chat: ChatTokenizer) 
         cut.append(Example(f"{example.id}@{window.start}", window.text, inside))
     lost = sum(len(x.entities) - entities_inside[i] for i, x in enumerate(examples) if not texts[i].isspace())
     return tuple(cut), lost
-
-
-def surfaces_by_type(examples: Sequence[Example]) -> dict[str, list[str]]:
-    """The surface forms of all mentions by type, as often as they occur."""
-    surfaces: dict[str, list[str]] = defaultdict(list)
-    for example in examples:
-        for entity in example.entities:
-            surfaces[entity.type].append(entity.text)
-    return dict(surfaces)
 
 
 def swap(example: Example, surface: Callable[[Entity], str]) -> Example:

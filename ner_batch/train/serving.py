@@ -3,40 +3,37 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
 
-from ner_batch.adapter import served_rank
-from ner_batch.data import Entity, clean
+from ner_batch.adapter import Calibration, Verification, served_rank
 from ner_batch.engine.engine import Engine, Request
 from ner_batch.engine.settings import EngineConfig
-from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.train import calibrate, evaluate
-from ner_batch.train.calibrate import CalibrationResult
-from ner_batch.train.evaluate import DevPrompt
-from ner_batch.train.model import dtype_kwargs
+from ner_batch.train import model as models
 from ner_batch.train.plan import Plan
-from ner_batch.train.settings import BaseModelConfig
-from ner_batch.verification import question as verify
+from ner_batch.verification.pool import Pool
+from ner_batch.verification.question import Questions
+from ner_batch.verification.settings import VerifyConfig
+from ner_batch.verification.verifier import Verifier
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How many of the answers to ``prompts`` are identical, the first pair that is not, and what dev was good for.
+    """How many of the answers to ``prompts`` are identical, the first pair (trained, served) that is not.
 
-    The pair is (trained, served).
+    With it what was fitted to the served answers on dev; None where there was too little to fit it from.
     """
 
     prompts: int
     identical: int
     difference: tuple[str, str] | None
-    fitted: CalibrationResult
+    calibration: Calibration | None = None
+    verification: Verification | None = None
 
     @property
     def share(self) -> float:
@@ -54,63 +51,40 @@ def compare(plan: Plan, files: Mapping[str, bytes], gpu: bool) -> Agreement:
         UserError: vLLM cannot serve this model as configured.
         EngineDeadError: vLLM did not start, or died.
     """
-    builder, dev = plan.builder(), plan.dev.examples
+    builder, dev, base, verification = plan.builder(), plan.dev.examples, plan.config.base, None
     prompts = evaluate.dev_prompts(dev, plan.dev.demonstrations(plan.dev_k), builder)
     compared = prompts[: plan.config.serving.prompts]
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
             (Path(folder) / name).write_bytes(content)
-        trained = _trained_answers(plan.config.base, folder, compared, builder, gpu)
-        engine = Engine(_engine_config(plan, gpu))
-        try:
-            served = engine.generate(
-                [Request(p.prompt.token_ids, p.prompt.max_tokens, folder, logprobs=()) for p in prompts]
-            )
+        device, lora = torch.device("cuda" if gpu else "cpu"), plan.config.lora.model_copy(update={"init": folder})
+        model = models.load(base, lora, device, plan.config.run.seed)
+        trained = evaluate.answers_in_training(model, compared, builder)
+        del model
+        if gpu:
+            torch.cuda.empty_cache()
+        config = EngineConfig(
+            model=base.model,
+            revision=base.revision,
+            dtype="float32" if base.dtype == "auto" and not gpu else base.dtype,  # as in training
+            max_model_len=base.max_model_len,
+            max_num_seqs=32,
+            max_lora_rank=served_rank(lora.r),
+            cpu_kv_cache_gib=1,
+            enforce_eager=True,
+            in_process=True,
+        )
+        with closing(Engine(config)) as engine:
+            requests = [Request(p.prompt.token_ids, p.prompt.max_tokens, folder, logprobs=()) for p in prompts]
+            served = engine.generate(requests)
             predictions = calibrate.scored_predictions(dev, prompts, served, builder)
-            questions = verify.Questions(plan.task, builder.chat, builder.max_model_len)
-
-            def ask(entities: Sequence[tuple[str, Entity]]) -> list[float | None]:
-                """P(yes) of entities, each with its text, by questions without demonstrations."""
-                tokens = questions.tokens()
-                question_ids = [questions.prompt(clean(text), entity) for text, entity in entities]
-                requests = [Request(prompt, 1, folder, logprobs=tokens) for prompt in question_ids if prompt]
-                completions = iter(engine.generate(requests))
-                return [verify.read(next(completions), tokens) if prompt else None for prompt in question_ids]
-
-            verifies = plan.config.augmentation.verification
-            fitted = calibrate.fit(dev, predictions, plan.task.names, ask if verifies else None)
-        finally:
-            engine.close()
+            correct = [replace(entity, score=None) in example.entities for example, entity in predictions]
+            if plan.config.augmentation.verification:
+                questions = Questions(plan.task, builder.chat, builder.max_model_len)
+                verifier = Verifier(VerifyConfig(), folder, engine, questions, Pool(()))
+                verification = calibrate.fit_threshold(dev, predictions, correct, verifier)
+    calibration = calibrate.fit_calibration([entity.score for _, entity in predictions], correct)
     pairs = zip(trained, (completion.text for completion in served), strict=False)
     differences = [pair for pair in pairs if pair[0] != pair[1]]
-    return Agreement(len(compared), len(compared) - len(differences), differences[0] if differences else None, fitted)
-
-
-def _trained_answers(
-    base: BaseModelConfig, adapter: str, prompts: Sequence[DevPrompt], builder: PromptBuilder, gpu: bool
-) -> list[str]:
-    """The greedy answers of the model as it was trained; its memory is free afterwards."""
-    device = torch.device("cuda" if gpu else "cpu")
-    model: Any = AutoModelForCausalLM.from_pretrained(base.model, revision=base.revision, **dtype_kwargs(base, device))
-    model = PeftModel.from_pretrained(model if base.quantization else model.to(device), adapter).eval()
-    answers = evaluate.greedy_answers(model.get_base_model(), prompts, builder)
-    del model
-    if gpu:
-        torch.cuda.empty_cache()
-    return answers
-
-
-def _engine_config(plan: Plan, gpu: bool) -> EngineConfig:
-    """An engine of this process; ``auto`` is the base's own dtype on a GPU, and as in training float32 on a CPU."""
-    base = plan.config.base
-    return EngineConfig(
-        model=base.model,
-        revision=base.revision,
-        dtype="float32" if base.dtype == "auto" and not gpu else base.dtype,
-        max_model_len=base.max_model_len,
-        max_num_seqs=32,
-        max_lora_rank=served_rank(plan.config.lora.r),
-        cpu_kv_cache_gib=1,
-        enforce_eager=True,
-        in_process=True,
-    )
+    identical = len(compared) - len(differences)
+    return Agreement(len(compared), identical, differences[0] if differences else None, calibration, verification)

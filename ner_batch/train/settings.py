@@ -61,6 +61,11 @@ class DemonstrationsConfig(Config):
     k: dict[Annotated[int, Field(ge=0, le=64)], Positive] = Field(default={0: 0.5, 4: 0.5}, min_length=1)
     """Share of the samples by number of demonstrations; with 0 among them the adapter works without an index too."""
 
+    @property
+    def shares(self) -> dict[int, float]:
+        """Of the samples by number of demonstrations."""
+        return dict(self.k) if self.kind else {0: 1.0}
+
     @field_validator("kind", mode="before")
     @classmethod
     def _several(cls, value: Any) -> Any:
@@ -211,16 +216,13 @@ class TrainConfig(Config):
     serving: ServingConfig = ServingConfig()
 
     @model_validator(mode="after")
-    def _shared_needs_the_mask(self) -> Self:
-        if self.packing.kind == "shared" and not self.packing.masked:
+    def _packing_is_possible(self) -> Self:
+        kind, tokens, longest = self.packing.kind, self.packing.tokens, self.base.max_model_len
+        if kind == "shared" and not self.packing.masked:
             raise UserError("packing.masked: false is for random and greedy; with a shared prefix it has no meaning")
-        return self
-
-    @model_validator(mode="after")
-    def _packs_hold_samples(self) -> Self:
-        if self.packing.kind not in {"none", "random"} and self.packing.tokens < self.base.max_model_len:
+        if kind not in {"none", "random"} and tokens < longest:
             raise UserError(
-                f"packing.tokens={self.packing.tokens} is less than base.max_model_len={self.base.max_model_len}: "
+                f"packing.tokens={tokens} is less than base.max_model_len={longest}: "
                 "a pack must hold the longest sample"
             )
         return self

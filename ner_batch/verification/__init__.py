@@ -1,1 +1,1 @@
-"""Self-verification: the yes/no question about an entity, its demonstrations and its threshold."""
+"""Self-verification: the yes/no question about an entity, its demonstrations and its answer."""

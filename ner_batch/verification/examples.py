@@ -49,8 +49,7 @@ def verification_examples(example: Example, names: Sequence[str], count: int, se
 def hard_negative(example: Example, names: Sequence[str], rng: random.Random) -> Entity | None:
     """An entity that the example does not have but nearly might; None if there is none.
 
-    One with an edge moved by a word or two, or one under another type; where nothing else can be made, some other run
-    of words.
+    Its edge is moved by a word or two, or its type is another; where neither can be made, it is any run of words.
     """
     gold = {(e.text, e.type) for e in example.entities}
     ways = [_shifted, _retyped] if example.entities else []
@@ -67,10 +66,9 @@ def _shifted(example: Example, _names: Sequence[str], rng: random.Random) -> Ite
 
 def shift_boundary(text: str, entity: Entity, edges: Sequence[int]) -> Iterator[Entity]:
     """The entity with one of its edges a word or two further in or out; ``edges`` are the text's word edges."""
-    for start in _adjacent_edges(edges, entity.start):
-        yield from _spans(text, [(start, entity.end)], entity.type)
-    for end in _adjacent_edges(edges, entity.end):
-        yield from _spans(text, [(entity.start, end)], entity.type)
+    starts = [(start, entity.end) for start in _adjacent_edges(edges, entity.start)]
+    ends = [(entity.start, end) for end in _adjacent_edges(edges, entity.end)]
+    return _spans(text, [*starts, *ends], entity.type)
 
 
 def _retyped(example: Example, names: Sequence[str], rng: random.Random) -> Iterable[Entity]:
@@ -87,7 +85,7 @@ def _other_words(example: Example, names: Sequence[str], rng: random.Random) -> 
         yield from _spans(example.text, [(edges[first], edges[last])], rng.choice(names))
 
 
-def _spans(text: str, spans: Iterable[tuple[int, int]], label: str) -> Iterable[Entity]:
+def _spans(text: str, spans: Iterable[tuple[int, int]], label: str) -> Iterator[Entity]:
     """Entities of a type, without white space at their edges; empty ones are left out."""
     for start, end in spans:
         surface = text[start:end].strip()

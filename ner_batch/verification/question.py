@@ -1,12 +1,9 @@
 """Self-verification (GPT-NER, Wang et al., 2025): a yes/no question about one entity, and how likely "yes" is.
 
-The paper asks it of every entity that was found, with demonstrations, and believes the word that comes. Here the first
-token of the answer is read as P(yes) / (P(yes) + P(no)), so that a threshold can decide; and every type is asked about
-(the paper's code leaves persons out). The system message begins as extraction's does and the text comes before the
-question, so that both prompts of a text, and all questions about it, share their beginnings in the prefix cache.
-Demonstrations are chosen in :mod:`ner_batch.verification.pool`.
-
-A mention that stands in the text more than once is asked about by its words alone, not by its place.
+The paper believes the word that comes. Here the first token of the answer is read as P(yes) / (P(yes) + P(no)), so
+that a threshold can decide; and every type is asked about (the paper's code leaves persons out), by the mention's words
+alone, not by its place. The system message begins as extraction's does and the text comes before the question, so that
+both prompts of a text, and all questions about it, share their beginnings in the prefix cache.
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 
-from ner_batch.data import Completion, Entity, Message
+from ner_batch.data import Entity, Message
 from ner_batch.errors import UserError
 from ner_batch.prompts import wording
 from ner_batch.prompts.chat import ChatTokenizer
@@ -50,9 +47,7 @@ class Questions:
     """
 
     def __init__(self, task: Task, chat: ChatTokenizer, max_model_len: int) -> None:
-        self.task = task
-        self.chat = chat
-        self.max_model_len = max_model_len
+        self.task, self.chat, self.max_model_len = task, chat, max_model_len
 
     def prompt(self, text: str, entity: Entity, demonstrations: Sequence[VerificationExample] = ()) -> list[int] | None:
         """Token ids, with room left for the answer; the farthest demonstrations are dropped until it fits.
@@ -101,8 +96,3 @@ def probability(logprobs: Mapping[int, float], tokens: tuple[int, int]) -> float
         return None
     yes, no = (logprobs[token] for token in tokens)
     return 1 / (1 + math.exp(min(no - yes, 700.0)))
-
-
-def read(completion: Completion, tokens: tuple[int, int]) -> float | None:
-    """P(yes) of an answer; None where there is none."""
-    return probability(completion.logprobs[0], tokens) if completion.logprobs else None

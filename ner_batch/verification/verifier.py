@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ner_batch.data import Completion, Entity
 from ner_batch.engine.engine import Engine, Request
 from ner_batch.verification import question as verify
-from ner_batch.verification.pool import MentionQuery, Pool
+from ner_batch.verification.pool import Mention, Pool
 from ner_batch.verification.question import Questions
 from ner_batch.verification.settings import VerifyConfig
 
@@ -41,29 +41,31 @@ class Verifier:
     def judge(self, texts: Sequence[str], entities: Sequence[Sequence[Entity]]) -> list[Verdict]:
         """One verdict per text, about its entities."""
         claims = [(i, entity) for i, of_text in enumerate(entities) for entity in of_text]
-        requests = self._requests([MentionQuery(texts[i], entity) for i, entity in claims])
-        completions = iter(self.engine.generate([request for request in requests if request]))
+        answers = self.ask([Mention(texts[i], entity) for i, entity in claims])
         remaining: list[list[Entity]] = [[] for _ in texts]
-        answers: list[list[Completion]] = [[] for _ in texts]
-        for (i, entity), request in zip(claims, requests, strict=True):
-            completion = next(completions) if request else None
-            answers[i] += [completion] if completion else []
-            judged = self._judged(entity, completion)
-            remaining[i] += [judged] if judged else []
-        return [Verdict(tuple(remaining[i]), tuple(answers[i])) for i in range(len(texts))]
+        completions: list[list[Completion]] = [[] for _ in texts]
+        for (i, entity), completion in zip(claims, answers, strict=True):
+            completions[i] += [completion] if completion else []
+            p_yes = self.p_yes(completion)
+            verified = None if p_yes is None else p_yes >= (self.config.threshold or 0.0)
+            if verified is not False or self.config.rejected == "keep":
+                remaining[i].append(replace(entity, score=p_yes, verified=verified))
+        return [Verdict(tuple(remaining[i]), tuple(completions[i])) for i in range(len(texts))]
 
-    def _requests(self, queries: Sequence[MentionQuery]) -> list[Request | None]:
-        demonstrations = self.pool.nearest(queries, self.config.k)
-        prompts = [
-            self.questions.prompt(query.text, query.entity, examples)
-            for query, examples in zip(queries, demonstrations, strict=True)
-        ]
-        return [Request(ids, 1, self.adapter, logprobs=self.tokens) if ids else None for ids in prompts]
+    def ask(self, mentions: Sequence[Mention]) -> list[Completion | None]:
+        """The answers to questions about mentions; None where a question does not fit the model."""
+        prompts = self.prompts(mentions)
+        requests = [Request(ids, 1, self.adapter, logprobs=self.tokens) for ids in prompts if ids]
+        completions = iter(self.engine.generate(requests))
+        return [next(completions) if ids else None for ids in prompts]
 
-    def _judged(self, entity: Entity, completion: Completion | None) -> Entity | None:
-        """The entity with its score; None where it is dropped."""
-        p_yes = verify.read(completion, self.tokens) if completion else None
-        if p_yes is None:
-            return replace(entity, score=None)
-        verified = p_yes >= (self.config.threshold or 0.0)
-        return replace(entity, score=p_yes, verified=verified) if verified or self.config.rejected == "keep" else None
+    def prompts(self, mentions: Sequence[Mention]) -> list[list[int] | None]:
+        """The questions' token ids, with the demonstrations most like each; None where one does not fit the model."""
+        demonstrations = self.pool.nearest(mentions, self.config.k)
+        return [self.questions.prompt(m.text, m.entity, d) for m, d in zip(mentions, demonstrations, strict=True)]
+
+    def p_yes(self, completion: Completion | None) -> float | None:
+        """P(yes) of an answer; None where there is none."""
+        if completion is None or not completion.logprobs:
+            return None
+        return verify.probability(completion.logprobs[0], self.tokens)

@@ -26,7 +26,7 @@ from ner_batch.data import Entity, Example
 from ner_batch.io.examples import read_examples
 from ner_batch.verification import pool as mention
 from ner_batch.verification.examples import VerificationExample, verification_examples
-from ner_batch.verification.pool import MentionQuery, Pool
+from ner_batch.verification.pool import Mention, Pool
 
 DATA = Path(os.environ.get("NER_BATCH_DATA", Path(__file__).parents[3] / "shared" / "data"))
 SETS = ("resume", "weibo", "gum_named")
@@ -56,7 +56,7 @@ def has(true: bool):
     return lambda found: (True, true) in found
 
 
-def cost(train: Sequence[Example], asked: Sequence[MentionQuery]) -> Pool:
+def cost(train: Sequence[Example], asked: Sequence[Mention]) -> Pool:
     """Make a pool and ask it, and tell what that took."""
     start = time.process_time()
     pool = Pool(train)
@@ -69,10 +69,10 @@ def cost(train: Sequence[Example], asked: Sequence[MentionQuery]) -> Pool:
     return pool
 
 
-def votes(pool: Pool, asked: Sequence[MentionQuery]) -> Iterator[float]:
+def votes(pool: Pool, asked: Sequence[Mention]) -> Iterator[float]:
     """The likest true claim's likeness less the likest false one's."""
     for one in asked:
-        scores = pool._scores(pool._likeness, [one])[0]
+        scores = pool.scores([one])[0]
         gold = pool._true.get(one.entity.type, [])
         true = scores[gold].max(initial=0)
         scores[gold] = 0
@@ -83,7 +83,7 @@ def main(names: Sequence[str]) -> None:
     for name in names:
         train, dev = (read_examples(str(DATA / name / f"{part}.parquet")) for part in ("train", "dev"))
         types = sorted({e.type for x in train for e in x.entities})
-        gold = [MentionQuery(x.text, e) for x in dev for e in x.entities]
+        gold = [Mention(x.text, e) for x in dev for e in x.entities]
         print(f"{name}: {len(gold):,} gold mentions")
         pool = cost(train, gold)
         tell("sentences", of_nearest(train, dev, types))
@@ -91,7 +91,7 @@ def main(names: Sequence[str]) -> None:
         made = [c for x in dev for c in verification_examples(x, types, 4, x.id)]
         for mention.CONTEXT, mention.SURFACE in LIKENESS:
             area = roc_auc_score(
-                [c.is_true for c in made], list(votes(Pool(train), [MentionQuery(c.text, c.entity) for c in made]))
+                [c.is_true for c in made], list(votes(Pool(train), [Mention(c.text, c.entity) for c in made]))
             )
             print(
                 f"  context {mention.CONTEXT}, surface {mention.SURFACE}: AUROC {area:.3f} over {len(made):,} claims",

@@ -33,7 +33,9 @@ def rows_of(work: plan.Plan, wanted: int, kind: str, masked: bool) -> tuple[list
     """Rows of the first ``wanted`` samples, and how many tokens these have alone."""
     builder, samples, epoch = work.builder(), [], 0
     while len(samples) < wanted:
-        samples += draw_epoch(work.train, builder, plan.sample_config(work.config), f"bench-{epoch}")[0]
+        samples += draw_epoch(
+            work.train, builder, work.config.demonstrations.shares, work.config.augmentation, f"bench-{epoch}"
+        )[0]
         epoch += 1
     samples = samples[:wanted]
     rows = plan.pack_epoch(samples, plan.BatchLayout(kind, masked, work.config.packing.tokens, 1), "bench")
