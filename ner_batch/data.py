@@ -82,11 +82,6 @@ class Example:
     entities: tuple[Entity, ...]
 
 
-def nearest(examples: Sequence[Example], k: int) -> Sequence[Example]:
-    """The ``k`` nearest of some examples, which are in order with the nearest last; all where there are fewer."""
-    return examples[max(0, len(examples) - k) :]
-
-
 @dataclass(frozen=True, slots=True)
 class Completion:
     """What the engine returned for one prompt.

@@ -238,7 +238,7 @@ def test_random_depends_on_seed_and_text(tmp_path: Path, folders: dict[str, Path
     texts = [f"text {number}" for number in range(20)]
     first = retrieval.open_index(folders["random"]).nearest(texts, 4)
     assert len({tuple(e.id for e in near) for near in first}) == 20
-    other = retrieval.build(EXAMPLES, "random", tmp_path / "i", settings=retrieval.Settings(seed=1))
+    other = retrieval.build(EXAMPLES, "random", tmp_path / "i", seed=1)
     opened = retrieval.open_index(tmp_path / "i")
     assert opened.nearest(texts, 4) != first
     assert other.fingerprint != retrieval.open_index(folders["random"]).fingerprint

@@ -10,7 +10,7 @@ An index is a folder::
 Kinds: ``random`` (the papers' baseline), ``lexical`` (character n-grams, no model to fetch), ``sentence`` (any
 sentence-transformers encoder), ``entity`` (GPT-NER's: the gold mentions nearest to what stands in the text vote for
 their sentences; any encoder with token states, no gold for the text: :mod:`ner_batch.retrieval.entity`). Vectors are
-searched exactly up to 200,000 and by inverted lists above, with their recall in the manifest.
+searched exactly up to 200,000 and by inverted lists above (:mod:`ner_batch.retrieval.vectors`).
 """
 
 from __future__ import annotations
@@ -46,16 +46,7 @@ ENCODED = ("sentence", "entity")
 """Kinds that need an encoder."""
 MANIFEST = "manifest.json"
 EXAMPLES_FILE = "examples.parquet"
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a build leaves alone unless told."""
-
-    seed: int = 0
-    """random, and what entity fills up with: another seed draws other demonstrations."""
-    exact_search_limit: int = vectors.EXACT_SEARCH_LIMIT
-    """Vectors that are searched exactly; more are listed, see :mod:`ner_batch.retrieval.vectors`."""
+_REMEDY = "build it again with `ner-batch index`"
 
 
 class Search(Protocol):
@@ -120,16 +111,31 @@ class Index:
         return demonstrations
 
 
+def nearest(examples: Sequence[Example], k: int) -> Sequence[Example]:
+    """The ``k`` nearest of demonstrations that stand with the nearest last; all where there are fewer."""
+    return examples[max(0, len(examples) - k) :]
+
+
 def build(
     examples: str | Path | Sequence[Example],
     kind: str,
     out: str | Path,
     encoder: str | None = None,
-    settings: Settings = Settings(),
+    *,
+    seed: int = 0,
+    exact_search_limit: int | None = None,
 ) -> IndexManifest:
     """Build an index at the local folder ``out``, replacing an index that is there; whole or not at all.
 
-    The same arguments give the same bytes. ``examples`` is a Parquet file, a folder of them, or Examples.
+    The same arguments give the same bytes.
+
+    Args:
+        examples: a Parquet file, a folder of them, or Examples.
+        kind: one of ``KINDS``.
+        out: the folder.
+        encoder: local folder or hub name, for the kinds that need one.
+        seed: of kind random, and of what kind entity fills up with: another one draws other demonstrations.
+        exact_search_limit: more vectors than these are searched by inverted lists; None: 200,000.
 
     Raises:
         UserError: one line: unknown kind, bad examples, an encoder that cannot be loaded, or an ``out`` that is taken.
@@ -141,33 +147,28 @@ def build(
         distinct = usable_examples(gold, checked_kind, source)
         storage.write_table(str(folder / EXAMPLES_FILE), examples_table(distinct), {})
         local = local_encoder(encoder) if encoder else None
-        model = Encoder(local or encoder) if encoder else None
-        stored = _write_vectors(folder, checked_kind, distinct, model, settings.exact_search_limit)
+        model = Encoder(local or encoder or "")
+        limit = vectors.EXACT_SEARCH_LIMIT if exact_search_limit is None else exact_search_limit
+        stored = StoredVectors()
+        match checked_kind:
+            case "lexical":
+                stored = LexicalSearch.write(folder, distinct)
+            case "sentence":
+                stored = SentenceSearch.write(folder, distinct, model, limit)
+            case "entity":
+                stored = EntitySearch.write(folder, distinct, model, limit)
         draft = IndexManifest(
             kind=checked_kind,
             encoder=local or encoder,
-            revision=content_digest(local) if local else model.commit() if model else None,
+            revision=content_digest(local) if local else model.commit() if encoder else None,
             examples=len(distinct),
-            seed=settings.seed,
+            seed=seed,
             fingerprint="",
             **asdict(stored),
         )
         manifest = draft.model_copy(update={"fingerprint": fingerprint(distinct, draft)})
         storage.write_json(str(folder / MANIFEST), manifest.model_dump())
     return manifest
-
-
-def _write_vectors(
-    folder: Path, kind: Kind, examples: Sequence[Example], encoder: Encoder | None, exact_search_limit: int
-) -> StoredVectors:
-    if kind == "random":
-        return StoredVectors()
-    if kind == "lexical":
-        return LexicalSearch.write(folder, examples)
-    if encoder is None:
-        raise ValueError(f"kind {kind} without an encoder")
-    searcher = SentenceSearch if kind == "sentence" else EntitySearch
-    return searcher.write(folder, examples, encoder, exact_search_limit)
 
 
 def open_index(path: str | Path, encoder: str | None = None, device: str | None = None) -> Index:
@@ -188,31 +189,38 @@ def open_index(path: str | Path, encoder: str | None = None, device: str | None 
     if not storage.exists(storage.join(uri, MANIFEST)):
         raise UserError(f"{uri}: no such index: build one with `ner-batch index`")
     folder = Path(copies.fetched(uri))
-    manifest = read_manifest(folder / MANIFEST, uri)
+    manifest = _read_manifest(folder, uri)
     model = checked_encoder(manifest, uri, encoder, device)
+    stored = StoredVectors(manifest.dimension, manifest.mentions, manifest.lists)
+    searcher: Search
     try:
         examples = tuple(read_examples(str(folder / EXAMPLES_FILE)))
         if fingerprint(examples, manifest) != manifest.fingerprint:
             raise UserError("the examples or the manifest were changed after it was built")
-        searcher = _open_search(folder, manifest, examples, model)
+        match manifest.kind:
+            case "random":
+                searcher = RandomSearch(len(examples), manifest.seed)
+            case "lexical":
+                searcher = LexicalSearch.open(folder, len(examples))
+            case "sentence":
+                searcher = SentenceSearch.open(folder, len(examples), stored, model)
+            case "entity":
+                searcher = EntitySearch.open(folder, examples, stored, manifest.seed, model)
+            case unknown:
+                assert_never(unknown)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{uri}: broken index ({first_line(error)}): build it again with `ner-batch index`") from None
+        raise UserError(f"{uri}: broken index ({first_line(error)}): {_REMEDY}") from None
     return Index(manifest.kind, manifest.fingerprint, manifest.encoder, examples, searcher)
 
 
-def _open_search(folder: Path, manifest: IndexManifest, examples: Sequence[Example], encoder: Encoder) -> Search:
-    stored = StoredVectors(manifest.dimension, manifest.mentions, manifest.lists)
-    match manifest.kind:
-        case "random":
-            return RandomSearch(len(examples), manifest.seed)
-        case "lexical":
-            return LexicalSearch.open(folder, len(examples))
-        case "sentence":
-            return SentenceSearch.open(folder, len(examples), stored, encoder)
-        case "entity":
-            return EntitySearch.open(folder, examples, stored, manifest.seed, encoder)
-        case unknown:
-            assert_never(unknown)
+def _read_manifest(folder: Path, uri: str) -> IndexManifest:
+    try:
+        manifest = IndexManifest.model_validate(storage.read_json(str(folder / MANIFEST)))
+        check_kind(manifest.kind, manifest.encoder)
+    except ValueError as error:
+        explained = explain(IndexManifest, error) if isinstance(error, ValidationError) else [first_line(error)]
+        raise UserError(f"{uri}: {MANIFEST} is broken ({'; '.join(explained)}): {_REMEDY}") from None
+    return manifest
 
 
 def usable_examples(examples: Iterable[Example], kind: Kind, source: str) -> list[Example]:
@@ -263,32 +271,13 @@ def _replacing(out: str | Path) -> Iterator[Path]:
         new.rename(target)
 
 
-# --- manifest ---
-
-_LATER = ("mentions", "lists")  # fields that came later: left out of the digest where unset, so old indexes still open
-
-
-def read_manifest(path: Path, uri: str) -> IndexManifest:
-    """The manifest of an index. Raises UserError in one line that names the index."""
-    try:
-        manifest = IndexManifest.model_validate(storage.read_json(str(path)))
-        check_kind(manifest.kind, manifest.encoder)
-    except ValidationError as error:
-        reason = "; ".join(explain(IndexManifest, error))
-    except ValueError as error:
-        reason = first_line(error)
-    else:
-        return manifest
-    raise UserError(f"{uri}: {MANIFEST} is broken ({reason}): build it again with `ner-batch index`")
-
-
 def check_kind(kind: str, encoder: str | None) -> Kind:
     """The kind; raises a UserError in one line where it does not exist, or does not go with its encoder."""
     checked = next((name for name in KINDS if name == kind), None)
     if checked is None:
         raise UserError(f"kind: no {kind!r}; there are {', '.join(KINDS)}")
     if kind in ENCODED and not encoder:
-        model = {"sentence": "sentence-transformers", "entity": "sentence-transformers or Hugging Face"}[kind]
+        model = "sentence-transformers" if kind == "sentence" else "sentence-transformers or Hugging Face"
         raise UserError(f"encoder: missing; kind {kind} needs a {model} model, local folder or hub name")
     if kind not in ENCODED and encoder:
         raise UserError(f"encoder: kind {kind} has none; remove it or choose kind sentence or entity")
@@ -297,7 +286,8 @@ def check_kind(kind: str, encoder: str | None) -> Kind:
 
 def fingerprint(examples: Iterable[Example], manifest: IndexManifest) -> str:
     """Sixteen hex digits over the examples and the manifest; an encoder is what it holds, not where it lies."""
-    unset = {name for name in _LATER if getattr(manifest, name) is None}
+    # These fields came later: left out where unset, so that old indexes still open.
+    unset = {name for name in ("mentions", "lists") if getattr(manifest, name) is None}
     identity = manifest.model_dump(exclude={"fingerprint", "encoder", *unset})
     hub_name = None if _is_digest(manifest.revision) else manifest.encoder
     return examples_digest(examples, after=json.dumps([identity, hub_name], sort_keys=True))

@@ -15,7 +15,6 @@ from ner_batch.retrieval import vectors
 from ner_batch.retrieval.encoder import Encoder
 from ner_batch.retrieval.vectors import Nearest, StoredVectors, top_ranked
 
-_ENCODED = 8192  # texts sorted by length and encoded at a time; their vectors go to the disk
 _SPARE = 8  # candidates beyond those asked for, so that ties at the end are broken by number too
 
 
@@ -32,9 +31,7 @@ class SentenceSearch:
         cls, folder: Path, examples: Sequence[Example], encoder: Encoder, exact_search_limit: int
     ) -> StoredVectors:
         """Write one vector per example."""
-        texts = [example.text for example in examples]
-        batches = (encoder(texts[start : start + _ENCODED]) for start in range(0, len(texts), _ENCODED))
-        return vectors.write(folder, batches, exact_search_limit)
+        return vectors.write(folder, encoder([example.text for example in examples]), exact_search_limit)
 
     @classmethod
     def open(cls, folder: Path, examples: int, stored: StoredVectors, encoder: Encoder) -> Self:

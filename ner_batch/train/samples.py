@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 
-from ner_batch.data import Entity, Example, clean, nearest
+from ner_batch.data import Entity, Example, clean
 from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.prompts.chat import ChatTokenizer
+from ner_batch.retrieval import nearest
 from ner_batch.text import windows
 from ner_batch.train.packing import Sample
 from ner_batch.verification import question as verify

@@ -37,7 +37,7 @@ class States:
         shape = (WORDS, self.surfaces.shape[1])
         noise = [self.random.standard_normal(shape, np.float32) / 2 for _ in texts]
         ids = [self.random.integers(0, len(self.surfaces), WORDS) for _ in texts]
-        return [TokenStates(i, OFFSETS, self.surfaces[i] + n) for i, n in zip(ids, noise, strict=True)]
+        return [TokenStates(OFFSETS, self.surfaces[i] + n) for i, n in zip(ids, noise, strict=True)]
 
 
 def bench(folder: Path, examples: list[Example], dimension: int, texts: int, exact_search_limit: int) -> None:
