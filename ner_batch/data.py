@@ -12,8 +12,6 @@ from typing import Any, TypedDict
 
 import pyarrow as pa
 
-from ner_batch.errors import UserError
-
 OFFSET_UNIT = "codepoint"
 
 
@@ -138,41 +136,25 @@ class Prediction:
 
 def clean(text: str) -> str:
     """``text`` with lone surrogates replaced by U+FFFD: one code point for one, so offsets stay."""
-    if text.isascii():
-        return text
-    return "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text) if _has_surrogate(text) else text
-
-
-def _has_surrogate(text: str) -> bool:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        return True
-    return False
+        return "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)
+    return text
 
 
 def distinct(entities: Iterable[Entity]) -> tuple[Entity, ...]:
     """Sorted by (start, end, type, task); the same span and type twice is one (the higher score stays)."""
     best: dict[tuple[int, int, str, str], Entity] = {}
-    for entity in entities:
-        key = (entity.start, entity.end, entity.type, entity.task or "")
-        rival = best.get(key)
-        if rival is None or (entity.score or 0.0) > (rival.score or 0.0):
-            best[key] = entity
+    for entity in sorted(entities, key=lambda entity: -(entity.score or 0.0)):
+        best.setdefault((entity.start, entity.end, entity.type, entity.task or ""), entity)
     return tuple(best[key] for key in sorted(best))
 
 
-ENTITY = pa.struct(
-    [
-        pa.field("start", pa.int32()),
-        pa.field("end", pa.int32()),
-        pa.field("type", pa.string()),
-        pa.field("text", pa.string()),
-        pa.field("score", pa.float32()),
-        pa.field("verified", pa.bool_()),
-    ]
-)
-UNGROUNDED = pa.struct([pa.field("text", pa.string()), pa.field("type", pa.string()), pa.field("reason", pa.string())])
+GOLD_ENTITY = pa.struct([("start", pa.int32()), ("end", pa.int32()), ("type", pa.string()), ("text", pa.string())])
+ENTITY = pa.struct([*GOLD_ENTITY, ("score", pa.float32()), ("verified", pa.bool_())])
+UNGROUNDED = pa.struct([("text", pa.string()), ("type", pa.string()), ("reason", pa.string())])
+EXAMPLES = pa.schema([("id", pa.string()), ("text", pa.string()), ("entities", pa.list_(GOLD_ENTITY))])
 
 
 def predictions_schema(tagged: bool = False) -> pa.Schema:
@@ -191,18 +173,6 @@ def predictions_schema(tagged: bool = False) -> pa.Schema:
 
 
 PREDICTIONS = predictions_schema()
-GOLD_ENTITY = pa.struct(list(ENTITY)[:4])
-EXAMPLES = pa.schema([("id", pa.string()), ("text", pa.string()), ("entities", pa.list_(GOLD_ENTITY))])
-
-
-def is_spans(kind: pa.DataType) -> bool:
-    """Whether a column holds lists of structs with start, end and type."""
-    if pa.types.is_null(kind):  # a writer that saw no entity at all
-        return True
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
-        return False
-    span = kind.value_type
-    return pa.types.is_null(span) or (pa.types.is_struct(span) and {"start", "end", "type"} <= {f.name for f in span})
 
 
 def predictions_table(predictions: Sequence[Prediction], tagged: bool = False) -> pa.Table:
@@ -237,31 +207,3 @@ def predictions_of(table: pa.Table) -> list[Prediction]:
         )
         for row in table.select(PREDICTIONS.names).to_pylist()
     ]
-
-
-def examples_table(examples: Sequence[Example]) -> pa.Table:
-    """Examples as a table of schema :data:`EXAMPLES`."""
-    rows = [
-        {"id": x.id, "text": x.text, "entities": [_row(e, GOLD_ENTITY.names) for e in x.entities]} for x in examples
-    ]
-    return pa.Table.from_pylist(rows, schema=EXAMPLES)
-
-
-def example_from_row(row: Mapping[str, Any], name: str = "example") -> Example:
-    """An Example from a row of :data:`EXAMPLES` (``id`` may be missing).
-
-    Raises:
-        UserError: a span that is out of range or does not match its text; ``name`` says which row.
-    """
-    text = row["text"]
-    entities = []
-    for span in row["entities"] or ():
-        start, end, type_ = span["start"], span["end"], span["type"]
-        surface = text[start:end] if 0 <= start < end <= len(text) else None
-        if surface is None or surface != span.get("text", surface):
-            raise UserError(
-                f"{name}: entity [{start}, {end}) {type_} reads {surface!r} in the text, not {span.get('text')!r}: "
-                "offsets are code points, half-open"
-            )
-        entities.append(Entity(start, end, type_, surface))
-    return Example(str(row.get("id", name)), text, tuple(sorted(entities)))

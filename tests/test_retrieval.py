@@ -24,8 +24,8 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from ner_batch import retrieval
-from ner_batch.data import Entity, Example, clean, examples_table
-from ner_batch.io.examples import read_examples
+from ner_batch.data import Entity, Example, clean
+from ner_batch.io.examples import examples_table, read_examples
 from ner_batch.retrieval import ENCODED, Index
 
 ROOT = Path(__file__).parent.parent

@@ -28,10 +28,10 @@ from typing import Literal, Protocol, assert_never
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ner_batch.config import explain
-from ner_batch.data import Example, clean, examples_table
+from ner_batch.data import Example, clean
 from ner_batch.errors import UserError, first_line
 from ner_batch.io import copies, storage
-from ner_batch.io.examples import examples_digest, read_examples
+from ner_batch.io.examples import examples_digest, examples_table, read_examples
 from ner_batch.retrieval import vectors
 from ner_batch.retrieval.encoder import Encoder
 from ner_batch.retrieval.entity import EntitySearch
