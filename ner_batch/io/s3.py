@@ -23,6 +23,7 @@ ATTEMPTS = 5
 CONNECTIONS = 32  # to a server at once, of a process: 16 threads that read footers, and parts of uploads beside them
 
 _NO_CONNECTION = (boto.HTTPClientError, boto.ConnectionError)
+_BROKEN_ANSWER = (boto.HTTPClientError, boto.IncompleteReadError, aiohttp.ClientPayloadError)
 _NO_CREDENTIALS = (
     boto.NoCredentialsError,
     boto.PartialCredentialsError,
@@ -32,7 +33,6 @@ _NO_CREDENTIALS = (
 )
 _MAY_STILL_BE_READ = ("AccessDenied", "AllAccessDisabled", "403")  # who may not list may still read and write
 _REGION = "us-east-1"
-_BROKEN_ANSWER = (boto.HTTPClientError, boto.IncompleteReadError, aiohttp.ClientPayloadError)
 
 
 class S3FileSystem(s3fs.S3FileSystem):  # type: ignore[misc]
@@ -78,9 +78,7 @@ def open_bucket(bucket: str) -> S3FileSystem:
     """
     environment = frozenset((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
     key = (os.getpid(), bucket, environment)
-    if key not in _BUCKETS:
-        _BUCKETS.setdefault(key, _connected(bucket))
-    return _BUCKETS[key]
+    return _BUCKETS.get(key) or _BUCKETS.setdefault(key, _connected(bucket))
 
 
 def _connected(bucket: str) -> S3FileSystem:
@@ -114,12 +112,11 @@ def _connected(bucket: str) -> S3FileSystem:
 
 
 def _options(connect_timeout: float, read_timeout: float, attempts: int) -> dict[str, Any]:
-    """Options of a client. Checksums are sent where required: servers other than Amazon's often refuse the rest."""
     return {
         "connect_timeout": connect_timeout,
         "read_timeout": read_timeout,
         "retries": {"total_max_attempts": attempts, "mode": "standard"},
         "max_pool_connections": CONNECTIONS,
-        "request_checksum_calculation": "when_required",
+        "request_checksum_calculation": "when_required",  # servers other than Amazon's often refuse the rest
         "response_checksum_validation": "when_required",
     }

@@ -48,13 +48,12 @@ from ner_batch.errors import UserError
 from ner_batch.retrieval import vectors
 from ner_batch.retrieval.encoder import Encoder, TokenStates
 from ner_batch.retrieval.sampling import RandomSearch
-from ner_batch.retrieval.vectors import Nearest, StoredVectors, top_ranked
+from ner_batch.retrieval.vectors import SPARE, Nearest, StoredVectors, top_ranked
 from ner_batch.text import boundaries
 
 NEIGHBOURS = 8  # mentions per n-gram: as many rounds of votes
 WORDS = 3  # longest n-gram; six find 29.7 % of Resume's surfaces instead of 29.0 for twice the work, one 24.1
 _BATCH = 64  # texts encoded and searched together
-_SPARE = 8  # mentions beyond those needed, so that ties at the end are broken by number too
 _NEVER = -2  # below any cosine
 _MENTIONS = "mentions.npy"
 
@@ -156,7 +155,7 @@ class EntitySearch:
         hits: list[list[Hit]] = [[] for _ in queries]
         for count in np.unique(own).tolist():
             rows = np.flatnonzero(own == count)
-            scores, numbers = self.nearest(queries[rows], min(NEIGHBOURS + _SPARE + count, len(self.table)))
+            scores, numbers = self.nearest(queries[rows], min(NEIGHBOURS + SPARE + count, len(self.table)))
             scores[self.table[numbers, 0] == owners[rows, None]] = _NEVER
             similarities[rows] = np.rint(scores.max(axis=1) * 1e5)
             ranked = self.table[np.asarray(top_ranked(scores, numbers, NEIGHBOURS))].tolist()

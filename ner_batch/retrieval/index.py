@@ -8,9 +8,7 @@ An index is a folder::
     manifest.json      kind, encoder, sizes, fingerprint: :class:`IndexManifest`
 
 Kinds: ``random`` (the papers' baseline), ``lexical`` (character n-grams, no model to fetch), ``sentence`` (any
-sentence-transformers encoder), ``entity`` (GPT-NER's: the gold mentions nearest to what stands in the text vote for
-their sentences; any encoder with token states, no gold for the text: :mod:`ner_batch.retrieval.entity`). Vectors are
-searched exactly up to 200,000 and by inverted lists above (:mod:`ner_batch.retrieval.vectors`).
+sentence-transformers encoder), ``entity`` (GPT-NER's; any encoder with token states).
 """
 
 from __future__ import annotations
@@ -37,8 +35,7 @@ from ner_batch.retrieval.encoder import Encoder
 from ner_batch.retrieval.entity import EntitySearch
 from ner_batch.retrieval.lexical import LexicalSearch
 from ner_batch.retrieval.sampling import RandomSearch
-from ner_batch.retrieval.sentence import SentenceSearch
-from ner_batch.retrieval.vectors import Lists, StoredVectors
+from ner_batch.retrieval.vectors import Lists, SentenceSearch, StoredVectors
 
 Kind = Literal["random", "lexical", "sentence", "entity"]
 KINDS: tuple[Kind, ...] = ("random", "lexical", "sentence", "entity")
@@ -92,23 +89,21 @@ class Index:
     searcher: Search = field(repr=False)
 
     def nearest(self, texts: Sequence[str], k: int) -> list[list[Example]]:
-        """Up to ``k`` demonstrations per text, the nearest LAST.
+        """Up to ``k`` demonstrations per text, the nearest LAST; ties go to the earlier example.
 
         Last, because models lean on what stands next to the input (the recency bias of Zhao et al. 2021, "Calibrate
         before use"), and because a prompt that is too long drops demonstrations from the front. No demonstration is
-        the text itself or differs from it in outer white space only, so training prompts are leave-one-out without
-        ids; and no two of them are of one text. Ties go to the earlier example.
+        the text itself, outer white space aside, so training prompts are leave-one-out without ids.
         """
         if k == 0 or not texts:
             return [[] for _ in texts]
         cleaned = [clean(text) for text in texts]
         # One more than asked: examples are of distinct texts, so at most one of them is the text itself.
         numbers = self.searcher.search(cleaned, min(k + 1, len(self.examples)))
-        demonstrations: list[list[Example]] = []
-        for text, nearest_first in zip(cleaned, numbers, strict=True):
-            others = [self.examples[n] for n in nearest_first if self.examples[n].text.strip() != text.strip()]
-            demonstrations.append(others[:k][::-1])
-        return demonstrations
+        return [
+            [self.examples[n] for n in nearest_first if self.examples[n].text.strip() != text.strip()][:k][::-1]
+            for text, nearest_first in zip(cleaned, numbers, strict=True)
+        ]
 
 
 def nearest(examples: Sequence[Example], k: int) -> Sequence[Example]:
@@ -172,15 +167,12 @@ def build(
 
 
 def open_index(path: str | Path, encoder: str | None = None, device: str | None = None) -> Index:
-    """Open an index; its encoder is loaded at the first search, not here.
+    """Open an index. Its vectors are memory-mapped, and its encoder is loaded at the first search.
 
     Args:
         path: local or ``s3://`` (copied to the local disk, one copy for the processes of a machine).
-        encoder: where the encoder lies today, None where the manifest says; it must be the one the index was built
-            with.
+        encoder: where the encoder that the index was built with lies today; None: where the manifest says.
         device: torch's name of where the encoder runs; None: a GPU where there is one.
-
-    Vectors are memory-mapped, so replicas on one machine share them.
 
     Raises:
         UserError: one line: no such index, a broken one, or one built with another encoder.
@@ -224,9 +216,7 @@ def _read_manifest(folder: Path, uri: str) -> IndexManifest:
 
 
 def usable_examples(examples: Iterable[Example], kind: Kind, source: str) -> list[Example]:
-    """The first example of each text that is not blank; outer white space makes no difference.
-
-    Its entities are in order, as they will be when the index is read again: the fingerprint is of their order too.
+    """The first example of each text that is not blank, outer white space aside; its entities in order.
 
     Raises:
         UserError: there is none, or none with an entity for kind entity; one line that begins with ``source``.
@@ -277,8 +267,7 @@ def check_kind(kind: str, encoder: str | None) -> Kind:
     if checked is None:
         raise UserError(f"kind: no {kind!r}; there are {', '.join(KINDS)}")
     if kind in ENCODED and not encoder:
-        model = "sentence-transformers" if kind == "sentence" else "sentence-transformers or Hugging Face"
-        raise UserError(f"encoder: missing; kind {kind} needs a {model} model, local folder or hub name")
+        raise UserError(f"encoder: missing; kind {kind} needs a sentence-transformers model, local folder or hub name")
     if kind not in ENCODED and encoder:
         raise UserError(f"encoder: kind {kind} has none; remove it or choose kind sentence or entity")
     return checked
@@ -296,12 +285,10 @@ def fingerprint(examples: Iterable[Example], manifest: IndexManifest) -> str:
 def checked_encoder(manifest: IndexManifest, uri: str, configured: str | None, device: str | None) -> Encoder:
     """The encoder to search with: the one configured, else where the manifest says, if it is still the same."""
     name = configured or manifest.encoder or ""
+    if manifest.kind not in ENCODED and configured:
+        raise UserError(f"{uri}: built as {manifest.kind}, without an encoder, config asks for {configured}: remove it")
     if manifest.kind not in ENCODED:
-        if configured:
-            raise UserError(
-                f"{uri}: built as {manifest.kind}, without an encoder, config asks for {configured}: remove it"
-            )
-        return Encoder(name)
+        return Encoder("")
     local = local_encoder(name)
     revision = content_digest(local) if local else manifest.revision
     if revision != manifest.revision or (not local and name != manifest.encoder):

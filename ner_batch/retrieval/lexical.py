@@ -48,14 +48,9 @@ class NgramTfidf:
             norm=None,
             dtype=np.float32,
         )
-        self._tfidf = TfidfTransformer(sublinear_tf=True)
+        self.tfidf = TfidfTransformer(sublinear_tf=True)
         if idf is not None:
-            self._tfidf.idf_ = idf
-
-    @property
-    def idf(self) -> NDArray[np.float32]:
-        """Smoothed inverse document frequency per feature, shape (2**20,); there is none before a fit."""
-        return np.asarray(self._tfidf.idf_, np.float32)
+            self.tfidf.idf_ = idf
 
     def fit_transform(self, texts: Sequence[str]) -> csr_matrix:
         """Learn the document frequencies of the texts; returns their vectors, shape (texts, 2**20).
@@ -65,9 +60,9 @@ class NgramTfidf:
         read.
         """
         counts = self._hashing.transform(texts)
-        self._tfidf.fit(counts)
+        self.tfidf.fit(counts)
         frequency = np.bincount(counts.indices, minlength=_FEATURES)
-        self._tfidf.idf_[frequency > max(counts.shape[0] / 4, 1000)] = 0
+        self.tfidf.idf_[frequency > max(counts.shape[0] / 4, 1000)] = 0
         return self._weighted(counts)
 
     def transform(self, texts: Sequence[str]) -> csr_matrix:
@@ -75,7 +70,7 @@ class NgramTfidf:
         return self._weighted(self._hashing.transform(texts))
 
     def _weighted(self, counts: csr_matrix) -> csr_matrix:
-        vectors = self._tfidf.transform(counts, copy=False)
+        vectors = self.tfidf.transform(counts, copy=False)
         vectors.eliminate_zeros()
         return vectors
 
@@ -95,7 +90,7 @@ class LexicalSearch:
 
         tfidf = NgramTfidf()
         vectors = tfidf.fit_transform([example.text for example in examples])
-        np.save(folder / _IDF, tfidf.idf)
+        np.save(folder / _IDF, tfidf.tfidf.idf_.astype(np.float32))
         save_npz(folder / _POSTINGS, vectors.T.tocsr(), compressed=False)
         return StoredVectors(dimension=_FEATURES)
 

@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from ner_batch import retrieval
 from ner_batch.data import Example
 from ner_batch.io.examples import read_examples
-from ner_batch.retrieval.sentence import SentenceSearch
-from ner_batch.retrieval.vectors import open_nearest
+from ner_batch.retrieval.vectors import SentenceSearch, open_nearest
 
 QUERIES, K = 1000, 8
 DATA = Path(os.environ.get("NER_BATCH_DATA", Path(__file__).parents[3] / "shared" / "data"))
