@@ -6,7 +6,7 @@ Offsets are Unicode code points of the untouched text, zero-based and half-open:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, TypedDict
 
@@ -23,7 +23,7 @@ class Message(TypedDict):
 
 
 class Status(StrEnum):
-    """What became of a row. Ordered from best to worst by :func:`worst`."""
+    """What became of a row; from best to worst."""
 
     OK = "ok"
     EMPTY = "empty"  # null, empty or white-space text: nothing was asked
@@ -33,12 +33,9 @@ class Status(StrEnum):
     FAILED = "failed"  # the engine could not answer; `error` says why
 
 
-_SEVERITY = {status: rank for rank, status in enumerate(Status)}
-
-
 def worst(statuses: Iterable[Status]) -> Status:
     """The most severe of some statuses; ``ok`` for none."""
-    return max(statuses, key=_SEVERITY.__getitem__, default=Status.OK)
+    return max(statuses, key=list(Status).index, default=Status.OK)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -177,33 +174,23 @@ PREDICTIONS = predictions_schema()
 
 def predictions_table(predictions: Sequence[Prediction], tagged: bool = False) -> pa.Table:
     """Predictions as a table of :func:`predictions_schema`, one row each, in order."""
-    schema = predictions_schema(tagged)
-    entity, ungrounded = (schema.field(name).type.value_type.names for name in ("entities", "ungrounded"))
-    columns = {
-        "entities": [[_row(e, entity) for e in p.entities] for p in predictions],
-        "ungrounded": [[_row(u, ungrounded) for u in p.ungrounded] for p in predictions],
-        "status": [str(p.status) for p in predictions],
-        "error": [p.error for p in predictions],
-        "prompt_tokens": [p.prompt_tokens for p in predictions],
-        "completion_tokens": [p.completion_tokens for p in predictions],
-    }
-    return pa.table(columns, schema=schema)
+    rows = [
+        _values(p) | {"entities": list(map(_values, p.entities)), "ungrounded": list(map(_values, p.ungrounded))}
+        for p in predictions
+    ]
+    return pa.Table.from_pylist(rows, schema=predictions_schema(tagged))
 
 
-def _row(value: Entity | Ungrounded, names: Sequence[str]) -> dict[str, Any]:
-    return {name: getattr(value, name) for name in names}
+def _values(value: Prediction | Entity | Ungrounded) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def predictions_of(table: pa.Table) -> list[Prediction]:
     """The predictions in a table that has the columns of :data:`PREDICTIONS`, in order."""
-    return [
-        Prediction(
-            entities=tuple(Entity(**entity) for entity in row["entities"]),
-            ungrounded=tuple(Ungrounded(**ungrounded) for ungrounded in row["ungrounded"]),
-            status=Status(row["status"]),
-            error=row["error"],
-            prompt_tokens=row["prompt_tokens"],
-            completion_tokens=row["completion_tokens"],
-        )
-        for row in table.select(PREDICTIONS.names).to_pylist()
-    ]
+    predictions = []
+    for row in table.select(PREDICTIONS.names).to_pylist():
+        row["entities"] = tuple(Entity(**entity) for entity in row["entities"])
+        row["ungrounded"] = tuple(Ungrounded(**mention) for mention in row["ungrounded"])
+        row["status"] = Status(row["status"])
+        predictions.append(Prediction(**row))
+    return predictions

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from ner_batch.data import EXAMPLES, Entity, Example
-from ner_batch.errors import UserError, first_line
+from ner_batch.errors import UserError
 from ner_batch.io import storage
 
 
@@ -25,7 +25,15 @@ def read_examples(uri: str) -> list[Example]:
     Raises:
         UserError: one line naming file and row: unreadable, a column missing or of another type, or a wrong span.
     """
-    return [example for file in _parquet_files(uri) for example in _examples_of(file)]
+    kind = storage.file_type(uri)
+    if kind is None:
+        raise UserError(f"{uri}: no such file or folder of gold examples")
+    files = [uri]
+    if kind == "directory":
+        files = [f.uri for f in storage.list_files(uri) if f.name.endswith(".parquet") and f.name[0] not in "._"]
+    if not files:
+        raise UserError(f"{uri}: no .parquet file in the folder")
+    return [example for file in files for example in _examples_of(file)]
 
 
 def examples_digest(examples: Iterable[Example], *, after: str = "") -> str:
@@ -37,18 +45,6 @@ def examples_digest(examples: Iterable[Example], *, after: str = "") -> str:
     return total.hexdigest()[:16]
 
 
-def _parquet_files(uri: str) -> list[str]:
-    kind = storage.file_type(uri)
-    if kind is None:
-        raise UserError(f"{uri}: no such file or folder of gold examples")
-    if kind == "file":
-        return [uri]
-    files = [f.uri for f in storage.list_files(uri) if f.name.endswith(".parquet") and f.name[0] not in "._"]
-    if not files:
-        raise UserError(f"{uri}: no .parquet file in the folder")
-    return files
-
-
 def _examples_of(file: str) -> Iterator[Example]:
     table = storage.read_table(file)
     for name, wanted, fits in (("text", "strings", _is_text), ("entities", "a list of {start, end, type}", is_spans)):
@@ -57,10 +53,8 @@ def _examples_of(file: str) -> Iterator[Example]:
         kind = table.schema.field(name).type
         if not fits(kind):
             raise UserError(f"{file}: column {name!r} is {kind}, not {wanted}")
-    try:
+    with storage.parsed(file):
         rows = table.select([name for name in EXAMPLES.names if name in table.column_names]).to_pylist()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not a readable Parquet file ({first_line(error)})") from None
     for number, row in enumerate(rows):
         if row["text"] is None:
             raise UserError(f"{file} row {number}: text is null")

@@ -22,15 +22,7 @@ from botocore.config import Config
 ATTEMPTS = 5
 CONNECTIONS = 32  # to a server at once, of a process: 16 threads that read footers, and parts of uploads beside them
 
-_NO_CONNECTION = (boto.HTTPClientError, boto.ConnectionError)
 _BROKEN_ANSWER = (boto.HTTPClientError, boto.IncompleteReadError, aiohttp.ClientPayloadError)
-_NO_CREDENTIALS = (
-    boto.NoCredentialsError,
-    boto.PartialCredentialsError,
-    boto.CredentialRetrievalError,
-    boto.TokenRetrievalError,
-    boto.SSOError,
-)
 _MAY_STILL_BE_READ = ("AccessDenied", "AllAccessDisabled", "403")  # who may not list may still read and write
 _REGION = "us-east-1"
 
@@ -47,10 +39,8 @@ class S3FileSystem(s3fs.S3FileSystem):  # type: ignore[misc]
     async def _call_s3(self, method: str, *options: Any, **arguments: Any) -> Any:
         try:
             return await super()._call_s3(method, *options, **arguments)
-        except _NO_CONNECTION as error:
-            raise ConnectionError(str(error)) from error
-        except _NO_CREDENTIALS as error:
-            raise PermissionError(str(error)) from error
+        except boto.BotoCoreError as error:
+            raise OSError(str(error)) from error
 
     async def _cat_file(self, path: str, *options: Any, **arguments: Any) -> bytes:
         """The bytes of a file or of a range, in one request; five attempts where the answer breaks off."""
@@ -87,8 +77,8 @@ def _connected(bucket: str) -> S3FileSystem:
         session = botocore.session.Session()
         region = os.environ.get("AWS_REGION") or session.get_config_variable("region")
         unsigned = session.get_credentials() is None
-        options = _options(connect_timeout=4, read_timeout=4, attempts=2)
-        config = Config(**options, signature_version=UNSIGNED) if unsigned else Config(**options)
+        signature = {"signature_version": UNSIGNED} if unsigned else {}
+        config = Config(**_options(connect_timeout=4, read_timeout=4, attempts=2), **signature)
         client = session.create_client("s3", region_name=region or _REGION, config=config)
         answer = client.list_objects_v2(Bucket=bucket, MaxKeys=1)
     except boto.ClientError as error:
@@ -99,8 +89,6 @@ def _connected(bucket: str) -> S3FileSystem:
         answer = error.response
     except (boto.BotoCoreError, ValueError) as error:  # ValueError: an endpoint that is not a URL
         raise OSError(str(error)) from error
-    else:
-        client.close()
     home = answer["ResponseMetadata"].get("HTTPHeaders", {}).get("x-amz-bucket-region")
     return S3FileSystem(
         anon=unsigned,

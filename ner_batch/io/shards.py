@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import mmap
 import posixpath
 import re
 import threading
@@ -15,7 +16,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.utils import merge_offset_ranges
@@ -23,8 +23,9 @@ from fsspec.utils import merge_offset_ranges
 from ner_batch.errors import UserError
 from ner_batch.io import storage
 
-SUFFIXES = (".parquet", ".parq", ".pq")
+_VISIBLE = re.compile(r"(?!(?:.*/)?[_.]).*\.(?:parquet|parq|pq)\Z", re.DOTALL)  # no part begins with _ or .
 _MAX_PROBLEMS = 10
+_MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Python 3.13 has a name for it
 _MAX_GAP = 2**20  # bytes between two columns that are read along rather than asked for twice
 
 
@@ -188,17 +189,13 @@ def _find(uri: str) -> list[storage.File]:
             return [storage.File(posixpath.basename(uri), uri, storage.size(uri))]
     if kind is None and not set("*?") & set(uri):
         raise UserError(f"{uri}: no such file or folder")
-    root, pattern = (storage.absolute(uri), None) if kind == "directory" else _split_glob(uri)
+    root, pattern = (storage.absolute(uri), _VISIBLE) if kind == "directory" else _split_glob(uri)
     files = storage.list_files(root)
-    matching = [file for file in files if (pattern.match(file.name) if pattern else _is_visible_parquet(file.name))]
+    matching = [file for file in files if pattern.match(file.name)]
     if not matching:
         held = f"{len(files)} other files" if files else "nothing"
-        raise UserError(f"{uri}: no Parquet file there (found {held}); names must end in {', '.join(SUFFIXES)}")
+        raise UserError(f"{uri}: no Parquet file there (found {held}); names must end in .parquet, .parq, .pq")
     return matching
-
-
-def _is_visible_parquet(name: str) -> bool:
-    return name.endswith(SUFFIXES) and not any(part.startswith(("_", ".")) for part in name.split("/"))
 
 
 def _split_glob(uri: str) -> tuple[str, re.Pattern[str]]:
@@ -254,12 +251,7 @@ def _text_problem(schema: pa.Schema, column: str, uri: str) -> str | None:
 
 
 def _unchanged_tail(shard: Shard) -> bytes:
-    """The tail of a shard's file, if it is still the file that was listed.
-
-    Raises:
-        UserError: it is another.
-        OSError: it cannot be reached at the moment.
-    """
+    """The tail of a shard's file; a UserError where it is not the file that was listed."""
     if storage.size(shard.uri) == shard.bytes:
         tail = storage.read_tail(shard.uri, shard.bytes)
         if _footer_digest(tail, shard.bytes) == shard.digest:
@@ -277,14 +269,15 @@ def _row_group(
     uri, size = unit.shard.uri, unit.shard.bytes
     ranges = _ranges(metadata.row_group(group), columns, size - len(tail))
     parts = storage.read_ranges(uri, ranges) if ranges else []
-    content = np.zeros(size, np.uint8)  # of the whole file; pages that nobody writes to take no memory
+    # As long as the file, which may be longer than all memory: pages that nobody writes to take none.
+    content = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
     for (start, end), part in zip([*ranges, (size - len(tail), size)], [*parts, tail], strict=True):
         if len(part) != end - start:
             raise OSError(f"{uri}: it was cut short while it was read")
-        content[start:end] = np.frombuffer(part, np.uint8)
+        content[start:end] = part
     try:
         # No pre-buffering and no threads: see storage.read_table.
-        source = pa.BufferReader(pa.py_buffer(content))
+        source = pa.BufferReader(content)
         file = pq.ParquetFile(source, metadata=metadata, page_checksum_verification=True, pre_buffer=False)
         return file.read_row_group(group, columns=None if columns is None else list(columns), use_threads=False)
     except (OSError, pa.ArrowException) as error:

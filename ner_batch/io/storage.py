@@ -349,7 +349,7 @@ def parsed(uri: str) -> Iterator[None]:
     """Turn what Arrow raises about bytes in memory into a UserError of one line: there they can only be bad."""
     try:
         yield
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise UserError(f"{uri}: not a readable Parquet file ({cause_of(error)})") from error
 
 

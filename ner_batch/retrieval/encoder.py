@@ -129,23 +129,17 @@ def _token_states(module: Any, tokenizer: Any, texts: list[str]) -> list[TokenSt
 
 def _states(module: Any, tokenizer: Any, pieces: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
     """States of the model's last layer, shape (tokens, dimension) for each piece; alike lengths are read together."""
-    states: dict[int, NDArray[np.float32]] = {}
-    batch: list[int] = []
+    batches: list[list[int]] = [[]]
     for number in sorted(range(len(pieces)), key=lambda number: len(pieces[number])):
-        if batch and (len(batch) + 1) * len(pieces[number]) > _BATCH_TOKENS:
-            states |= _forward(module, tokenizer, pieces, batch)
-            batch = []
-        batch.append(number)
-    states |= _forward(module, tokenizer, pieces, batch)
+        if batches[-1] and (len(batches[-1]) + 1) * len(pieces[number]) > _BATCH_TOKENS:
+            batches.append([])
+        batches[-1].append(number)
+    states: dict[int, NDArray[np.float32]] = {}
+    for batch in batches:
+        rows = [pieces[number] for number in batch]
+        width = max(1, *map(len, rows))
+        padded = tokenizer.pad({"input_ids": rows}, padding="max_length", max_length=width, padding_side="right")
+        output = module.auto_model(**padded.convert_to_tensors("pt").to(module.auto_model.device))
+        for number, row, state in zip(batch, rows, output.last_hidden_state.float().cpu().numpy(), strict=True):
+            states[number] = state[: len(row)]
     return [states[number] for number in range(len(pieces))]
-
-
-def _forward(
-    module: Any, tokenizer: Any, pieces: Sequence[Sequence[int]], batch: Sequence[int]
-) -> dict[int, NDArray[np.float32]]:
-    rows = [pieces[number] for number in batch]
-    width = max(1, *map(len, rows))
-    padded = tokenizer.pad({"input_ids": rows}, padding="max_length", max_length=width, padding_side="right")
-    output = module.auto_model(**padded.convert_to_tensors("pt").to(module.auto_model.device))
-    states = output.last_hidden_state.float().cpu().numpy()
-    return {number: state[: len(pieces[number])] for number, state in zip(batch, states, strict=True)}

@@ -4,8 +4,7 @@ After GPT-NER (Wang et al., 2025, section on entity-level embedding), without a 
 on the side of the text:
 
 1. A gold mention's vector is the mean of its tokens' states (last layer of any encoder, in its sentence),
-   L2-normalised. A token that reaches over the mention's edge belongs to it. A mention without any token (white space,
-   say) has none.
+   L2-normalised. A token that reaches over the mention's edge belongs to it.
 2. A text's n-grams are its runs of one to three words with a letter or digit at both ends; their vectors are made
    the same way. Words end where a mention may end (:mod:`ner_batch.text.boundaries`): in scripts without spaces every
    character, or token of several, is one, so longer mentions there are found by their parts.
@@ -17,8 +16,6 @@ on the side of the text:
    wait. So fewer demonstrations are always the nearest of more.
 6. Where the votes name too few, a draw by text and seed (as kind ``random``) fills up behind. Only there can an example
    without entities come in: nobody votes for it.
-
-Ties go to the earlier mention and the earlier span. Texts of any length are read whole (:meth:`Encoder.tokens`).
 
 Ties go to the earlier mention and the earlier span. Texts of any length are read whole (:meth:`Encoder.tokens`).
 
@@ -38,7 +35,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice, pairwise, zip_longest
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,8 +43,8 @@ from ner_batch.data import Example
 from ner_batch.errors import UserError
 from ner_batch.retrieval import vectors
 from ner_batch.retrieval.encoder import Encoder, TokenStates
-from ner_batch.retrieval.sampling import RandomSearch
-from ner_batch.retrieval.vectors import SPARE, Nearest, StoredVectors, top_ranked
+from ner_batch.retrieval.lexical import RandomSearch
+from ner_batch.retrieval.vectors import SPARE, StoredVectors, top_ranked
 from ner_batch.text import boundaries
 
 NEIGHBOURS = 8  # mentions per n-gram: as many rounds of votes
@@ -62,24 +58,23 @@ Hit = tuple[int, int]
 
 
 class EntitySearch:
-    """Votes of the nearest mentions, as this module tells; filled up by a draw from ``seed``.
-
-    ``table`` is (example, type) of each mention, shape (mentions, 2).
-    """
+    """Votes of the nearest mentions that :meth:`write` wrote; a UserError where they do not fit, or are torn."""
 
     def __init__(
-        self, table: NDArray[np.int32], nearest: Nearest, examples: Sequence[Example], seed: int, encoder: Encoder
+        self, folder: Path, examples: Sequence[Example], stored: StoredVectors, seed: int, encoder: Encoder
     ) -> None:
-        self.table, self.nearest, self.encoder = table, nearest, encoder
-        self._mentions_per_example = np.bincount(table[:, 0], minlength=len(examples))
+        shape = (stored.mentions or 0, stored.dimension)
+        self.table = np.load(folder / _MENTIONS)
+        if self.table.shape != (shape[0], 2) or self.table.dtype != np.int32:
+            raise UserError(f"{_MENTIONS} is {self.table.dtype} of shape {self.table.shape}")
+        self.nearest, self.encoder = vectors.open_nearest(folder, shape, stored.lists), encoder
+        self._mentions_per_example = np.bincount(self.table[:, 0], minlength=len(examples))
         self._number_of = {example.text.strip(): number for number, example in enumerate(examples)}
         self._fill = RandomSearch(len(examples), seed)
 
-    @classmethod
-    def write(
-        cls, folder: Path, examples: Sequence[Example], encoder: Encoder, exact_search_limit: int
-    ) -> StoredVectors:
-        """Write the vectors of all mentions, and whose they are.
+    @staticmethod
+    def write(folder: Path, examples: Sequence[Example], encoder: Encoder, exact_search_limit: int) -> StoredVectors:
+        """Write the vectors of all mentions, and whose they are: the (example, type) of each, both as numbers.
 
         Raises:
             UserError: one line: no mention has a token of the encoder, or the encoder has no token states.
@@ -102,17 +97,6 @@ class EntitySearch:
             raise UserError("no mention has a token of the encoder: choose another encoder or kind")
         np.save(folder / _MENTIONS, np.asarray(table, np.int32))
         return replace(vectors.write(folder, _unit(np.stack(means)), exact_search_limit), mentions=len(table))
-
-    @classmethod
-    def open(
-        cls, folder: Path, examples: Sequence[Example], stored: StoredVectors, seed: int, encoder: Encoder
-    ) -> Self:
-        """Open what :meth:`write` wrote. Raises UserError where it is torn."""
-        shape = (stored.mentions or 0, stored.dimension)
-        table = np.load(folder / _MENTIONS)
-        if table.shape != (shape[0], 2) or table.dtype != np.int32:
-            raise UserError(f"{_MENTIONS} is {table.dtype} of shape {table.shape}")
-        return cls(table, vectors.open_nearest(folder, shape, stored.lists), examples, seed, encoder)
 
     def search(self, texts: Sequence[str], count: int) -> list[list[int]]:
         """For each text the numbers of ``count`` examples, the first elected first."""

@@ -33,8 +33,7 @@ from ner_batch.io.examples import examples_digest, examples_table, read_examples
 from ner_batch.retrieval import vectors
 from ner_batch.retrieval.encoder import Encoder
 from ner_batch.retrieval.entity import EntitySearch
-from ner_batch.retrieval.lexical import LexicalSearch
-from ner_batch.retrieval.sampling import RandomSearch
+from ner_batch.retrieval.lexical import LexicalSearch, RandomSearch
 from ner_batch.retrieval.vectors import Lists, SentenceSearch, StoredVectors
 
 Kind = Literal["random", "lexical", "sentence", "entity"]
@@ -120,14 +119,12 @@ def build(
     seed: int = 0,
     exact_search_limit: int | None = None,
 ) -> IndexManifest:
-    """Build an index at the local folder ``out``, replacing an index that is there; whole or not at all.
-
-    The same arguments give the same bytes.
+    """Build an index, whole or not at all; the same arguments give the same bytes.
 
     Args:
         examples: a Parquet file, a folder of them, or Examples.
         kind: one of ``KINDS``.
-        out: the folder.
+        out: local folder; an index that is there is replaced.
         encoder: local folder or hub name, for the kinds that need one.
         seed: of kind random, and of what kind entity fills up with: another one draws other demonstrations.
         exact_search_limit: more vectors than these are searched by inverted lists; None: 200,000.
@@ -193,11 +190,11 @@ def open_index(path: str | Path, encoder: str | None = None, device: str | None 
             case "random":
                 searcher = RandomSearch(len(examples), manifest.seed)
             case "lexical":
-                searcher = LexicalSearch.open(folder, len(examples))
+                searcher = LexicalSearch(folder, len(examples))
             case "sentence":
-                searcher = SentenceSearch.open(folder, len(examples), stored, model)
+                searcher = SentenceSearch(folder, len(examples), stored, model)
             case "entity":
-                searcher = EntitySearch.open(folder, examples, stored, manifest.seed, model)
+                searcher = EntitySearch(folder, examples, stored, manifest.seed, model)
             case unknown:
                 assert_never(unknown)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
@@ -216,7 +213,9 @@ def _read_manifest(folder: Path, uri: str) -> IndexManifest:
 
 
 def usable_examples(examples: Iterable[Example], kind: Kind, source: str) -> list[Example]:
-    """The first example of each text that is not blank, outer white space aside; its entities in order.
+    """The first example of each text that is not blank, outer white space aside.
+
+    Its entities are in order, as they will be when the index is read again: the fingerprint is of their order too.
 
     Raises:
         UserError: there is none, or none with an entity for kind entity; one line that begins with ``source``.

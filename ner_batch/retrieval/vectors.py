@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,20 +54,16 @@ class Lists(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class StoredVectors:
-    """What a kind of index wrote beside the examples; the manifest has these fields."""
+    """What a kind of index wrote beside the examples; the fields of the manifest."""
 
     dimension: int = 0
-    """Length of a vector; 0 where there are none."""
     mentions: int | None = None
-    """entity: vectors, one per mention that has a token."""
     lists: Lists | None = None
-    """How the vectors are searched where they are too many to scan; None: exactly."""
 
 
 def write(folder: Path, vectors: NDArray[np.float32], exact_search_limit: int = EXACT_SEARCH_LIMIT) -> StoredVectors:
     """Write L2-normalised vectors; in lists if they are more than ``exact_search_limit``."""
-    import faiss
-
+    faiss = _faiss()
     rows, dimension = vectors.shape
     if rows <= exact_search_limit:
         np.save(folder / _DENSE, vectors)
@@ -83,8 +79,7 @@ def write(folder: Path, vectors: NDArray[np.float32], exact_search_limit: int = 
 
 def _measured(index: Any, vectors: NDArray[np.float32]) -> Lists:
     """The fewest probes (8, 16, 32 ...) with the recall wanted, all lists at the most."""
-    import faiss
-
+    faiss = _faiss()
     sample = np.unique(np.linspace(0, len(vectors) - 1, _SAMPLE).astype(np.int64))
     queries, depth = np.ascontiguousarray(vectors[sample]), min(_DEPTH + 1, len(vectors))
     scanned = faiss.knn(queries, vectors, depth, metric=faiss.METRIC_INNER_PRODUCT)[1].tolist()
@@ -105,8 +100,7 @@ def open_nearest(folder: Path, shape: tuple[int, int], lists: Lists | None) -> N
     Raises:
         UserError: the file is of another shape, or torn.
     """
-    import faiss
-
+    faiss = _faiss()
     if lists is None:
         vectors = np.load(folder / _DENSE, mmap_mode="r")
         if vectors.shape != shape or vectors.dtype != np.float32:
@@ -147,24 +141,24 @@ def top_ranked(scores: NDArray[np.float32], numbers: NDArray[np.int64], count: i
 
 
 class SentenceSearch:
-    """Cosine similarity of whole texts by any sentence-transformers encoder."""
+    """Cosine similarity of whole texts by any sentence-transformers encoder; raises as :func:`open_nearest`."""
 
-    def __init__(self, nearest: Nearest, size: int, encoder: Encoder) -> None:
-        self.nearest, self.size, self.encoder = nearest, size, encoder
+    def __init__(self, folder: Path, examples: int, stored: StoredVectors, encoder: Encoder) -> None:
+        self.nearest = open_nearest(folder, (examples, stored.dimension), stored.lists)
+        self.size, self.encoder = examples, encoder
 
-    @classmethod
-    def write(
-        cls, folder: Path, examples: Sequence[Example], encoder: Encoder, exact_search_limit: int
-    ) -> StoredVectors:
+    @staticmethod
+    def write(folder: Path, examples: Sequence[Example], encoder: Encoder, exact_search_limit: int) -> StoredVectors:
         """Write one vector per example."""
         return write(folder, encoder([example.text for example in examples]), exact_search_limit)
-
-    @classmethod
-    def open(cls, folder: Path, examples: int, stored: StoredVectors, encoder: Encoder) -> Self:
-        """Open what :meth:`write` wrote. Raises UserError where it is of another shape, or torn."""
-        return cls(open_nearest(folder, (examples, stored.dimension), stored.lists), examples, encoder)
 
     def search(self, texts: Sequence[str], count: int) -> list[list[int]]:
         """For each text the numbers of its ``count`` nearest examples, nearest first."""
         scores, numbers = self.nearest(self.encoder(texts), min(count + SPARE, self.size))
         return top_ranked(scores, numbers, count)
+
+
+def _faiss() -> Any:
+    import faiss  # its stubs are wrong
+
+    return faiss

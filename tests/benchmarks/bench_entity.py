@@ -50,7 +50,7 @@ def bench(folder: Path, examples: list[Example], dimension: int, texts: int, exa
     print(f"  {stored.lists or 'exact'}: {size:.0f} MB, built in {time.process_time() - cpu:.1f} CPU-s", end="")
     print(f" ({time.perf_counter() - wall:.1f} s)", flush=True)
     asking: Any = States(dimension, 2)
-    search = EntitySearch.open(folder, examples, stored, 0, asking).search
+    search = EntitySearch(folder, examples, stored, 0, asking).search
     wall, cpu = time.perf_counter(), time.process_time()
     search([f"{TEXT} {n}" for n in range(texts)], K)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
