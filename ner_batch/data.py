@@ -6,13 +6,11 @@ Offsets are Unicode code points of the untouched text, zero-based and half-open:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, TypedDict
 
 import pyarrow as pa
-
-from ner_batch.errors import UserError
 
 OFFSET_UNIT = "codepoint"
 
@@ -25,7 +23,7 @@ class Message(TypedDict):
 
 
 class Status(StrEnum):
-    """What became of a row. Ordered from best to worst by :func:`worst`."""
+    """What became of a row; from best to worst."""
 
     OK = "ok"
     EMPTY = "empty"  # null, empty or white-space text: nothing was asked
@@ -35,12 +33,9 @@ class Status(StrEnum):
     FAILED = "failed"  # the engine could not answer; `error` says why
 
 
-_SEVERITY = {status: rank for rank, status in enumerate(Status)}
-
-
 def worst(statuses: Iterable[Status]) -> Status:
     """The most severe of some statuses; ``ok`` for none."""
-    return max(statuses, key=_SEVERITY.__getitem__, default=Status.OK)
+    return max(statuses, key=list(Status).index, default=Status.OK)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -80,11 +75,6 @@ class Example:
     id: str
     text: str
     entities: tuple[Entity, ...]
-
-
-def nearest(examples: Sequence[Example], k: int) -> Sequence[Example]:
-    """The ``k`` nearest of some examples, which are in order with the nearest last; all where there are fewer."""
-    return examples[max(0, len(examples) - k) :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,41 +133,25 @@ class Prediction:
 
 def clean(text: str) -> str:
     """``text`` with lone surrogates replaced by U+FFFD: one code point for one, so offsets stay."""
-    if text.isascii():
-        return text
-    return "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text) if _has_surrogate(text) else text
-
-
-def _has_surrogate(text: str) -> bool:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        return True
-    return False
+        return "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)
+    return text
 
 
 def distinct(entities: Iterable[Entity]) -> tuple[Entity, ...]:
     """Sorted by (start, end, type, task); the same span and type twice is one (the higher score stays)."""
     best: dict[tuple[int, int, str, str], Entity] = {}
-    for entity in entities:
-        key = (entity.start, entity.end, entity.type, entity.task or "")
-        rival = best.get(key)
-        if rival is None or (entity.score or 0.0) > (rival.score or 0.0):
-            best[key] = entity
+    for entity in sorted(entities, key=lambda entity: -(entity.score or 0.0)):
+        best.setdefault((entity.start, entity.end, entity.type, entity.task or ""), entity)
     return tuple(best[key] for key in sorted(best))
 
 
-ENTITY = pa.struct(
-    [
-        pa.field("start", pa.int32()),
-        pa.field("end", pa.int32()),
-        pa.field("type", pa.string()),
-        pa.field("text", pa.string()),
-        pa.field("score", pa.float32()),
-        pa.field("verified", pa.bool_()),
-    ]
-)
-UNGROUNDED = pa.struct([pa.field("text", pa.string()), pa.field("type", pa.string()), pa.field("reason", pa.string())])
+GOLD_ENTITY = pa.struct([("start", pa.int32()), ("end", pa.int32()), ("type", pa.string()), ("text", pa.string())])
+ENTITY = pa.struct([*GOLD_ENTITY, ("score", pa.float32()), ("verified", pa.bool_())])
+UNGROUNDED = pa.struct([("text", pa.string()), ("type", pa.string()), ("reason", pa.string())])
+EXAMPLES = pa.schema([("id", pa.string()), ("text", pa.string()), ("entities", pa.list_(GOLD_ENTITY))])
 
 
 def predictions_schema(tagged: bool = False) -> pa.Schema:
@@ -196,77 +170,27 @@ def predictions_schema(tagged: bool = False) -> pa.Schema:
 
 
 PREDICTIONS = predictions_schema()
-GOLD_ENTITY = pa.struct(list(ENTITY)[:4])
-EXAMPLES = pa.schema([("id", pa.string()), ("text", pa.string()), ("entities", pa.list_(GOLD_ENTITY))])
-
-
-def is_spans(kind: pa.DataType) -> bool:
-    """Whether a column holds lists of structs with start, end and type."""
-    if pa.types.is_null(kind):  # a writer that saw no entity at all
-        return True
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
-        return False
-    span = kind.value_type
-    return pa.types.is_null(span) or (pa.types.is_struct(span) and {"start", "end", "type"} <= {f.name for f in span})
 
 
 def predictions_table(predictions: Sequence[Prediction], tagged: bool = False) -> pa.Table:
     """Predictions as a table of :func:`predictions_schema`, one row each, in order."""
-    schema = predictions_schema(tagged)
-    entity, ungrounded = (schema.field(name).type.value_type.names for name in ("entities", "ungrounded"))
-    columns = {
-        "entities": [[_row(e, entity) for e in p.entities] for p in predictions],
-        "ungrounded": [[_row(u, ungrounded) for u in p.ungrounded] for p in predictions],
-        "status": [str(p.status) for p in predictions],
-        "error": [p.error for p in predictions],
-        "prompt_tokens": [p.prompt_tokens for p in predictions],
-        "completion_tokens": [p.completion_tokens for p in predictions],
-    }
-    return pa.table(columns, schema=schema)
+    rows = [
+        _values(p) | {"entities": list(map(_values, p.entities)), "ungrounded": list(map(_values, p.ungrounded))}
+        for p in predictions
+    ]
+    return pa.Table.from_pylist(rows, schema=predictions_schema(tagged))
 
 
-def _row(value: Entity | Ungrounded, names: Sequence[str]) -> dict[str, Any]:
-    return {name: getattr(value, name) for name in names}
+def _values(value: Prediction | Entity | Ungrounded) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def predictions_of(table: pa.Table) -> list[Prediction]:
     """The predictions in a table that has the columns of :data:`PREDICTIONS`, in order."""
-    return [
-        Prediction(
-            entities=tuple(Entity(**entity) for entity in row["entities"]),
-            ungrounded=tuple(Ungrounded(**ungrounded) for ungrounded in row["ungrounded"]),
-            status=Status(row["status"]),
-            error=row["error"],
-            prompt_tokens=row["prompt_tokens"],
-            completion_tokens=row["completion_tokens"],
-        )
-        for row in table.select(PREDICTIONS.names).to_pylist()
-    ]
-
-
-def examples_table(examples: Sequence[Example]) -> pa.Table:
-    """Examples as a table of schema :data:`EXAMPLES`."""
-    rows = [
-        {"id": x.id, "text": x.text, "entities": [_row(e, GOLD_ENTITY.names) for e in x.entities]} for x in examples
-    ]
-    return pa.Table.from_pylist(rows, schema=EXAMPLES)
-
-
-def example_from_row(row: Mapping[str, Any], name: str = "example") -> Example:
-    """An Example from a row of :data:`EXAMPLES` (``id`` may be missing).
-
-    Raises:
-        UserError: a span that is out of range or does not match its text; ``name`` says which row.
-    """
-    text = row["text"]
-    entities = []
-    for span in row["entities"] or ():
-        start, end, type_ = span["start"], span["end"], span["type"]
-        surface = text[start:end] if 0 <= start < end <= len(text) else None
-        if surface is None or surface != span.get("text", surface):
-            raise UserError(
-                f"{name}: entity [{start}, {end}) {type_} reads {surface!r} in the text, not {span.get('text')!r}: "
-                "offsets are code points, half-open"
-            )
-        entities.append(Entity(start, end, type_, surface))
-    return Example(str(row.get("id", name)), text, tuple(sorted(entities)))
+    predictions = []
+    for row in table.select(PREDICTIONS.names).to_pylist():
+        row["entities"] = tuple(Entity(**entity) for entity in row["entities"])
+        row["ungrounded"] = tuple(Ungrounded(**mention) for mention in row["ungrounded"])
+        row["status"] = Status(row["status"])
+        predictions.append(Prediction(**row))
+    return predictions

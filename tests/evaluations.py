@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
-from ner_batch.data import Entity, Example, Prediction, Status, examples_table, predictions_table
+from ner_batch.data import Entity, Example, Prediction, Status, predictions_table
 from ner_batch.evaluate.count import Tally
 from ner_batch.evaluate.match import Span
 from ner_batch.evaluate.read import SPANS
+from ner_batch.io.examples import examples_table
 
 TYPES = ("LOC", "ORG", "PER")
 TEXT = "abcdefghijklmnopqrstuvwxyz"

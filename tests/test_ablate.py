@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 from ner_batch.cli import app
 from ner_batch.config import load
-from ner_batch.data import examples_table
 from ner_batch.demo import corpus
 from ner_batch.demo.recipe import ADAPTER, TASK
 from ner_batch.experiments import job, plan
 from ner_batch.experiments.grid import combinations, index_kinds, recipe_config
 from ner_batch.experiments.settings import AblateConfig
+from ner_batch.io.examples import examples_table
 
 BASE = {"engine": {"model": "m"}, "task": "t", "gold": {"test": "g", "examples": "e"}, "output": "o"}
 

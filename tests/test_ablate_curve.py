@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from ner_batch.cli import app
 from ner_batch.config import load
-from ner_batch.data import Entity, Example, examples_table
+from ner_batch.data import Entity, Example
 from ner_batch.demo import corpus
 from ner_batch.demo.recipe import TASK
 from ner_batch.errors import UserError
@@ -21,6 +21,7 @@ from ner_batch.experiments import job, plan
 from ner_batch.experiments.curve import curves, draw_subset, plan_trainings
 from ner_batch.experiments.grid import Combination, Subset, combinations, subsets
 from ner_batch.experiments.settings import AblateConfig, CurveConfig
+from ner_batch.io.examples import examples_table
 from ner_batch.task import load_task
 from ner_batch.train.settings import TrainConfig
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ner_batch.data import Entity, Ungrounded
 from ner_batch.text.align import EMPTY, INSIDE_A_WORD, NOT_IN_TEXT, ground
-from ner_batch.text.boundaries import is_boundary, word_chunks
+from ner_batch.text.boundaries import cuts, word_chunks
 
 PIECES = [*"aAbZ9_ .-'’\n\t\u3000ßİﬁ…Ａ北京大ーｶﾞกิม", "\r\n", "e\u0301", "é", "한", "\u1112\u1161\u11ab", "नरेन्द्र", "𠀀"]
 PIECES += [
@@ -146,8 +146,8 @@ def test_every_span_is_real(mentions: list[tuple[str, str]], text: str) -> None:
     assert keys == sorted(set(keys))
     for entity in entities:
         assert text[entity.start : entity.end] == entity.text != ""
-        assert is_boundary(text, entity.start)
-        assert is_boundary(text, entity.end)
+        assert cuts(text)[entity.start]
+        assert cuts(text)[entity.end]
     assert all((mention.text, mention.type) in mentions for mention in ungrounded)
 
 

@@ -7,7 +7,7 @@ import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ner_batch.text.boundaries import is_boundary, word_chunks
+from ner_batch.text.boundaries import cuts, word_chunks
 
 PIECES = [
     *"aZ9_ .-'\n\r\tß",
@@ -64,7 +64,7 @@ def test_chunks_and_boundaries_agree(text: str) -> None:
         edges.append(edges[-1] + len(chunk))
     assert "".join(chunks) == text
     assert all(chunks)
-    assert edges == [position for position in range(len(text) + 1) if is_boundary(text, position)]
+    assert edges == [position for position in range(len(text) + 1) if cuts(text)[position]]
 
 
 @settings(max_examples=200, deadline=None)
@@ -72,7 +72,7 @@ def test_chunks_and_boundaries_agree(text: str) -> None:
 def test_no_grapheme_cluster_is_split(text: str) -> None:
     """Every boundary is one of Unicode's grapheme cluster boundaries."""
     clusters = {match.start() for match in regex.finditer(r"\X", text)} | {len(text)}
-    assert {position for position in range(len(text) + 1) if is_boundary(text, position)} <= clusters
+    assert {position for position in range(len(text) + 1) if cuts(text)[position]} <= clusters
 
 
 @settings(max_examples=200, deadline=None)
@@ -80,4 +80,4 @@ def test_no_grapheme_cluster_is_split(text: str) -> None:
 def test_a_line_break_after_it_changes_no_boundary(text: str) -> None:
     """Plain texts take a short cut; beside a CR LF, which must stay whole, they take the long way to the same result."""
     longer = text + "\n\r\n"
-    assert [is_boundary(text, i) for i in range(len(text))] == [is_boundary(longer, i) for i in range(len(text))]
+    assert [cuts(text)[i] for i in range(len(text))] == [cuts(longer)[i] for i in range(len(text))]

@@ -16,12 +16,11 @@ from ner_batch.data import (
     Ungrounded,
     clean,
     distinct,
-    example_from_row,
-    examples_table,
     predictions_of,
     predictions_table,
     worst,
 )
+from ner_batch.io.examples import example_from_row, examples_table
 
 ENTITY = Entity(0, 4, "PER", "Anna", 0.5, verified=True)
 

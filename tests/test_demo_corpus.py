@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ner_batch.data import EXAMPLES, Example, example_from_row
+from ner_batch.data import EXAMPLES, Example
 from ner_batch.demo import corpus, hostile, lexicon, patterns, recipe, tokenizer
+from ner_batch.io.examples import example_from_row
 
 SMALL = corpus.Gold(train=600, dev=60, test=200)
 WORDS = tokenizer.build()

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ner_batch import retrieval
-from ner_batch.data import Entity, Example, examples_table
-from ner_batch.io.examples import examples_digest, read_examples
+from ner_batch.data import Entity, Example
+from ner_batch.io.examples import examples_digest, examples_table, read_examples
 
 EXAMPLES = [
     Example("1", "Anna sings.", (Entity(0, 4, "PER", "Anna"),)),

@@ -24,8 +24,8 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from ner_batch import retrieval
-from ner_batch.data import Entity, Example, clean, examples_table
-from ner_batch.io.examples import read_examples
+from ner_batch.data import Entity, Example, clean
+from ner_batch.io.examples import examples_table, read_examples
 from ner_batch.retrieval import ENCODED, Index
 
 ROOT = Path(__file__).parent.parent
@@ -238,7 +238,7 @@ def test_random_depends_on_seed_and_text(tmp_path: Path, folders: dict[str, Path
     texts = [f"text {number}" for number in range(20)]
     first = retrieval.open_index(folders["random"]).nearest(texts, 4)
     assert len({tuple(e.id for e in near) for near in first}) == 20
-    other = retrieval.build(EXAMPLES, "random", tmp_path / "i", settings=retrieval.Settings(seed=1))
+    other = retrieval.build(EXAMPLES, "random", tmp_path / "i", seed=1)
     opened = retrieval.open_index(tmp_path / "i")
     assert opened.nearest(texts, 4) != first
     assert other.fingerprint != retrieval.open_index(folders["random"]).fingerprint

@@ -11,7 +11,8 @@ from refusals import refused
 from typer.testing import CliRunner
 
 from ner_batch.cli import app
-from ner_batch.data import EXAMPLES, Entity, Example, examples_table
+from ner_batch.data import EXAMPLES, Entity, Example
+from ner_batch.io.examples import examples_table
 from ner_batch.train import job
 from ner_batch.train import plan as plans
 

@@ -31,13 +31,14 @@ from ner_batch import config as configs
 from ner_batch import retrieval
 from ner_batch.adapter import model_fingerprint
 from ner_batch.cli import app, exit_code
-from ner_batch.data import Example, examples_table
+from ner_batch.data import Example
 from ner_batch.demo import corpus, patterns
 from ner_batch.encoder import corpus as drawing
 from ner_batch.encoder import job, model, plan
 from ner_batch.encoder.corpus import Sample
 from ner_batch.encoder.settings import BaseEncoderConfig, OptimiserConfig, TextConfig, TrainEncoderConfig
 from ner_batch.io import storage
+from ner_batch.io.examples import examples_table
 from ner_batch.io.shards import list_shards
 
 WORDS = [

@@ -15,9 +15,9 @@ from processes import in_session, kill_session
 from s3_server import BUCKET, point_at, s3_server
 
 from ner_batch import adapter as adapters
-from ner_batch.data import examples_table
 from ner_batch.demo import corpus
 from ner_batch.io import storage
+from ner_batch.io.examples import examples_table
 
 pytestmark = [pytest.mark.ray, pytest.mark.engine]
 

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from ner_batch.data import Entity, Example, nearest
+from ner_batch.data import Entity, Example
 from ner_batch.prompts import formats
 from ner_batch.prompts.chat import ChatTokenizer
+from ner_batch.retrieval import nearest
 from ner_batch.task import Task
 from ner_batch.verification import question as verify
 from ner_batch.verification.examples import VerificationExample

@@ -3,7 +3,8 @@
 import pyarrow.parquet as pq
 import yaml
 
-from ner_batch.data import Entity, Example, examples_table
+from ner_batch.data import Entity, Example
+from ner_batch.io.examples import examples_table
 from ner_batch.train.plan import Plan, prepare
 from ner_batch.train.settings import TrainConfig
 

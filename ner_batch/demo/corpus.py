@@ -16,8 +16,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ner_batch.data import Entity, Example, examples_table
+from ner_batch.data import Entity, Example
 from ner_batch.demo import hostile, lexicon, patterns
+from ner_batch.io.examples import examples_table
 
 LANGUAGES = ("en", "zh")
 _SLOT = re.compile(r"\{([A-Za-z])(\d?)\}")

@@ -19,12 +19,13 @@ from rich.text import Text
 
 from ner_batch import adapter as adapters
 from ner_batch import retrieval
-from ner_batch.data import Prediction, example_from_row, predictions_of
+from ner_batch.data import Prediction, predictions_of
 from ner_batch.demo import corpus, recipe
 from ner_batch.demo.recipe import ADAPTER, BASE
 from ner_batch.evaluate.metrics import Scores, score
 from ner_batch.extract import job, plan
 from ner_batch.extract.settings import ExtractConfig
+from ner_batch.io.examples import example_from_row
 from ner_batch.train import job as train_job
 from ner_batch.train import plan as training
 

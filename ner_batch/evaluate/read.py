@@ -23,10 +23,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ner_batch.data import is_spans
 from ner_batch.errors import UserError, first_line
 from ner_batch.evaluate.settings import EvaluateConfig
 from ner_batch.io import storage
+from ner_batch.io.examples import is_spans
 from ner_batch.io.shards import Unit, read_unit, texts_of
 
 STATUS = "status"

@@ -13,12 +13,12 @@ from rich.console import Console
 
 from ner_batch import adapter as adapters
 from ner_batch.config import dump
-from ner_batch.data import Example, examples_table
+from ner_batch.data import Example
 from ner_batch.errors import UserError
 from ner_batch.experiments.grid import Combination, Subset, label, subsets, varying_axes
 from ner_batch.experiments.settings import AblateConfig
 from ner_batch.io import storage
-from ner_batch.io.examples import examples_digest
+from ner_batch.io.examples import examples_digest, examples_table
 from ner_batch.jobs.record import digest
 from ner_batch.prompts import formats
 from ner_batch.prompts.builder import PromptBuilder

@@ -10,7 +10,7 @@ from contextlib import closing
 import pyarrow as pa
 from rich.console import Console
 
-from ner_batch.data import examples_table, predictions_table
+from ner_batch.data import predictions_table
 from ner_batch.engine.engine import Engine, EngineDeadError
 from ner_batch.errors import JobError, UserError
 from ner_batch.experiments import report
@@ -19,6 +19,7 @@ from ner_batch.experiments.grid import combinations
 from ner_batch.experiments.plan import METADATA, Plan, Run, is_done, predictions_file, with_runs
 from ner_batch.extract.extractor import Extractor
 from ner_batch.io import storage
+from ner_batch.io.examples import examples_table
 from ner_batch.jobs import cluster
 from ner_batch.jobs.progress import ProgressLine
 from ner_batch.train.plan import finished

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import PurePath
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ner_batch.data import Example, example_from_row, is_spans
-from ner_batch.errors import UserError, first_line
+from ner_batch.data import EXAMPLES, Entity, Example
+from ner_batch.errors import UserError
 from ner_batch.io import storage
 
 
@@ -25,7 +25,15 @@ def read_examples(uri: str) -> list[Example]:
     Raises:
         UserError: one line naming file and row: unreadable, a column missing or of another type, or a wrong span.
     """
-    return [example for file in _parquet_files(uri) for example in _examples_of(file)]
+    kind = storage.file_type(uri)
+    if kind is None:
+        raise UserError(f"{uri}: no such file or folder of gold examples")
+    files = [uri]
+    if kind == "directory":
+        files = [f.uri for f in storage.list_files(uri) if f.name.endswith(".parquet") and f.name[0] not in "._"]
+    if not files:
+        raise UserError(f"{uri}: no .parquet file in the folder")
+    return [example for file in files for example in _examples_of(file)]
 
 
 def examples_digest(examples: Iterable[Example], *, after: str = "") -> str:
@@ -37,54 +45,60 @@ def examples_digest(examples: Iterable[Example], *, after: str = "") -> str:
     return total.hexdigest()[:16]
 
 
-def _parquet_files(uri: str) -> list[str]:
-    kind = storage.file_type(uri)
-    if kind is None:
-        raise UserError(f"{uri}: no such file or folder of gold examples")
-    if kind == "file":
-        return [uri]
-    files = [f.uri for f in storage.list_files(uri) if f.name.endswith(".parquet") and f.name[0] not in "._"]
-    if not files:
-        raise UserError(f"{uri}: no .parquet file in the folder")
-    return files
-
-
 def _examples_of(file: str) -> Iterator[Example]:
-    with storage.explained(file):
-        data = storage.read_bytes(file)
-    try:
-        parquet = pq.ParquetFile(pa.BufferReader(data))
-        _check_columns(file, parquet.schema_arrow)
-        columns = [name for name in ("id", "text", "entities") if name in parquet.schema_arrow.names]
-        # By this thread alone: the bytes are Python's, and a worker of Arrow's pool may be the last to hold them. If it
-        # lets go while the interpreter ends, the process aborts ("terminate called without an active exception") or
-        # never ends (arrow#34314, arrow#50482).
-        rows = parquet.read(columns=columns, use_threads=False).to_pylist()
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not a readable Parquet file ({first_line(error)})") from None
-    for number, row in enumerate(rows):
-        yield _example(row, file, number)
-
-
-def _check_columns(file: str, schema: pa.Schema) -> None:
+    table = storage.read_table(file)
     for name, wanted, fits in (("text", "strings", _is_text), ("entities", "a list of {start, end, type}", is_spans)):
-        if name not in schema.names:
-            raise UserError(f"{file}: no column {name!r} among {', '.join(schema.names)}: gold examples need it")
-        if not fits(schema.field(name).type):
-            raise UserError(f"{file}: column {name!r} is {schema.field(name).type}, not {wanted}")
+        if name not in table.column_names:
+            raise UserError(f"{file}: no column {name!r} among {', '.join(table.column_names)}: gold examples need it")
+        kind = table.schema.field(name).type
+        if not fits(kind):
+            raise UserError(f"{file}: column {name!r} is {kind}, not {wanted}")
+    with storage.parsed(file):
+        rows = table.select([name for name in EXAMPLES.names if name in table.column_names]).to_pylist()
+    for number, row in enumerate(rows):
+        if row["text"] is None:
+            raise UserError(f"{file} row {number}: text is null")
+        if row.get("id") is None:
+            row["id"] = f"{PurePath(file).stem}-{number}"
+        yield example_from_row(row, f"{file} row {number}")
 
 
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _example(row: dict[str, Any], file: str, number: int) -> Example:
-    where = f"{file} row {number}"
-    if row["text"] is None:
-        raise UserError(f"{where}: text is null")
-    if row.get("id") is None:
-        row = {**row, "id": f"{Path(file).stem}-{number}"}
-    try:
-        return example_from_row(row, where)
-    except TypeError:
-        raise UserError(f"{where}: an entity without start, end or type") from None
+def is_spans(kind: pa.DataType) -> bool:
+    """Whether a column holds lists of structs with start, end and type."""
+    if pa.types.is_null(kind):  # a writer that saw no entity at all
+        return True
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return False
+    span = kind.value_type
+    return pa.types.is_null(span) or (pa.types.is_struct(span) and {"start", "end", "type"} <= {f.name for f in span})
+
+
+def examples_table(examples: Sequence[Example]) -> pa.Table:
+    """Examples as a table of schema :data:`ner_batch.data.EXAMPLES`."""
+    return pa.Table.from_pylist([asdict(example) for example in examples], schema=EXAMPLES)
+
+
+def example_from_row(row: Mapping[str, Any], place: str = "example") -> Example:
+    """An Example from a row of :data:`ner_batch.data.EXAMPLES` (``id`` may be missing).
+
+    Raises:
+        UserError: a span that is incomplete, out of range or does not match its text; ``place`` says which row.
+    """
+    text = row["text"]
+    entities = []
+    for span in row["entities"] or ():
+        if span is None or None in (span["start"], span["end"], span["type"]):
+            raise UserError(f"{place}: an entity without start, end or type")
+        start, end, type_ = span["start"], span["end"], span["type"]
+        surface = text[start:end] if 0 <= start < end <= len(text) else None
+        if surface is None or surface != span.get("text", surface):
+            raise UserError(
+                f"{place}: entity [{start}, {end}) {type_} reads {surface!r} in the text, not {span.get('text')!r}: "
+                "offsets are code points, half-open"
+            )
+        entities.append(Entity(start, end, type_, surface))
+    return Example(str(row.get("id", place)), text, tuple(sorted(entities)))

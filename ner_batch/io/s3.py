@@ -22,17 +22,9 @@ from botocore.config import Config
 ATTEMPTS = 5
 CONNECTIONS = 32  # to a server at once, of a process: 16 threads that read footers, and parts of uploads beside them
 
-_NO_CONNECTION = (boto.HTTPClientError, boto.ConnectionError)
-_NO_CREDENTIALS = (
-    boto.NoCredentialsError,
-    boto.PartialCredentialsError,
-    boto.CredentialRetrievalError,
-    boto.TokenRetrievalError,
-    boto.SSOError,
-)
+_BROKEN_ANSWER = (boto.HTTPClientError, boto.IncompleteReadError, aiohttp.ClientPayloadError)
 _MAY_STILL_BE_READ = ("AccessDenied", "AllAccessDisabled", "403")  # who may not list may still read and write
 _REGION = "us-east-1"
-_BROKEN_ANSWER = (boto.HTTPClientError, boto.IncompleteReadError, aiohttp.ClientPayloadError)
 
 
 class S3FileSystem(s3fs.S3FileSystem):  # type: ignore[misc]
@@ -47,10 +39,8 @@ class S3FileSystem(s3fs.S3FileSystem):  # type: ignore[misc]
     async def _call_s3(self, method: str, *options: Any, **arguments: Any) -> Any:
         try:
             return await super()._call_s3(method, *options, **arguments)
-        except _NO_CONNECTION as error:
-            raise ConnectionError(str(error)) from error
-        except _NO_CREDENTIALS as error:
-            raise PermissionError(str(error)) from error
+        except boto.BotoCoreError as error:
+            raise OSError(str(error)) from error
 
     async def _cat_file(self, path: str, *options: Any, **arguments: Any) -> bytes:
         """The bytes of a file or of a range, in one request; five attempts where the answer breaks off."""
@@ -78,9 +68,7 @@ def open_bucket(bucket: str) -> S3FileSystem:
     """
     environment = frozenset((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
     key = (os.getpid(), bucket, environment)
-    if key not in _BUCKETS:
-        _BUCKETS.setdefault(key, _connected(bucket))
-    return _BUCKETS[key]
+    return _BUCKETS.get(key) or _BUCKETS.setdefault(key, _connected(bucket))
 
 
 def _connected(bucket: str) -> S3FileSystem:
@@ -89,8 +77,8 @@ def _connected(bucket: str) -> S3FileSystem:
         session = botocore.session.Session()
         region = os.environ.get("AWS_REGION") or session.get_config_variable("region")
         unsigned = session.get_credentials() is None
-        options = _options(connect_timeout=4, read_timeout=4, attempts=2)
-        config = Config(**options, signature_version=UNSIGNED) if unsigned else Config(**options)
+        signature = {"signature_version": UNSIGNED} if unsigned else {}
+        config = Config(**_options(connect_timeout=4, read_timeout=4, attempts=2), **signature)
         client = session.create_client("s3", region_name=region or _REGION, config=config)
         answer = client.list_objects_v2(Bucket=bucket, MaxKeys=1)
     except boto.ClientError as error:
@@ -101,8 +89,6 @@ def _connected(bucket: str) -> S3FileSystem:
         answer = error.response
     except (boto.BotoCoreError, ValueError) as error:  # ValueError: an endpoint that is not a URL
         raise OSError(str(error)) from error
-    else:
-        client.close()
     home = answer["ResponseMetadata"].get("HTTPHeaders", {}).get("x-amz-bucket-region")
     return S3FileSystem(
         anon=unsigned,
@@ -114,12 +100,11 @@ def _connected(bucket: str) -> S3FileSystem:
 
 
 def _options(connect_timeout: float, read_timeout: float, attempts: int) -> dict[str, Any]:
-    """Options of a client. Checksums are sent where required: servers other than Amazon's often refuse the rest."""
     return {
         "connect_timeout": connect_timeout,
         "read_timeout": read_timeout,
         "retries": {"total_max_attempts": attempts, "mode": "standard"},
         "max_pool_connections": CONNECTIONS,
-        "request_checksum_calculation": "when_required",
+        "request_checksum_calculation": "when_required",  # servers other than Amazon's often refuse the rest
         "response_checksum_validation": "when_required",
     }

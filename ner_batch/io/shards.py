@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import io
+import mmap
 import posixpath
 import re
 import threading
-from bisect import bisect_right
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,11 +23,10 @@ from fsspec.utils import merge_offset_ranges
 from ner_batch.errors import UserError
 from ner_batch.io import storage
 
-SUFFIXES = (".parquet", ".parq", ".pq")
+_VISIBLE = re.compile(r"(?!(?:.*/)?[_.]).*\.(?:parquet|parq|pq)\Z", re.DOTALL)  # no part begins with _ or .
 _MAX_PROBLEMS = 10
+_MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Python 3.13 has a name for it
 _MAX_GAP = 2**20  # bytes between two columns that are read along rather than asked for twice
-_REQUEST = 8 * 2**20  # bytes; longer ranges are fetched in several requests at once
-_PADDING = 100  # bytes that Arrow reads past a column, since writers of 2016 gave its length too short
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +45,6 @@ class Shard:
     digest: str
     text_bytes: int
     columns: tuple[str, ...]
-
-    def rows_of(self, text_bytes: int) -> int:
-        """How many rows hold about ``text_bytes`` of text; 1 or more."""
-        return max(1, text_bytes * self.rows // max(1, self.text_bytes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +92,17 @@ def list_shards(uri: str, text_column: str | None) -> Listing:
     """
     files = _find(uri)
     with ThreadPoolExecutor(16) as pool:
-        footers = list(pool.map(lambda file: _inspect(file, text_column), files))
-    shards = [footer for footer in footers if isinstance(footer, _Footer)]
-    corrupt = tuple(footer for footer in footers if isinstance(footer, Corrupt))
-    if not shards:
+        inspected = list(pool.map(lambda file: _inspect(file, text_column), files))
+    corrupt = tuple(file for file in inspected if isinstance(file, Corrupt))
+    readable = [file for file in inspected if not isinstance(file, Corrupt)]
+    if not readable:
         raise UserError(f"{uri}: no readable Parquet file; {corrupt[0].uri}: {corrupt[0].reason}")
-    if text_column is not None:
-        _require_text([(footer.shard.uri, footer.schema) for footer in shards], text_column)
-    return Listing(tuple(footer.shard for footer in shards), corrupt)
+    problems = [problem for _, problem in readable if problem]
+    if len(problems) > _MAX_PROBLEMS:
+        problems[_MAX_PROBLEMS:] = [f"and {len(problems) - _MAX_PROBLEMS} more files like these"]
+    if problems:
+        raise UserError("\n".join(problems))
+    return Listing(tuple(shard for shard, _ in readable), corrupt)
 
 
 def plan_units(shards: Sequence[Shard], unit_rows: int, unit_bytes: int, limit: int | None = None) -> tuple[Unit, ...]:
@@ -120,7 +117,7 @@ def plan_units(shards: Sequence[Shard], unit_rows: int, unit_bytes: int, limit: 
         if limit is not None and left <= 0:
             break
         rows = min(shard.rows, left)
-        step = min(unit_rows, shard.rows_of(unit_bytes))
+        step = min(unit_rows, max(1, unit_bytes * shard.rows // max(1, shard.text_bytes)))
         units += [Unit(shard, start, min(step, rows - start)) for start in range(0, max(rows, 1), step)]
         left -= rows
     return tuple(units)
@@ -136,7 +133,28 @@ def read_unit(unit: Unit, columns: Sequence[str] | None = None) -> pa.Table:
         UserError: the file is corrupt in these rows, or is not the file that was listed.
         OSError: it cannot be reached at the moment.
     """
-    return _READER.read(unit, None if columns is None else tuple(columns))
+    shard, end = unit.shard, unit.start + unit.rows
+    with _LOCK:
+        tail = _unchanged_tail(shard)
+        metadata = pq.read_metadata(pa.BufferReader(tail))
+        pieces = [metadata.schema.to_arrow_schema().empty_table()] if not unit.rows else []
+        first = 0
+        for group in range(metadata.num_row_groups):
+            after = first + metadata.row_group(group).num_rows
+            start, stop = max(first, unit.start), min(after, end)
+            if start < stop:
+                key = (shard, group, None if columns is None else tuple(columns))
+                if key not in _DECODED:
+                    _DECODED.clear()  # the old one goes before the new one comes: one at a time
+                    _DECODED[key] = _row_group(unit, metadata, group, columns, tail)
+                pieces.append(_DECODED[key].slice(start - first, stop - start))
+            first = after
+    table = pa.concat_tables(pieces)
+    return table if columns is None else table.select(list(columns))
+
+
+_LOCK = threading.Lock()  # makes units that share a row group decode it once
+_DECODED: dict[tuple[Shard, int, tuple[str, ...] | None], pa.Table] = {}  # the last row group
 
 
 def texts_of(table: pa.Table, text_column: str) -> tuple[list[str | None], dict[int, str]]:
@@ -144,17 +162,22 @@ def texts_of(table: pa.Table, text_column: str) -> tuple[list[str | None], dict[
 
     A row in the second has None in the first.
     """
-    column = _plain(table.column(text_column))
+    column = table.column(text_column)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
     try:
         return column.to_pylist(), {}
     except UnicodeDecodeError:
-        return _decode_each(column.cast(pa.large_binary()).to_pylist())
-
-
-@dataclass(frozen=True, slots=True)
-class _Footer:
-    shard: Shard
-    schema: pa.Schema
+        rows = column.cast(pa.large_binary()).to_pylist()
+    texts: list[str | None] = []
+    errors: dict[int, str] = {}
+    for index, row in enumerate(rows):
+        try:
+            texts.append(None if row is None else row.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            texts.append(None)
+            errors[index] = f"the text is not UTF-8: {error.reason} at byte {error.start}"
+    return texts, errors
 
 
 def _find(uri: str) -> list[storage.File]:
@@ -166,17 +189,13 @@ def _find(uri: str) -> list[storage.File]:
             return [storage.File(posixpath.basename(uri), uri, storage.size(uri))]
     if kind is None and not set("*?") & set(uri):
         raise UserError(f"{uri}: no such file or folder")
-    root, pattern = (storage.absolute(uri), None) if kind == "directory" else _split_glob(uri)
+    root, pattern = (storage.absolute(uri), _VISIBLE) if kind == "directory" else _split_glob(uri)
     files = storage.list_files(root)
-    matching = [file for file in files if (pattern.match(file.name) if pattern else _is_visible_parquet(file.name))]
+    matching = [file for file in files if pattern.match(file.name)]
     if not matching:
         held = f"{len(files)} other files" if files else "nothing"
-        raise UserError(f"{uri}: no Parquet file there (found {held}); names must end in {', '.join(SUFFIXES)}")
+        raise UserError(f"{uri}: no Parquet file there (found {held}); names must end in .parquet, .parq, .pq")
     return matching
-
-
-def _is_visible_parquet(name: str) -> bool:
-    return name.endswith(SUFFIXES) and not any(part.startswith(("_", ".")) for part in name.split("/"))
 
 
 def _split_glob(uri: str) -> tuple[str, re.Pattern[str]]:
@@ -188,8 +207,8 @@ def _split_glob(uri: str) -> tuple[str, re.Pattern[str]]:
     return root, re.compile("".join(wildcards.get(part) or re.escape(part) for part in parts) + r"\Z", re.DOTALL)
 
 
-def _inspect(file: storage.File, text_column: str | None) -> _Footer | Corrupt:
-    """Read one file's footer.
+def _inspect(file: storage.File, text_column: str | None) -> tuple[Shard, str | None] | Corrupt:
+    """Read one file's footer; a shard, and what is wrong with its text column.
 
     Raises:
         UserError: the file cannot be reached (which says nothing about what it holds).
@@ -199,34 +218,22 @@ def _inspect(file: storage.File, text_column: str | None) -> _Footer | Corrupt:
     except OSError as error:
         raise UserError(f"{file.uri}: cannot be read ({storage.cause_of(error)})") from error
     try:
-        footer = storage.footer_of(tail)
-        metadata = storage.parse_footer(footer)
+        metadata = pq.read_metadata(pa.BufferReader(tail))
         schema = metadata.schema.to_arrow_schema()
     except (OSError, pa.ArrowException) as error:
         return Corrupt(file.uri, file.name, storage.cause_of(error))
-    digest, text_bytes = _footer_digest(footer, file.size), _column_bytes(metadata, text_column)
-    shard = Shard(file.uri, file.name, metadata.num_rows, file.size, digest, text_bytes, tuple(schema.names))
-    return _Footer(shard, schema)
-
-
-def _column_bytes(metadata: pq.FileMetaData, column: str | None) -> int:
-    """Uncompressed bytes of a column's pages."""
     groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
     chunks = (group.column(i) for group in groups for i in range(group.num_columns))
-    return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == column)
+    text_bytes = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == text_column)
+    digest, columns = _footer_digest(tail, file.size), tuple(schema.names)
+    shard = Shard(file.uri, file.name, metadata.num_rows, file.size, digest, text_bytes, columns)
+    return shard, None if text_column is None else _text_problem(schema, text_column, file.uri)
 
 
-def _footer_digest(footer: bytes, size: int) -> str:
-    """Names a file by its footer and its size in bytes."""
+def _footer_digest(tail: bytes, size: int) -> str:
+    """Names a file by its footer, with which its tail ends, and its size in bytes."""
+    footer = tail[-8 - int.from_bytes(tail[-8:-4], "little") :]
     return hashlib.sha256(footer + size.to_bytes(8, "little")).hexdigest()[:16]
-
-
-def _require_text(schemas: Sequence[tuple[str, pa.Schema]], column: str) -> None:
-    problems = [problem for uri, schema in schemas if (problem := _text_problem(schema, column, uri))]
-    if len(problems) > _MAX_PROBLEMS:
-        problems[_MAX_PROBLEMS:] = [f"and {len(problems) - _MAX_PROBLEMS} more files like these"]
-    if problems:
-        raise UserError("\n".join(problems))
 
 
 def _text_problem(schema: pa.Schema, column: str, uri: str) -> str | None:
@@ -243,60 +250,17 @@ def _text_problem(schema: pa.Schema, column: str, uri: str) -> str | None:
     return f"{uri}: column {column!r} is {kind}, not string; name another column or cast it"
 
 
-class _Reader:
-    """Reads row groups; keeps the last one. Its lock makes units that share a row group decode it once."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._key: tuple[Shard, int, tuple[str, ...] | None] | None = None
-        self._table: pa.Table | None = None
-
-    def read(self, unit: Unit, columns: tuple[str, ...] | None) -> pa.Table:
-        with self._lock:
-            tail, footer = _unchanged(unit.shard)
-            metadata = storage.parse_footer(footer)
-            pieces = []
-            for group, offset, rows in _overlaps(metadata, unit):
-                key = (unit.shard, group, columns)
-                if self._key != key or self._table is None:
-                    self._key = self._table = None  # the old one goes before the new one comes: one at a time
-                    self._table = _row_group(unit, metadata, group, columns, tail)
-                    self._key = key
-                pieces.append(self._table.slice(offset, rows))
-        if pieces:
-            table = pa.concat_tables(pieces)
-        else:
-            table = pq.ParquetFile(pa.BufferReader(footer), metadata=metadata).schema_arrow.empty_table()
-        return table if columns is None else table.select(list(columns))
-
-
-_READER = _Reader()
-
-
-def _unchanged(shard: Shard) -> tuple[bytes, bytes]:
-    """The tail of a shard's file and the footer in it, if it is still the file that was listed.
-
-    Raises:
-        UserError: it is another.
-        OSError: it cannot be reached at the moment.
-    """
-    changed = UserError(f"{shard.uri}: the file has changed since it was listed; start the run again")
-    try:
+def _unchanged_tail(shard: Shard) -> bytes:
+    """The tail of a shard's file; a UserError where it is not the file that was listed."""
+    if storage.size(shard.uri) == shard.bytes:
         tail = storage.read_tail(shard.uri, shard.bytes)
-        footer = storage.footer_of(tail)
-    except pa.ArrowInvalid:
-        raise changed from None
-    except OSError:
-        if storage.size(shard.uri) != shard.bytes:  # a file that has shrunk has no such range
-            raise changed from None
-        raise
-    if _footer_digest(footer, shard.bytes) != shard.digest:
-        raise changed
-    return tail, footer
+        if _footer_digest(tail, shard.bytes) == shard.digest:
+            return tail
+    raise UserError(f"{shard.uri}: the file has changed since it was listed; start the run again")
 
 
 def _row_group(
-    unit: Unit, metadata: pq.FileMetaData, group: int, columns: tuple[str, ...] | None, tail: bytes
+    unit: Unit, metadata: pq.FileMetaData, group: int, columns: Sequence[str] | None, tail: bytes
 ) -> pa.Table:
     """Fetch the columns of a row group, as far as they are not in the file's tail, then decode them.
 
@@ -305,98 +269,35 @@ def _row_group(
     uri, size = unit.shard.uri, unit.shard.bytes
     ranges = _ranges(metadata.row_group(group), columns, size - len(tail))
     parts = storage.read_ranges(uri, ranges) if ranges else []
-    if any(len(part) != end - start for part, (start, end) in zip(parts, ranges, strict=True)):
-        raise OSError(f"{uri}: it was cut short while it was read")
-    starts = [*(start for start, _ in ranges), size - len(tail)]
-    source = pa.PythonFile(_Parts(size, starts, [*parts, tail]), mode="r")
+    # As long as the file, which may be longer than all memory: pages that nobody writes to take none.
+    content = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
+    for (start, end), part in zip([*ranges, (size - len(tail), size)], [*parts, tail], strict=True):
+        if len(part) != end - start:
+            raise OSError(f"{uri}: it was cut short while it was read")
+        content[start:end] = part
     try:
+        # No pre-buffering and no threads: see storage.read_table.
+        source = pa.BufferReader(content)
         file = pq.ParquetFile(source, metadata=metadata, page_checksum_verification=True, pre_buffer=False)
-        # Not Arrow's threads: one that still holds bytes of Python's when the interpreter ends aborts the process.
         return file.read_row_group(group, columns=None if columns is None else list(columns), use_threads=False)
     except (OSError, pa.ArrowException) as error:
         where = f"rows {unit.start} to {unit.start + unit.rows}"
         raise UserError(f"{uri}: {where} are corrupt ({storage.cause_of(error)})") from error
 
 
-def _ranges(group: pq.RowGroupMetaData, columns: tuple[str, ...] | None, limit: int) -> list[tuple[int, int]]:
+def _ranges(group: pq.RowGroupMetaData, columns: Sequence[str] | None, limit: int) -> list[tuple[int, int]]:
     """Where before ``limit`` the columns of a row group lie, in order; neighbours are joined, long ranges cut."""
     starts, ends = [], []
     for index in range(group.num_columns):
         chunk = group.column(index)
-        leaf = chunk.path_in_schema
-        if columns is None or any(leaf == name or leaf.startswith(f"{name}.") for name in columns):
+        if columns is None or any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in columns):
             start = max(0, min(chunk.data_page_offset, chunk.dictionary_page_offset or chunk.data_page_offset))
             if start < limit:
                 starts.append(start)
-                ends.append(min(limit, start + chunk.total_compressed_size + _PADDING))
+                ends.append(min(limit, start + chunk.total_compressed_size))
     _, starts, ends = merge_offset_ranges([""] * len(starts), starts, ends, max_gap=_MAX_GAP, sort=True)
     return [
-        (part, min(part + _REQUEST, end))
+        (part, min(part + storage.PART, end))
         for start, end in zip(starts, ends, strict=True)
-        for part in range(start, end, _REQUEST)
+        for part in range(start, end, storage.PART)
     ]
-
-
-class _Parts(io.RawIOBase):
-    """A file of which only some parts are there, in order; reading elsewhere is an OSError."""
-
-    def __init__(self, size: int, starts: Sequence[int], parts: Sequence[bytes]) -> None:
-        super().__init__()
-        self._size, self._starts, self._parts, self._position = size, starts, parts, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def read(self, length: int = -1) -> bytes:
-        pieces = []
-        while length > 0:
-            index = bisect_right(self._starts, self._position) - 1
-            offset = self._position - self._starts[index]
-            piece = memoryview(self._parts[index])[offset : offset + length] if index >= 0 else b""
-            if not piece:
-                raise OSError(f"a column reaches to byte {self._position}, where the footer names none")
-            pieces.append(piece)
-            self._position += len(piece)
-            length -= len(piece)
-        return b"".join(pieces)
-
-
-def _overlaps(metadata: pq.FileMetaData, unit: Unit) -> list[tuple[int, int, int]]:
-    """(row group, offset in it, rows of it) for each row group the unit touches."""
-    overlaps = []
-    first, end = 0, unit.start + unit.rows
-    for group in range(metadata.num_row_groups):
-        after = first + metadata.row_group(group).num_rows
-        start, stop = max(first, unit.start), min(after, end)
-        if start < stop:
-            overlaps.append((group, start - first, stop - start))
-        first = after
-    return overlaps
-
-
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Dictionary-encoded text as text."""
-    kind = column.type
-    return column.cast(kind.value_type) if pa.types.is_dictionary(kind) else column
-
-
-def _decode_each(rows: Sequence[bytes | None]) -> tuple[list[str | None], dict[int, str]]:
-    texts: list[str | None] = []
-    errors: dict[int, str] = {}
-    for index, row in enumerate(rows):
-        try:
-            texts.append(None if row is None else row.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            texts.append(None)
-            errors[index] = f"the text is not UTF-8: {error.reason} at byte {error.start}"
-    return texts, errors

@@ -30,8 +30,8 @@ from ner_batch.errors import UserError
 
 TEMPORARY_PREFIX = ".ner_batch-tmp-"
 _FOOTER_GUESS = 64 * 1024  # bytes; one request fetches the footer of nearly every file
-_PART = 8 * 2**20  # bytes of an upload's or a download's part
-_PARTS_AT_ONCE = 8
+PART = 8 * 2**20
+"""Bytes of an upload's or a download's part."""
 _WHOLE = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci", "tos")  # an object is seen whole or not at all
 _POSSIBLE = "give a local path, file:///path or s3://bucket/key, or a scheme of fsspec: gs, abfs, hdfs, sftp ..."
 _S3_REMEDY = "check the bucket, AWS_ENDPOINT_URL, AWS_REGION and the credentials"
@@ -125,11 +125,7 @@ def join(folder: str, name: str) -> str:
 
 
 def file_type(uri: str) -> Literal["file", "directory"] | None:
-    """Whether there is a file, a directory or nothing at ``uri``.
-
-    Raises:
-        UserError: the place cannot be asked.
-    """
+    """Whether there is a file, a directory or nothing at ``uri``. Raises UserError where it cannot be asked."""
     with explained(uri), _opened(uri) as (filesystem, path):
         try:
             return "directory" if filesystem.info(path)["type"] == "directory" else "file"
@@ -143,12 +139,7 @@ def exists(uri: str) -> bool:
 
 
 def size(uri: str) -> int:
-    """Bytes of a file.
-
-    Raises:
-        FileNotFoundError: there is none.
-        OSError: it cannot be asked.
-    """
+    """Bytes of a file. Raises OSError where it cannot be asked, FileNotFoundError where there is none."""
     with _opened(uri) as (filesystem, path):
         size_in_bytes = filesystem.info(path)["size"]
     if size_in_bytes is None:  # some HTTP servers
@@ -157,11 +148,7 @@ def size(uri: str) -> int:
 
 
 def list_files(folder: str) -> list[File]:
-    """All files below a folder, hidden ones too, sorted by name; none if the folder does not exist.
-
-    Raises:
-        UserError: the folder cannot be listed.
-    """
+    """All files below a folder, hidden ones too, by name; none if it does not exist. Raises UserError otherwise."""
     with explained(folder), _opened(folder) as (filesystem, root):
         if isinstance(filesystem, LocalFileSystem):
             return sorted(_local_files(Path(root)))
@@ -172,11 +159,15 @@ def list_files(folder: str) -> list[File]:
         except FileNotFoundError:
             return []
     prefix = f"{root}/"
-    names = {path: path.removeprefix(prefix) for path in entries if path.startswith(prefix) and not path.endswith("/")}
     return sorted(
-        File(name, join(folder, name), int(entries[path]["size"]), _version(entries[path]))
-        for path, name in names.items()
+        File(path.removeprefix(prefix), join(folder, path.removeprefix(prefix)), int(about["size"]), _version(about))
+        for path, about in entries.items()
+        if path.startswith(prefix) and not path.endswith("/")
     )
+
+
+def _version(info: Mapping[str, Any]) -> str:
+    return next((str(info[key]) for key in ("ETag", "etag", "md5Hash", "LastModified", "mtime") if info.get(key)), "")
 
 
 def _raise_unless_gone(error: Exception) -> None:
@@ -184,18 +175,9 @@ def _raise_unless_gone(error: Exception) -> None:
         raise error
 
 
-def _version(info: Mapping[str, Any]) -> str:
-    return next((str(info[key]) for key in ("ETag", "etag", "md5Hash", "LastModified", "mtime") if info.get(key)), "")
-
-
 def _local_files(root: Path) -> Iterator[File]:
     """Regular files below a folder, through links too (fsspec takes a link to a folder for a file)."""
-
-    def stop(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):
-            raise error
-
-    for folder, _, names in os.walk(root, onerror=stop, followlinks=True):
+    for folder, _, names in os.walk(root, onerror=_raise_unless_gone, followlinks=True):
         for name in names:
             path = Path(folder, name)
             with suppress(FileNotFoundError):
@@ -205,12 +187,7 @@ def _local_files(root: Path) -> Iterator[File]:
 
 
 def read_bytes(uri: str) -> bytes:
-    """The whole file.
-
-    Raises:
-        FileNotFoundError: there is none.
-        OSError: it cannot be read.
-    """
+    """The whole file. Raises OSError where it cannot be read, FileNotFoundError where there is none."""
     with _opened(uri) as (filesystem, path):
         return bytes(filesystem.cat_file(path))
 
@@ -218,43 +195,22 @@ def read_bytes(uri: str) -> bytes:
 def read_ranges(uri: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
     """Pieces of a file, from ``start`` to before ``end`` each, fetched at once where the store can; no range is empty.
 
-    A piece is shorter than asked for where the file ends before.
-
-    Raises:
-        OSError: the file cannot be read.
+    A piece is shorter where the file ends before. Raises OSError where the file cannot be read.
     """
-    starts, ends = [start for start, _ in ranges], [end for _, end in ranges]
+    starts, ends = zip(*ranges, strict=True)
     with _opened(uri) as (filesystem, path):
-        return [bytes(piece) for piece in filesystem.cat_ranges([path] * len(ranges), starts, ends, on_error="raise")]
+        pieces = filesystem.cat_ranges([path] * len(ranges), list(starts), list(ends), on_error="raise")
+    return [bytes(piece) for piece in pieces]
 
 
 def read_json(uri: str) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-        UserError: no such file, or not JSON.
-    """
+    """What a JSON file holds. Raises UserError where there is no such file, or not JSON."""
     with explained(uri):
         data = read_bytes(uri)
     try:
         return json.loads(data)
     except ValueError as error:
         raise UserError(f"{uri}: not JSON ({error})") from error
-
-
-def copy_folder(folder: str, to: Path) -> None:
-    """Copy all files below a folder to a local one, which is made as needed, through some 64 MB of memory.
-
-    Raises:
-        OSError: one of them cannot be read, or written.
-    """
-    for file in list_files(folder):
-        target = to / file.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        parts = [(start, min(start + _PART, file.size)) for start in range(0, file.size, _PART)]
-        with target.open("wb") as stream:
-            for first in range(0, len(parts), _PARTS_AT_ONCE):
-                stream.writelines(read_ranges(file.uri, parts[first : first + _PARTS_AT_ONCE]))
 
 
 def write_bytes(uri: str, data: bytes | pa.Buffer) -> None:
@@ -268,13 +224,11 @@ def write_bytes(uri: str, data: bytes | pa.Buffer) -> None:
         OSError: it cannot be written; the old file, if any, is still there.
     """
     with _opened(uri) as (filesystem, path):
-        if isinstance(filesystem, LocalFileSystem):
-            _write_local(Path(path), data)
-        elif uri.partition("://")[0] in _WHOLE:
+        if uri.partition("://")[0] in _WHOLE:
             # One request; on S3, of two parts or more, an upload that s3fs completes when it has sent all of them.
-            filesystem.pipe_file(path, bytes(data), **({"chunksize": _PART} if uri.startswith("s3") else {}))
+            filesystem.pipe_file(path, bytes(data), **({"chunksize": PART} if uri.startswith("s3") else {}))
         else:
-            _write_aside(filesystem, path, bytes(data))
+            _write_aside(filesystem, path, data)
 
 
 def write_json(uri: str, value: object) -> None:
@@ -291,38 +245,26 @@ def write_table(uri: str, table: pa.Table, metadata: Mapping[str, str]) -> None:
 
 
 def read_table(uri: str) -> pa.Table:
-    """A whole Parquet file.
-
-    Raises:
-        UserError: it is not there, or not Parquet.
-    """
+    """A whole Parquet file. Raises UserError where it is not there, or not Parquet."""
     with explained(uri):
         data = read_bytes(uri)
     with parsed(uri):
-        return pq.ParquetFile(pa.BufferReader(data)).read(
-            use_threads=False
-        )  # no thread holds Python's bytes: see shards
+        # No thread of Arrow's: one that still holds bytes of Python's when the interpreter ends aborts the process, or
+        # keeps it from ending (arrow#34314, arrow#50482).
+        return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
 
 
 def read_metadata(uri: str) -> dict[str, str]:
-    """The key-value metadata in a Parquet file's footer.
-
-    Raises:
-        UserError: it is not there, or not Parquet.
-    """
+    """The key-value metadata in a Parquet file's footer. Raises UserError where it is not there, or not Parquet."""
     with explained(uri):
         tail = read_tail(uri, size(uri))
     with parsed(uri):
-        metadata = parse_footer(footer_of(tail)).metadata or {}
+        metadata = pq.read_metadata(pa.BufferReader(tail)).metadata or {}
     return {key.decode(): value.decode() for key, value in metadata.items()}
 
 
 def read_tail(uri: str, size: int) -> bytes:
-    """The end of a file of ``size`` bytes: 64 KiB or all of it, or more where a Parquet footer is longer.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
+    """The end of a file of ``size`` bytes: 64 KiB or all of it, or more where a Parquet footer is longer."""
     if size == 0:
         return b""
     (tail,) = read_ranges(uri, [(max(0, size - _FOOTER_GUESS), size)])
@@ -332,31 +274,6 @@ def read_tail(uri: str, size: int) -> bytes:
     return read_ranges(uri, [(size - length, size)])[0]
 
 
-def footer_of(tail: bytes) -> bytes:
-    """Parquet's footer, its length and the closing magic: the last bytes of a file.
-
-    Raises:
-        pa.ArrowInvalid: the file does not end as Parquet does.
-    """
-    if len(tail) < 12:
-        raise pa.ArrowInvalid(f"the file has {len(tail)} bytes, too few for Parquet")
-    if tail[-4:] != b"PAR1":
-        raise pa.ArrowInvalid("the file does not end with Parquet's magic bytes: cut short, or not Parquet")
-    length = int.from_bytes(tail[-8:-4], "little") + 8
-    if length > len(tail):
-        raise pa.ArrowInvalid(f"the footer claims {length} bytes, more than the file has")
-    return tail[-length:]
-
-
-def parse_footer(footer: bytes) -> pq.FileMetaData:
-    """What :func:`footer_of` gives, read.
-
-    Raises:
-        pa.ArrowException, OSError: it is noise.
-    """
-    return pq.read_metadata(pa.BufferReader(b"PAR1" + footer))
-
-
 def remove(uri: str) -> None:
     """Delete a file; none there is fine."""
     with _opened(uri) as (filesystem, path), suppress(FileNotFoundError):
@@ -364,10 +281,7 @@ def remove(uri: str) -> None:
 
 
 def remove_stale_temporaries(folder: str) -> int:
-    """Delete what killed runs left of half-written files below ``folder``; returns how many.
-
-    Only names that :func:`write_bytes` gives are touched. Nothing else may be writing below the folder.
-    """
+    """Delete what killed writers left half-written below ``folder``, where nobody writes now; returns how many."""
     stale = [file for file in list_files(folder) if file.name.rpartition("/")[2].startswith(TEMPORARY_PREFIX)]
     for file in stale:
         remove(file.uri)
@@ -375,11 +289,7 @@ def remove_stale_temporaries(folder: str) -> int:
 
 
 def check_writable(folder: str) -> None:
-    """Write and delete a hidden file, so that a wrong output is known before the work begins.
-
-    Raises:
-        UserError: the folder cannot be written to.
-    """
+    """Write and delete a hidden file: a UserError says before the work begins that a folder cannot be written to."""
     probe = join(folder, f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
     with explained(folder):
         try:
@@ -389,33 +299,21 @@ def check_writable(folder: str) -> None:
             raise UserError(f"{folder}: can only be read: name a folder that can be written to") from error
 
 
-def _write_local(path: Path, data: bytes | pa.Buffer) -> None:
-    """Temporary file in the same folder, fsync, rename, fsync of the folder: after a power cut too, all or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
-    try:
-        with temporary.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_aside(filesystem: AbstractFileSystem, path: str, data: bytes) -> None:
-    """Where a file is seen while it is written (SFTP, HDFS, SMB ...): write another and rename it."""
+def _write_aside(filesystem: AbstractFileSystem, path: str, data: bytes | pa.Buffer) -> None:
+    """Where a file is seen while it is written (disks, SFTP, HDFS ...): write another in its folder and rename it."""
     folder = path.rpartition("/")[0]
-    filesystem.makedirs(folder, exist_ok=True)
     temporary = f"{folder}/{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    filesystem.makedirs(folder, exist_ok=True)
     try:
-        filesystem.pipe_file(temporary, data)
+        if isinstance(filesystem, LocalFileSystem):
+            with Path(temporary).open("xb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(temporary).replace(path)
+            _sync(Path(path).parent)
+            return
+        filesystem.pipe_file(temporary, bytes(data))
         try:
             filesystem.mv(temporary, path)
         except FileExistsError:  # HDFS and SMB rename to nothing that is there
@@ -425,6 +323,15 @@ def _write_aside(filesystem: AbstractFileSystem, path: str, data: bytes) -> None
         with suppress(Exception):
             filesystem.rm_file(temporary)
         raise
+
+
+def _sync(folder: Path) -> None:
+    """Keep the names in a local folder through a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -442,7 +349,7 @@ def parsed(uri: str) -> Iterator[None]:
     """Turn what Arrow raises about bytes in memory into a UserError of one line: there they can only be bad."""
     try:
         yield
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise UserError(f"{uri}: not a readable Parquet file ({cause_of(error)})") from error
 
 

@@ -13,9 +13,10 @@ from ner_batch.config import Config, IndexKind, Uri
 from ner_batch.data import Example
 from ner_batch.errors import Problems
 from ner_batch.io.examples import read_examples
-from ner_batch.retrieval import ENCODED, Settings, build
+from ner_batch.retrieval import ENCODED, build
 from ner_batch.retrieval.encoder import Encoder
 from ner_batch.retrieval.index import check_kind, check_place, local_encoder, usable_examples
+from ner_batch.retrieval.vectors import EXACT_SEARCH_LIMIT
 
 OK = 0
 
@@ -83,15 +84,11 @@ def prepare(config: IndexConfig) -> Plan:
 def run(plan: Plan, console: Console) -> int:
     """Build the index; whole or not at all."""
     config = plan.config
-    manifest = build(plan.examples, config.kind, config.out, config.encoder, _settings(config))
+    limit = config.exact_search_limit
+    manifest = build(plan.examples, config.kind, config.out, config.encoder, exact_search_limit=limit)
     console.print(f"index: {config.out}", highlight=False, markup=False)
     console.print(manifest)
     return OK
-
-
-def _settings(config: IndexConfig) -> Settings:
-    limit = config.exact_search_limit
-    return Settings() if limit is None else Settings(exact_search_limit=limit)
 
 
 def _dimension(encoder: Encoder, kind: str | None) -> int:
@@ -107,5 +104,6 @@ def _vectors(config: IndexConfig, examples: int, mentions: int, dimension: int) 
     if config.kind == "lexical":
         return f"{examples:,}, sparse"
     count = mentions if config.kind == "entity" else examples
-    how = "searched exactly" if count <= _settings(config).exact_search_limit else "searched in lists"
+    limit = EXACT_SEARCH_LIMIT if config.exact_search_limit is None else config.exact_search_limit
+    how = "searched exactly" if count <= limit else "searched in lists"
     return f"{count:,} of {dimension:,} dimensions, {count * dimension * 4 / 1e6:,.1f} MB, {how}"

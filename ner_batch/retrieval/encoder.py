@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,10 +25,9 @@ _OVERLAP = 64  # tokens that two pieces of a long text share; each half is read 
 class TokenStates:
     """A text as an encoder reads it, special tokens left out.
 
-    ``ids`` is of shape (tokens,), ``offsets`` (tokens, 2), code points of the text, and ``states`` (tokens, dimension).
+    ``offsets`` is of shape (tokens, 2), code points of the text, and ``states`` of shape (tokens, dimension).
     """
 
-    ids: NDArray[np.int64]
     offsets: NDArray[np.int64]
     states: NDArray[np.float32]
 
@@ -69,7 +67,14 @@ class Encoder:
             return []
         with self._lock:
             model = self._loaded()
-            return _token_states(model[0], list(texts), _tokenizer(model, self._name))
+            if getattr(model[0], "auto_model", None) is None:
+                begins = type(model[0]).__name__
+                raise UserError(f"encoder {self._name}: has no token states (it begins with a {begins})")
+            if not getattr(model.tokenizer, "is_fast", False):
+                raise UserError(f"encoder {self._name}: its tokenizer tells no character offsets; a fast one is needed")
+            # In bfloat16 a text's states differ by some 1e-2 from batch to batch, and so would its demonstrations.
+            model[0].auto_model.float().eval().requires_grad_(requires_grad=False)
+            return _token_states(model[0], model.tokenizer, list(texts))
 
     def commit(self) -> str | None:
         """The commit of a hub model that was loaded, None for a local one."""
@@ -80,123 +85,61 @@ class Encoder:
 
     def _loaded(self) -> SentenceTransformer:
         if self._model is None:
-            self._model = _load(self._name, self._revision, self._device)
+            from sentence_transformers import SentenceTransformer
+            from transformers.utils import logging
+
+            logging.disable_progress_bar()  # it would stand among the lines of an error, and in every replica's log
+            try:
+                self._model = SentenceTransformer(self._name, revision=self._revision, device=self._device)
+            except (OSError, ValueError, KeyError) as error:
+                raise UserError(f"encoder {self._name}: cannot be loaded ({first_line(error)})") from None
         return self._model
 
 
-def _load(name: str, revision: str | None, device: str | None) -> SentenceTransformer:
-    from sentence_transformers import SentenceTransformer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # it would stand among the lines of an error, and in every replica's log
-    try:
-        return SentenceTransformer(name, revision=revision, device=device)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"encoder {name}: cannot be loaded ({first_line(error)})") from None
-
-
-def _tokenizer(model: SentenceTransformer, name: str) -> Any:
-    """The fast tokenizer of a model that has token states; the model is in float32 and frozen afterwards.
-
-    In bfloat16 a text's states differ by some 1e-2 from batch to batch, and so would its demonstrations.
-    """
-    if getattr(model[0], "auto_model", None) is None:
-        raise UserError(f"encoder {name}: has no token states (it begins with a {type(model[0]).__name__})")
-    if not getattr(model.tokenizer, "is_fast", False):
-        raise UserError(f"encoder {name}: its tokenizer tells no character offsets; a fast one is needed")
-    model[0].auto_model.float().eval().requires_grad_(requires_grad=False)
-    return model.tokenizer
-
-
-# --- texts in pieces ---
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """A run of tokens that goes through the model at once; ``kept`` of its positions are read, the rest is overlap."""
-
-    text: int
-    ids: Sequence[int]
-    offsets: Sequence[tuple[int, int]]
-    kept: Sequence[int]
-
-
-def _token_states(module: Any, texts: list[str], tokenizer: Any) -> list[TokenStates]:
-    pieces = list(_pieces(tokenizer, texts, _length(module)))
-    states: list[NDArray[np.float32]] = [np.zeros((0, 0), np.float32)] * len(pieces)
-    for batch in _batches([len(piece.ids) for piece in pieces]):
-        for number, state in zip(batch, _forward(module, tokenizer, [pieces[i].ids for i in batch]), strict=True):
-            states[number] = state[list(pieces[number].kept)]
-    return _joined(pieces, states, len(texts))
-
-
-def _length(module: Any) -> int:
-    """Tokens of a piece, special ones included: what the model states, at most 512."""
-    return min(int(module.max_seq_length or _MAX_TOKENS), _MAX_TOKENS)
-
-
-def _pieces(tokenizer: Any, texts: list[str], length: int) -> Iterator[_Piece]:
-    special = tokenizer.num_special_tokens_to_add()
-    stride = min(_OVERLAP, max(length - special, 0) // 4)
+def _token_states(module: Any, tokenizer: Any, texts: list[str]) -> list[TokenStates]:
+    """Texts are read in overlapping pieces; what is kept of the pieces of a text is put together again."""
+    length = min(int(module.max_seq_length or _MAX_TOKENS), _MAX_TOKENS)
+    overlap = min(_OVERLAP, max(length - tokenizer.num_special_tokens_to_add(), 0) // 4)
     tokenizer.truncation_side = "right"
-    cut = tokenizer(
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    pieces = tokenizer(
         texts,
         truncation=True,
         max_length=length,
-        stride=stride,
+        stride=overlap,
         return_overflowing_tokens=True,
         return_offsets_mapping=True,
         return_special_tokens_mask=True,
     )
-    owners = cut["overflow_to_sample_mapping"]
-    for i, owner in enumerate(owners):
-        inner = [p for p, is_special in enumerate(cut["special_tokens_mask"][i]) if not is_special]
+    states = _states(module, tokenizer, pieces["input_ids"])
+    owners = pieces["overflow_to_sample_mapping"]
+    offsets_of: list[list[NDArray[np.int64]]] = [[] for _ in texts]
+    states_of: list[list[NDArray[np.float32]]] = [[] for _ in texts]
+    for i, owner in enumerate(owners):  # every text has a piece, if only one without tokens
+        inner = np.flatnonzero(np.asarray(pieces["special_tokens_mask"][i]) == 0)
         first, last = i == 0 or owners[i - 1] != owner, i + 1 == len(owners) or owners[i + 1] != owner
-        kept = inner[0 if first else stride // 2 : len(inner) if last else len(inner) - (stride - stride // 2)]
-        yield _Piece(owner, cut["input_ids"][i], cut["offset_mapping"][i], kept)
+        kept = inner[0 if first else overlap // 2 : len(inner) if last else len(inner) - (overlap - overlap // 2)]
+        offsets_of[owner].append(np.asarray(pieces["offset_mapping"][i], np.int64).reshape(-1, 2)[kept])
+        states_of[owner].append(states[i][kept])
+    return [
+        TokenStates(np.concatenate(offsets), np.concatenate(rows))
+        for offsets, rows in zip(offsets_of, states_of, strict=True)
+    ]
 
 
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Pieces of similar length together, as many as fit a forward pass."""
-    batch: list[int] = []
-    for number in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and (len(batch) + 1) * lengths[number] > _BATCH_TOKENS:
-            yield batch
-            batch = []
-        batch.append(number)
-    if batch:
-        yield batch
-
-
-def _forward(module: Any, tokenizer: Any, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-    """States of the last layer, shape (rows, longest, dimension); rows are padded on the right."""
-    from transformers import BatchEncoding
-
-    width = max(1, *map(len, rows))
-    pad = tokenizer.pad_token_id or 0
-    ids = [[*row, *[pad] * (width - len(row))] for row in rows]
-    mask = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
-    features = BatchEncoding({"input_ids": ids, "attention_mask": mask}, tensor_type="pt")
-    output = module.auto_model(**features.to(module.auto_model.device))
-    return np.asarray(output.last_hidden_state.float().cpu().numpy(), np.float32)
-
-
-def _joined(pieces: Sequence[_Piece], states: Sequence[NDArray[np.float32]], texts: int) -> list[TokenStates]:
-    """The pieces of each text put together again; every text has at least one, if only an empty one."""
-    counts = [0] * texts
-    for piece in pieces:
-        counts[piece.text] += 1
-    ends = list(accumulate(counts))
-    token_states = []
-    for end, count in zip(ends, counts, strict=True):
-        mine = range(end - count, end)
-        ids = [pieces[i].ids[p] for i in mine for p in pieces[i].kept]
-        offsets = [pieces[i].offsets[p] for i in mine for p in pieces[i].kept]
-        token_states.append(
-            TokenStates(
-                np.asarray(ids, np.int64),
-                np.asarray(offsets, np.int64).reshape(-1, 2),
-                np.concatenate([states[i] for i in mine]),
-            )
-        )
-    return token_states
+def _states(module: Any, tokenizer: Any, pieces: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
+    """States of the model's last layer, shape (tokens, dimension) for each piece; alike lengths are read together."""
+    batches: list[list[int]] = [[]]
+    for number in sorted(range(len(pieces)), key=lambda number: len(pieces[number])):
+        if batches[-1] and (len(batches[-1]) + 1) * len(pieces[number]) > _BATCH_TOKENS:
+            batches.append([])
+        batches[-1].append(number)
+    states: dict[int, NDArray[np.float32]] = {}
+    for batch in batches:
+        rows = [pieces[number] for number in batch]
+        width = max(1, *map(len, rows))
+        padded = tokenizer.pad({"input_ids": rows}, padding="max_length", max_length=width, padding_side="right")
+        output = module.auto_model(**padded.convert_to_tensors("pt").to(module.auto_model.device))
+        for number, row, state in zip(batch, rows, output.last_hidden_state.float().cpu().numpy(), strict=True):
+            states[number] = state[: len(row)]
+    return [states[number] for number in range(len(pieces))]

@@ -8,9 +8,7 @@ An index is a folder::
     manifest.json      kind, encoder, sizes, fingerprint: :class:`IndexManifest`
 
 Kinds: ``random`` (the papers' baseline), ``lexical`` (character n-grams, no model to fetch), ``sentence`` (any
-sentence-transformers encoder), ``entity`` (GPT-NER's: the gold mentions nearest to what stands in the text vote for
-their sentences; any encoder with token states, no gold for the text: :mod:`ner_batch.retrieval.entity`). Vectors are
-searched exactly up to 200,000 and by inverted lists above, with their recall in the manifest.
+sentence-transformers encoder), ``entity`` (GPT-NER's; any encoder with token states).
 """
 
 from __future__ import annotations
@@ -28,17 +26,15 @@ from typing import Literal, Protocol, assert_never
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ner_batch.config import explain
-from ner_batch.data import Example, clean, examples_table
+from ner_batch.data import Example, clean
 from ner_batch.errors import UserError, first_line
 from ner_batch.io import copies, storage
-from ner_batch.io.examples import examples_digest, read_examples
+from ner_batch.io.examples import examples_digest, examples_table, read_examples
 from ner_batch.retrieval import vectors
 from ner_batch.retrieval.encoder import Encoder
 from ner_batch.retrieval.entity import EntitySearch
-from ner_batch.retrieval.lexical import LexicalSearch
-from ner_batch.retrieval.sampling import RandomSearch
-from ner_batch.retrieval.sentence import SentenceSearch
-from ner_batch.retrieval.vectors import Lists, StoredVectors
+from ner_batch.retrieval.lexical import LexicalSearch, RandomSearch
+from ner_batch.retrieval.vectors import Lists, SentenceSearch, StoredVectors
 
 Kind = Literal["random", "lexical", "sentence", "entity"]
 KINDS: tuple[Kind, ...] = ("random", "lexical", "sentence", "entity")
@@ -46,16 +42,7 @@ ENCODED = ("sentence", "entity")
 """Kinds that need an encoder."""
 MANIFEST = "manifest.json"
 EXAMPLES_FILE = "examples.parquet"
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a build leaves alone unless told."""
-
-    seed: int = 0
-    """random, and what entity fills up with: another seed draws other demonstrations."""
-    exact_search_limit: int = vectors.EXACT_SEARCH_LIMIT
-    """Vectors that are searched exactly; more are listed, see :mod:`ner_batch.retrieval.vectors`."""
+_REMEDY = "build it again with `ner-batch index`"
 
 
 class Search(Protocol):
@@ -101,23 +88,26 @@ class Index:
     searcher: Search = field(repr=False)
 
     def nearest(self, texts: Sequence[str], k: int) -> list[list[Example]]:
-        """Up to ``k`` demonstrations per text, the nearest LAST.
+        """Up to ``k`` demonstrations per text, the nearest LAST; ties go to the earlier example.
 
         Last, because models lean on what stands next to the input (the recency bias of Zhao et al. 2021, "Calibrate
         before use"), and because a prompt that is too long drops demonstrations from the front. No demonstration is
-        the text itself or differs from it in outer white space only, so training prompts are leave-one-out without
-        ids; and no two of them are of one text. Ties go to the earlier example.
+        the text itself, outer white space aside, so training prompts are leave-one-out without ids.
         """
         if k == 0 or not texts:
             return [[] for _ in texts]
         cleaned = [clean(text) for text in texts]
         # One more than asked: examples are of distinct texts, so at most one of them is the text itself.
         numbers = self.searcher.search(cleaned, min(k + 1, len(self.examples)))
-        demonstrations: list[list[Example]] = []
-        for text, nearest_first in zip(cleaned, numbers, strict=True):
-            others = [self.examples[n] for n in nearest_first if self.examples[n].text.strip() != text.strip()]
-            demonstrations.append(others[:k][::-1])
-        return demonstrations
+        return [
+            [self.examples[n] for n in nearest_first if self.examples[n].text.strip() != text.strip()][:k][::-1]
+            for text, nearest_first in zip(cleaned, numbers, strict=True)
+        ]
+
+
+def nearest(examples: Sequence[Example], k: int) -> Sequence[Example]:
+    """The ``k`` nearest of demonstrations that stand with the nearest last; all where there are fewer."""
+    return examples[max(0, len(examples) - k) :]
 
 
 def build(
@@ -125,11 +115,19 @@ def build(
     kind: str,
     out: str | Path,
     encoder: str | None = None,
-    settings: Settings = Settings(),
+    *,
+    seed: int = 0,
+    exact_search_limit: int | None = None,
 ) -> IndexManifest:
-    """Build an index at the local folder ``out``, replacing an index that is there; whole or not at all.
+    """Build an index, whole or not at all; the same arguments give the same bytes.
 
-    The same arguments give the same bytes. ``examples`` is a Parquet file, a folder of them, or Examples.
+    Args:
+        examples: a Parquet file, a folder of them, or Examples.
+        kind: one of ``KINDS``.
+        out: local folder; an index that is there is replaced.
+        encoder: local folder or hub name, for the kinds that need one.
+        seed: of kind random, and of what kind entity fills up with: another one draws other demonstrations.
+        exact_search_limit: more vectors than these are searched by inverted lists; None: 200,000.
 
     Raises:
         UserError: one line: unknown kind, bad examples, an encoder that cannot be loaded, or an ``out`` that is taken.
@@ -141,14 +139,22 @@ def build(
         distinct = usable_examples(gold, checked_kind, source)
         storage.write_table(str(folder / EXAMPLES_FILE), examples_table(distinct), {})
         local = local_encoder(encoder) if encoder else None
-        model = Encoder(local or encoder) if encoder else None
-        stored = _write_vectors(folder, checked_kind, distinct, model, settings.exact_search_limit)
+        model = Encoder(local or encoder or "")
+        limit = vectors.EXACT_SEARCH_LIMIT if exact_search_limit is None else exact_search_limit
+        stored = StoredVectors()
+        match checked_kind:
+            case "lexical":
+                stored = LexicalSearch.write(folder, distinct)
+            case "sentence":
+                stored = SentenceSearch.write(folder, distinct, model, limit)
+            case "entity":
+                stored = EntitySearch.write(folder, distinct, model, limit)
         draft = IndexManifest(
             kind=checked_kind,
             encoder=local or encoder,
-            revision=content_digest(local) if local else model.commit() if model else None,
+            revision=content_digest(local) if local else model.commit() if encoder else None,
             examples=len(distinct),
-            seed=settings.seed,
+            seed=seed,
             fingerprint="",
             **asdict(stored),
         )
@@ -157,29 +163,13 @@ def build(
     return manifest
 
 
-def _write_vectors(
-    folder: Path, kind: Kind, examples: Sequence[Example], encoder: Encoder | None, exact_search_limit: int
-) -> StoredVectors:
-    if kind == "random":
-        return StoredVectors()
-    if kind == "lexical":
-        return LexicalSearch.write(folder, examples)
-    if encoder is None:
-        raise ValueError(f"kind {kind} without an encoder")
-    searcher = SentenceSearch if kind == "sentence" else EntitySearch
-    return searcher.write(folder, examples, encoder, exact_search_limit)
-
-
 def open_index(path: str | Path, encoder: str | None = None, device: str | None = None) -> Index:
-    """Open an index; its encoder is loaded at the first search, not here.
+    """Open an index. Its vectors are memory-mapped, and its encoder is loaded at the first search.
 
     Args:
         path: local or ``s3://`` (copied to the local disk, one copy for the processes of a machine).
-        encoder: where the encoder lies today, None where the manifest says; it must be the one the index was built
-            with.
+        encoder: where the encoder that the index was built with lies today; None: where the manifest says.
         device: torch's name of where the encoder runs; None: a GPU where there is one.
-
-    Vectors are memory-mapped, so replicas on one machine share them.
 
     Raises:
         UserError: one line: no such index, a broken one, or one built with another encoder.
@@ -188,35 +178,42 @@ def open_index(path: str | Path, encoder: str | None = None, device: str | None 
     if not storage.exists(storage.join(uri, MANIFEST)):
         raise UserError(f"{uri}: no such index: build one with `ner-batch index`")
     folder = Path(copies.fetched(uri))
-    manifest = read_manifest(folder / MANIFEST, uri)
+    manifest = _read_manifest(folder, uri)
     model = checked_encoder(manifest, uri, encoder, device)
+    stored = StoredVectors(manifest.dimension, manifest.mentions, manifest.lists)
+    searcher: Search
     try:
         examples = tuple(read_examples(str(folder / EXAMPLES_FILE)))
         if fingerprint(examples, manifest) != manifest.fingerprint:
             raise UserError("the examples or the manifest were changed after it was built")
-        searcher = _open_search(folder, manifest, examples, model)
+        match manifest.kind:
+            case "random":
+                searcher = RandomSearch(len(examples), manifest.seed)
+            case "lexical":
+                searcher = LexicalSearch(folder, len(examples))
+            case "sentence":
+                searcher = SentenceSearch(folder, len(examples), stored, model)
+            case "entity":
+                searcher = EntitySearch(folder, examples, stored, manifest.seed, model)
+            case unknown:
+                assert_never(unknown)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{uri}: broken index ({first_line(error)}): build it again with `ner-batch index`") from None
+        raise UserError(f"{uri}: broken index ({first_line(error)}): {_REMEDY}") from None
     return Index(manifest.kind, manifest.fingerprint, manifest.encoder, examples, searcher)
 
 
-def _open_search(folder: Path, manifest: IndexManifest, examples: Sequence[Example], encoder: Encoder) -> Search:
-    stored = StoredVectors(manifest.dimension, manifest.mentions, manifest.lists)
-    match manifest.kind:
-        case "random":
-            return RandomSearch(len(examples), manifest.seed)
-        case "lexical":
-            return LexicalSearch.open(folder, len(examples))
-        case "sentence":
-            return SentenceSearch.open(folder, len(examples), stored, encoder)
-        case "entity":
-            return EntitySearch.open(folder, examples, stored, manifest.seed, encoder)
-        case unknown:
-            assert_never(unknown)
+def _read_manifest(folder: Path, uri: str) -> IndexManifest:
+    try:
+        manifest = IndexManifest.model_validate(storage.read_json(str(folder / MANIFEST)))
+        check_kind(manifest.kind, manifest.encoder)
+    except ValueError as error:
+        explained = explain(IndexManifest, error) if isinstance(error, ValidationError) else [first_line(error)]
+        raise UserError(f"{uri}: {MANIFEST} is broken ({'; '.join(explained)}): {_REMEDY}") from None
+    return manifest
 
 
 def usable_examples(examples: Iterable[Example], kind: Kind, source: str) -> list[Example]:
-    """The first example of each text that is not blank; outer white space makes no difference.
+    """The first example of each text that is not blank, outer white space aside.
 
     Its entities are in order, as they will be when the index is read again: the fingerprint is of their order too.
 
@@ -263,33 +260,13 @@ def _replacing(out: str | Path) -> Iterator[Path]:
         new.rename(target)
 
 
-# --- manifest ---
-
-_LATER = ("mentions", "lists")  # fields that came later: left out of the digest where unset, so old indexes still open
-
-
-def read_manifest(path: Path, uri: str) -> IndexManifest:
-    """The manifest of an index. Raises UserError in one line that names the index."""
-    try:
-        manifest = IndexManifest.model_validate(storage.read_json(str(path)))
-        check_kind(manifest.kind, manifest.encoder)
-    except ValidationError as error:
-        reason = "; ".join(explain(IndexManifest, error))
-    except ValueError as error:
-        reason = first_line(error)
-    else:
-        return manifest
-    raise UserError(f"{uri}: {MANIFEST} is broken ({reason}): build it again with `ner-batch index`")
-
-
 def check_kind(kind: str, encoder: str | None) -> Kind:
     """The kind; raises a UserError in one line where it does not exist, or does not go with its encoder."""
     checked = next((name for name in KINDS if name == kind), None)
     if checked is None:
         raise UserError(f"kind: no {kind!r}; there are {', '.join(KINDS)}")
     if kind in ENCODED and not encoder:
-        model = {"sentence": "sentence-transformers", "entity": "sentence-transformers or Hugging Face"}[kind]
-        raise UserError(f"encoder: missing; kind {kind} needs a {model} model, local folder or hub name")
+        raise UserError(f"encoder: missing; kind {kind} needs a sentence-transformers model, local folder or hub name")
     if kind not in ENCODED and encoder:
         raise UserError(f"encoder: kind {kind} has none; remove it or choose kind sentence or entity")
     return checked
@@ -297,7 +274,8 @@ def check_kind(kind: str, encoder: str | None) -> Kind:
 
 def fingerprint(examples: Iterable[Example], manifest: IndexManifest) -> str:
     """Sixteen hex digits over the examples and the manifest; an encoder is what it holds, not where it lies."""
-    unset = {name for name in _LATER if getattr(manifest, name) is None}
+    # These fields came later: left out where unset, so that old indexes still open.
+    unset = {name for name in ("mentions", "lists") if getattr(manifest, name) is None}
     identity = manifest.model_dump(exclude={"fingerprint", "encoder", *unset})
     hub_name = None if _is_digest(manifest.revision) else manifest.encoder
     return examples_digest(examples, after=json.dumps([identity, hub_name], sort_keys=True))
@@ -306,12 +284,10 @@ def fingerprint(examples: Iterable[Example], manifest: IndexManifest) -> str:
 def checked_encoder(manifest: IndexManifest, uri: str, configured: str | None, device: str | None) -> Encoder:
     """The encoder to search with: the one configured, else where the manifest says, if it is still the same."""
     name = configured or manifest.encoder or ""
+    if manifest.kind not in ENCODED and configured:
+        raise UserError(f"{uri}: built as {manifest.kind}, without an encoder, config asks for {configured}: remove it")
     if manifest.kind not in ENCODED:
-        if configured:
-            raise UserError(
-                f"{uri}: built as {manifest.kind}, without an encoder, config asks for {configured}: remove it"
-            )
-        return Encoder(name)
+        return Encoder("")
     local = local_encoder(name)
     revision = content_digest(local) if local else manifest.revision
     if revision != manifest.revision or (not local and name != manifest.encoder):

@@ -1,13 +1,16 @@
-"""Kind lexical: TF-IDF of character n-grams, no model to fetch. Every example is scored, however many there are.
+"""Kinds without a model to fetch: random, the papers' baseline, and lexical, TF-IDF of character n-grams.
 
-1.3 ms a query over 50,000 examples, in batches of 256 on one core (``tests/benchmarks/bench_retrieval.py``).
+lexical scores every example, however many there are: 1.3 ms a query over 50,000, in batches of 256 on one core
+(``tests/benchmarks/bench_retrieval.py``).
 """
 
 from __future__ import annotations
 
+import hashlib
+import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +26,18 @@ QUERY_BLOCK = 32  # texts scored together: 32 x 50,000 examples is 6 MB of score
 
 _FEATURES = 2**20  # 4 MiB of weights; 2**18 is as good on 8,000 examples and fuller on more
 _POSTINGS, _IDF = "vectors.npz", "idf.npy"
+
+
+class RandomSearch:
+    """A draw out of ``size`` that depends on seed and text alone, so that a resumed run asks the same prompts."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size, self.seed = size, seed
+
+    def search(self, texts: Sequence[str], count: int) -> list[list[int]]:
+        """For each text the numbers of ``count`` examples."""
+        digests = [hashlib.sha256(f"{self.seed}\0{text}".encode()).digest() for text in texts]
+        return [random.Random(digest).sample(range(self.size), count) for digest in digests]  # noqa: S311 - repeatable
 
 
 class NgramTfidf:
@@ -48,14 +63,9 @@ class NgramTfidf:
             norm=None,
             dtype=np.float32,
         )
-        self._tfidf = TfidfTransformer(sublinear_tf=True)
+        self.tfidf = TfidfTransformer(sublinear_tf=True)
         if idf is not None:
-            self._tfidf.idf_ = idf
-
-    @property
-    def idf(self) -> NDArray[np.float32]:
-        """Smoothed inverse document frequency per feature, shape (2**20,); there is none before a fit."""
-        return np.asarray(self._tfidf.idf_, np.float32)
+            self.tfidf.idf_ = idf
 
     def fit_transform(self, texts: Sequence[str]) -> csr_matrix:
         """Learn the document frequencies of the texts; returns their vectors, shape (texts, 2**20).
@@ -65,9 +75,9 @@ class NgramTfidf:
         read.
         """
         counts = self._hashing.transform(texts)
-        self._tfidf.fit(counts)
+        self.tfidf.fit(counts)
         frequency = np.bincount(counts.indices, minlength=_FEATURES)
-        self._tfidf.idf_[frequency > max(counts.shape[0] / 4, 1000)] = 0
+        self.tfidf.idf_[frequency > max(counts.shape[0] / 4, 1000)] = 0
         return self._weighted(counts)
 
     def transform(self, texts: Sequence[str]) -> csr_matrix:
@@ -75,39 +85,33 @@ class NgramTfidf:
         return self._weighted(self._hashing.transform(texts))
 
     def _weighted(self, counts: csr_matrix) -> csr_matrix:
-        vectors = self._tfidf.transform(counts, copy=False)
+        vectors = self.tfidf.transform(counts, copy=False)
         vectors.eliminate_zeros()
         return vectors
 
 
 class LexicalSearch:
-    """Cosine similarity of n-gram vectors."""
+    """Cosine similarity of the n-gram vectors that :meth:`write` wrote; a UserError where they do not fit."""
 
-    def __init__(self, tfidf: NgramTfidf, postings: csr_matrix) -> None:
-        self.tfidf = tfidf
-        self.postings = postings
-        """Features x examples: a search reads the rows of the query's own n-grams only."""
+    def __init__(self, folder: Path, examples: int) -> None:
+        from scipy.sparse import load_npz
 
-    @classmethod
-    def write(cls, folder: Path, examples: Sequence[Example]) -> StoredVectors:
+        idf, self.postings = np.load(folder / _IDF), load_npz(folder / _POSTINGS)
+        if self.postings.shape != (_FEATURES, examples) or idf.shape != (_FEATURES,):
+            raise UserError(f"{_POSTINGS} is of shape {self.postings.shape}, {_IDF} of {idf.shape}")
+        self.tfidf = NgramTfidf(idf)
+
+    @staticmethod
+    def write(folder: Path, examples: Sequence[Example]) -> StoredVectors:
         """Write the vectors of examples."""
         from scipy.sparse import save_npz
 
         tfidf = NgramTfidf()
         vectors = tfidf.fit_transform([example.text for example in examples])
-        np.save(folder / _IDF, tfidf.idf)
+        np.save(folder / _IDF, tfidf.tfidf.idf_.astype(np.float32))
+        # Features x examples: a search reads the rows of the query's own n-grams only.
         save_npz(folder / _POSTINGS, vectors.T.tocsr(), compressed=False)
         return StoredVectors(dimension=_FEATURES)
-
-    @classmethod
-    def open(cls, folder: Path, examples: int) -> Self:
-        """Open what :meth:`write` wrote. Raises UserError where it is of another shape."""
-        from scipy.sparse import load_npz
-
-        idf, postings = np.load(folder / _IDF), load_npz(folder / _POSTINGS)
-        if postings.shape != (_FEATURES, examples) or idf.shape != (_FEATURES,):
-            raise UserError(f"{_POSTINGS} is of shape {postings.shape}, {_IDF} of {idf.shape}")
-        return cls(NgramTfidf(idf), postings)
 
     def search(self, texts: Sequence[str], count: int) -> list[list[int]]:
         """For each text the numbers of its ``count`` nearest examples, nearest first."""

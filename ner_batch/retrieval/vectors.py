@@ -1,23 +1,27 @@
-"""Vectors on disk and the nearest of them: memory-mapped, an exact scan up to 200,000, inverted lists above.
+"""Vectors on disk and the nearest of them, and kind sentence, which searches by vectors of whole texts.
 
-Above, faiss keeps the vectors in about 4 sqrt(n) lists by their nearest centroid and a search reads the most promising
-ones (IVFFlat). Lists rather than a graph (HNSW): built by one thread or many they are the same bytes, the file is
-mapped and not read, and a score is still the exact product. How many lists a search reads is settled at build: doubled
-until a search finds 95 % of what the exact scan finds. What it finds is measured, and is in the manifest.
+Up to 200,000 vectors are memory-mapped and scanned: over 50,000 of 768 dimensions 0.9 ms a query, in batches of 256 on
+one core, and 5.4 ms one by one, for each call reads all vectors (``tests/benchmarks/bench_retrieval.py``). Of more
+faiss makes about 4 sqrt(n) lists by their nearest centroid, and a search reads the most promising ones (IVFFlat). Lists
+rather than a graph (HNSW): built by one thread or many they are the same bytes, the file is mapped and not read, and a
+score is still the exact product. How many lists a search reads is settled at build: doubled until a search finds 95 %
+of what the exact scan finds, which the manifest tells.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from ner_batch.data import Example
 from ner_batch.errors import UserError, first_line
+from ner_batch.retrieval.encoder import Encoder
 
 EXACT_SEARCH_LIMIT = 200_000
 """Vectors that are scanned one and all; more are listed."""
@@ -25,19 +29,14 @@ EXACT_SEARCH_LIMIT = 200_000
 _DENSE, _LISTS = "vectors.npy", "vectors.faiss"
 _RECALL, _PROBES = 0.95, 8
 _SAMPLE, _DEPTH = 256, 10
+SPARE = 8
+"""Candidates searched for beyond those needed, so that ties at the end are broken by number too."""
 _POINTS = 64  # vectors per list that the centroids are learnt from; faiss's own 256 takes four times as long
 
 Numbered = tuple[NDArray[np.float32], NDArray[np.int64]]
-
-
-class Nearest(Protocol):
-    """A search for the nearest vectors."""
-
-    def __call__(self, queries: NDArray[np.float32], depth: int, without: tuple[int, int] = (0, 0), /) -> Numbered:
-        """Products and numbers, nearest first, both of shape (queries, depth).
-
-        Vectors in the half-open range ``without`` are left out; ``depth`` is at most the number of the others.
-        """
+Nearest = Callable[[NDArray[np.float32], int], Numbered]
+"""A search: of queries (rows, dimension) and a depth, at most the number of vectors, the products and numbers of the
+nearest, nearest first, both of shape (rows, depth)."""
 
 
 class Lists(BaseModel):
@@ -55,81 +54,44 @@ class Lists(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class StoredVectors:
-    """What a kind of index wrote beside the examples; the manifest has these fields."""
+    """What a kind of index wrote beside the examples; the fields of the manifest."""
 
     dimension: int = 0
-    """Length of a vector; 0 where there are none."""
     mentions: int | None = None
-    """entity: vectors, one per mention that has a token."""
     lists: Lists | None = None
-    """How the vectors are searched where they are too many to scan; None: exactly."""
 
 
-def write(
-    folder: Path, batches: Iterable[NDArray[np.float32]], exact_search_limit: int = EXACT_SEARCH_LIMIT
-) -> StoredVectors:
-    """Write L2-normalised vectors, batch by batch; in lists if they are more than ``exact_search_limit``."""
-    path = folder / _DENSE
-    rows, dimension = _write_dense(path, batches)
-    if rows <= exact_search_limit:
-        return StoredVectors(dimension)
-    vectors = np.load(path, mmap_mode="r")
-    index, lists = _listed(vectors)
-    _faiss().write_index(index, str(folder / _LISTS))
-    path.unlink()
-    return StoredVectors(dimension, lists=lists)
-
-
-def _write_dense(path: Path, batches: Iterable[NDArray[np.float32]]) -> tuple[int, int]:
-    """One float32 matrix in NumPy's format; its header is written again when the number of rows is known."""
-    rows = dimension = 0
-    with path.open("wb") as file:
-        _write_header(file, 0, 0)
-        for batch in batches:
-            file.write(np.ascontiguousarray(batch, np.float32).tobytes())
-            rows, dimension = rows + len(batch), batch.shape[1]
-        file.seek(0)
-        _write_header(file, rows, dimension)
-    return rows, dimension
-
-
-def _write_header(file: Any, rows: int, dimension: int) -> None:
-    """NumPy pads its headers to 128 bytes with room for such shapes, so the second one fits the first one's place."""
-    header: Any = np.lib.format.write_array_header_1_0
-    header(file, {"descr": "<f4", "fortran_order": False, "shape": (rows, dimension)})
-
-
-def _listed(vectors: NDArray[np.float32]) -> tuple[Any, Lists]:
+def write(folder: Path, vectors: NDArray[np.float32], exact_search_limit: int = EXACT_SEARCH_LIMIT) -> StoredVectors:
+    """Write L2-normalised vectors; in lists if they are more than ``exact_search_limit``."""
     faiss = _faiss()
     rows, dimension = vectors.shape
+    if rows <= exact_search_limit:
+        np.save(folder / _DENSE, vectors)
+        return StoredVectors(dimension)
     lists = max(1, min(round(4 * rows**0.5), rows // _POINTS))
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dimension), dimension, lists, faiss.METRIC_INNER_PRODUCT)
     index.cp.max_points_per_centroid, index.cp.min_points_per_centroid, index.cp.spherical = _POINTS, 1, True
     index.train(vectors[:: max(1, rows // (lists * _POINTS))])
-    for start in range(0, rows, 1 << 16):
-        index.add(np.ascontiguousarray(vectors[start : start + (1 << 16)]))
-    return index, _measured(index, vectors)
+    index.add(vectors)
+    faiss.write_index(index, str(folder / _LISTS))
+    return StoredVectors(dimension, lists=_measured(index, vectors))
 
 
 def _measured(index: Any, vectors: NDArray[np.float32]) -> Lists:
     """The fewest probes (8, 16, 32 ...) with the recall wanted, all lists at the most."""
+    faiss = _faiss()
     sample = np.unique(np.linspace(0, len(vectors) - 1, _SAMPLE).astype(np.int64))
     queries, depth = np.ascontiguousarray(vectors[sample]), min(_DEPTH + 1, len(vectors))
-    exact = _faiss().knn(queries, vectors, depth, metric=_faiss().METRIC_INNER_PRODUCT)[1]
+    scanned = faiss.knn(queries, vectors, depth, metric=faiss.METRIC_INNER_PRODUCT)[1].tolist()
+    exact = [set(numbers) - {number} for numbers, number in zip(scanned, sample.tolist(), strict=True)]
     probes = min(_PROBES, index.nlist)
     while True:
-        probed = index.search(queries, depth, params=_faiss().SearchParametersIVF(nprobe=probes))[1]
-        recall = _recall(exact, probed, sample)
+        probed = index.search(queries, depth, params=faiss.SearchParametersIVF(nprobe=probes))[1].tolist()
+        hits = sum(len(nearest.intersection(numbers)) for nearest, numbers in zip(exact, probed, strict=True))
+        recall = hits / sum(map(len, exact))
         if recall >= _RECALL or probes == index.nlist:
             return Lists(lists=index.nlist, probes=probes, recall=round(recall, 4))
         probes = min(2 * probes, index.nlist)
-
-
-def _recall(exact: NDArray[np.int64], probed: NDArray[np.int64], own: NDArray[np.int64]) -> float:
-    pairs = [
-        (set(a) - {n}, set(b) - {n}) for a, b, n in zip(exact.tolist(), probed.tolist(), own.tolist(), strict=True)
-    ]
-    return sum(len(a & b) for a, b in pairs) / sum(len(a) for a, _ in pairs)
 
 
 def open_nearest(folder: Path, shape: tuple[int, int], lists: Lists | None) -> Nearest:
@@ -138,46 +100,21 @@ def open_nearest(folder: Path, shape: tuple[int, int], lists: Lists | None) -> N
     Raises:
         UserError: the file is of another shape, or torn.
     """
-    return _scan(folder / _DENSE, shape) if lists is None else _probe(folder / _LISTS, shape, lists)
-
-
-def _scan(path: Path, shape: tuple[int, int]) -> Nearest:
-    faiss, vectors = _faiss(), np.load(path, mmap_mode="r")
-    metric = faiss.METRIC_INNER_PRODUCT
-    if vectors.shape != shape or vectors.dtype != np.float32:
-        raise UserError(f"{path.name} is {vectors.dtype} of shape {vectors.shape}")
-
-    def nearest(queries: NDArray[np.float32], depth: int, without: tuple[int, int] = (0, 0), /) -> Numbered:
-        first, end = without
-        parts = [(0, vectors[:first]), (end, vectors[end:])] if end > first else [(0, vectors)]
-        results = [
-            (shift, faiss.knn(queries, part, min(depth, len(part)), metric=metric))
-            for shift, part in parts
-            if len(part)
-        ]
-        if len(results) == 1:
-            shift, (scores, numbers) = results[0]
-            return scores, numbers + shift
-        scores = np.concatenate([part for _, (part, _) in results], axis=1)
-        numbers = np.concatenate([part + shift for shift, (_, part) in results], axis=1)
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :depth]
-        return np.take_along_axis(scores, order, 1), np.take_along_axis(numbers, order, 1)
-
-    return nearest
-
-
-def _probe(path: Path, shape: tuple[int, int], lists: Lists) -> Nearest:
     faiss = _faiss()
+    if lists is None:
+        vectors = np.load(folder / _DENSE, mmap_mode="r")
+        if vectors.shape != shape or vectors.dtype != np.float32:
+            raise UserError(f"{_DENSE} is {vectors.dtype} of shape {vectors.shape}")
+        return lambda queries, depth: faiss.knn(queries, vectors, depth, metric=faiss.METRIC_INNER_PRODUCT)
     try:
-        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+        index = faiss.read_index(str(folder / _LISTS), faiss.IO_FLAG_MMAP)
     except RuntimeError as error:
-        raise UserError(f"{path.name}: {first_line(error)[-200:]}") from None
+        raise UserError(f"{_LISTS}: {first_line(error)[-200:]}") from None
     if (index.ntotal, index.d) != shape or index.nlist != lists.lists:
-        raise UserError(f"{path.name} is of shape {(index.ntotal, index.d)} in {index.nlist} lists")
+        raise UserError(f"{_LISTS} is of shape {(index.ntotal, index.d)} in {index.nlist} lists")
+    few, all_of_them = (faiss.SearchParametersIVF(nprobe=count) for count in (lists.probes, index.nlist))
 
-    def nearest(queries: NDArray[np.float32], depth: int, without: tuple[int, int] = (0, 0), /) -> Numbered:
-        others = faiss.IDSelectorNot(faiss.IDSelectorRange(*without)) if without[1] > without[0] else None
-        few, all_of_them = (faiss.SearchParametersIVF(nprobe=n, sel=others) for n in (lists.probes, index.nlist))
+    def nearest(queries: NDArray[np.float32], depth: int) -> Numbered:
         scores, numbers = index.search(queries, depth, params=few)
         short = numbers[:, -1] < 0  # the lists that were read hold fewer than asked for
         if short.any():
@@ -203,7 +140,25 @@ def top_ranked(scores: NDArray[np.float32], numbers: NDArray[np.int64], count: i
     return ranked
 
 
+class SentenceSearch:
+    """Cosine similarity of whole texts by any sentence-transformers encoder; raises as :func:`open_nearest`."""
+
+    def __init__(self, folder: Path, examples: int, stored: StoredVectors, encoder: Encoder) -> None:
+        self.nearest = open_nearest(folder, (examples, stored.dimension), stored.lists)
+        self.size, self.encoder = examples, encoder
+
+    @staticmethod
+    def write(folder: Path, examples: Sequence[Example], encoder: Encoder, exact_search_limit: int) -> StoredVectors:
+        """Write one vector per example."""
+        return write(folder, encoder([example.text for example in examples]), exact_search_limit)
+
+    def search(self, texts: Sequence[str], count: int) -> list[list[int]]:
+        """For each text the numbers of its ``count`` nearest examples, nearest first."""
+        scores, numbers = self.nearest(self.encoder(texts), min(count + SPARE, self.size))
+        return top_ranked(scores, numbers, count)
+
+
 def _faiss() -> Any:
-    import faiss
+    import faiss  # its stubs are wrong
 
     return faiss

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache
 
 import regex
 
@@ -48,8 +48,9 @@ def ground(mentions: Sequence[tuple[str, str]], text: str) -> tuple[tuple[Entity
         entities, sorted by (start, end, type), each with ``text[start:end] == entity.text``; and the mentions that
         could not be placed, in the order named, with the reason "empty", "inside a word" or "not in text".
     """
-    views = _Views(text)
-    places = {surface: views.find(surface) for surface in dict.fromkeys(surface for surface, _ in mentions)}
+    exact = _View(text, cuts(text), Folded(text, range(len(text)), {}))
+    folded = cache(lambda: replace(exact, form=fold(text)))  # made when a surface first asks for it
+    places = {surface: _find(surface, exact, folded) for surface in dict.fromkeys(surface for surface, _ in mentions)}
     inner = _inner([place for place in places.values() if isinstance(place, _Place)])
     readers: defaultdict[str, _Reader] = defaultdict(lambda: _Reader(inner))
     entities, ungrounded = [], []
@@ -86,7 +87,7 @@ class _Reader:
 
     def _free(self, place: _Place, position: int) -> Span | None:
         first_inner = None
-        for span in place.spans(position):
+        for span in place.view.spans(place.needle, position):
             if span not in self._taken_spans:
                 if span not in self._inner:
                     return span
@@ -103,10 +104,6 @@ class _Place:
     view: _View
     first: Span
 
-    def spans(self, position: int = 0) -> Iterator[Span]:
-        """The occurrences from source ``position`` on."""
-        return self.view.spans(self.needle, position)
-
 
 def _inner(places: Sequence[_Place]) -> set[Span]:
     """The occurrences that lie inside an occurrence of a longer surface."""
@@ -116,7 +113,7 @@ def _inner(places: Sequence[_Place]) -> set[Span]:
     for name in folded:
         if everything.count(name) > 1:
             related.update(other for other in folded if name in other)
-    spans = {span for name in related for span in folded[name].spans()}
+    spans = {span for name in related for span in folded[name].view.spans(folded[name].needle)}
     inner, reach = set(), 0
     for span in sorted(spans, key=lambda span: (span[0], -span[1])):
         if span[1] <= reach:
@@ -164,25 +161,14 @@ class _View:
         return end if self.cuts[end] else None
 
 
-class _Views:
-    """The views of one text; the normalised one is made when a surface first asks for it."""
-
-    def __init__(self, text: str) -> None:
-        self._exact = _View(text, cuts(text), Folded(text, range(len(text)), {}))
-
-    @cached_property
-    def _folded(self) -> _View:
-        return replace(self._exact, form=fold(self._exact.source))
-
-    def find(self, surface: str) -> _Place | str:
-        """Where a surface stands, or the reason why it stands nowhere."""
-        surface = surface.strip()
-        if not _VISIBLE.search(surface):
-            return EMPTY
-        if first := next(self._exact.spans(surface), None):
-            return _Place(surface, surface, self._exact, first)
-        needle = fold(surface).text.strip(" ")
-        if first := next(self._folded.spans(needle), None):
-            return _Place(surface, needle, self._folded, first)
-        inside = surface in self._exact.source or needle in self._folded.form.text
-        return INSIDE_A_WORD if inside else NOT_IN_TEXT
+def _find(surface: str, exact: _View, folded: Callable[[], _View]) -> _Place | str:
+    """Where a surface stands, or the reason why it stands nowhere."""
+    surface = surface.strip()
+    if not _VISIBLE.search(surface):
+        return EMPTY
+    if first := next(exact.spans(surface), None):
+        return _Place(surface, surface, exact, first)
+    needle = fold(surface).text.strip(" ")
+    if first := next(folded().spans(needle), None):
+        return _Place(surface, needle, folded(), first)
+    return INSIDE_A_WORD if surface in exact.source or needle in folded().form.text else NOT_IN_TEXT

@@ -65,11 +65,6 @@ def _cuts_by_clusters(text: str) -> bytes:
     return bytes(flags)
 
 
-def is_boundary(text: str, position: int) -> bool:
-    """Whether a mention may begin or end at ``position``, a code point offset from 0 to ``len(text)``."""
-    return cuts(text)[position] == 1
-
-
 def word_chunks(text: str) -> list[str]:
     """``text`` cut at every boundary: words, or grapheme clusters where words are not set apart.
 

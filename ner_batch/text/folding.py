@@ -83,7 +83,7 @@ def _without(pattern: regex.Pattern[str], text: str) -> tuple[str, Sequence[int]
 
 
 def _through(outer: Sequence[int], inner: Sequence[int]) -> Sequence[int]:
-    """The positions ``outer[i]`` for each i of ``inner``."""
+    """The positions ``outer[i]`` for each i of ``inner``; a range is all of them."""
     if isinstance(inner, range):
         return outer
     return inner if isinstance(outer, range) else [outer[i] for i in inner]
@@ -97,7 +97,8 @@ def _fold_case(text: str) -> Folded:
     origin: list[int] = []
     ends = {}
     done = 0
-    for match in _SUSPECT.finditer(_flagged(text)):
+    # Every character that does not fold evenly even when alone, marks apart, is replaced by the flag.
+    for match in _SUSPECT.finditer(_replaced(text, {c: _FLAG for c in set(text) if _is_odd(c)})):
         start, end = match.span()
         folded = _fold_unevenly(text[start:end])
         if folded is not None:
@@ -119,11 +120,6 @@ def _fold_evenly(text: str) -> str | None:
 def _fold_unevenly(cluster: str) -> str | None:
     """The folded cluster; None if :func:`_fold_evenly` does."""
     return None if _fold_evenly(cluster) is not None else normalize("NFKC", normalize("NFKD", cluster).casefold())
-
-
-def _flagged(text: str) -> str:
-    """``text`` with every character that does not fold evenly even when alone, marks apart, replaced by the flag."""
-    return _replaced(text, {c: _FLAG for c in set(text) if _is_odd(c)})
 
 
 @cache

@@ -11,7 +11,7 @@ twice or so: once by sentence, once by window. A text that fits as it is, is cou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -50,6 +50,7 @@ _LEVELS = tuple(
         r"\X",
     )
 )
+_SENTENCE_END = _LEVELS[0]
 _CONTINUES = regex.compile(r"(?<![\p{GCB=Control}\r\n])[\p{GCB=Extend}\p{GCB=SpacingMark}\p{GCB=ZWJ}]")
 _LIKELY_FITS = 6  # characters to a token; English has some 4.3, so a longer text is not worth counting whole
 _FILL = 0.9  # of the budget, for parts cut by length, so that few of them come out too long
@@ -75,67 +76,59 @@ def split(texts: Sequence[str | None], max_tokens: int, count: Count) -> list[Wi
         max_tokens: the budget of one window, 1 or more.
         count: the numbers of tokens of many texts, in order; called with large batches.
     """
-    splitter = _Splitter(texts, max_tokens, count)
-    spans = [(i, 0, len(text)) for i, text in enumerate(texts) if text and not text.isspace()]
+    documents = [text or "" for text in texts]
+    spans = [(i, 0, len(text)) for i, text in enumerate(documents) if text and not text.isspace()]
     short = [span for span in spans if span[2] <= _LIKELY_FITS * max_tokens]
-    fitting = {span for span, tokens in zip(short, splitter.counts(short), strict=True) if tokens <= max_tokens}
-    sentences = [piece for span in spans if span not in fitting for piece in splitter.sentences(span)]
-    joined_sentences = _pack(splitter.fit(sentences), max_tokens)
-    window_spans = sorted([*fitting, *(span for span, _ in splitter.fit(joined_sentences))])
-    windows = (Window(span[0], span[1], splitter.text(span)) for span in window_spans)
-    return [window for window in windows if not window.text.isspace()]
+    windows = {span for span, tokens in _counted(documents, short, count) if tokens <= max_tokens}
+    long = [span for span in spans if span not in windows]
+    sentences = [part for span in long for part in _tiles(span, _cuts(_SENTENCE_END, documents, span))]
+    joined = _pack(_fit(documents, sentences, max_tokens, count), max_tokens)
+    windows.update(span for span, _ in _fit(documents, joined, max_tokens, count))
+    cut = (Window(document, start, documents[document][start:end]) for document, start, end in sorted(windows))
+    return [window for window in cut if not window.text.isspace()]
 
 
 def sentences(text: str) -> list[str]:
     """A text cut at the ends of its sentences and paragraphs; joined they are the text."""
-    splitter = _Splitter([text], 1, lambda texts: [1] * len(texts))
-    return [splitter.text(span) for span in splitter.sentences((0, 0, len(text)))]
+    span = (0, 0, len(text))
+    return [text[start:end] for _, start, end in _tiles(span, _cuts(_SENTENCE_END, [text], span))]
 
 
-@dataclass(frozen=True, slots=True)
-class _Splitter:
-    texts: Sequence[str | None]
-    max_tokens: int
-    count: Count
+def _counted(documents: Sequence[str], spans: Sequence[Span], count: Count) -> Iterable[tuple[Span, int]]:
+    tokens = count([documents[document][start:end] for document, start, end in spans]) if spans else []
+    return zip(spans, tokens, strict=True)
 
-    def text(self, span: Span) -> str:
-        document, start, end = span
-        return (self.texts[document] or "")[start:end]
 
-    def counts(self, spans: Sequence[Span]) -> list[int]:
-        return self.count([self.text(span) for span in spans]) if spans else []
+def _fit(documents: Sequence[str], spans: Sequence[Span], max_tokens: int, count: Count) -> list[tuple[Span, int]]:
+    """The spans with their token counts, in order, those over the budget cut until they fit.
 
-    def sentences(self, span: Span) -> list[Span]:
-        return _tiles(span, list(self._cuts(_LEVELS[0], span)))
+    One that is too long is cut at its best places, about evenly; nowhere if it is a single cluster.
+    """
+    fitting: list[tuple[Span, int]] = []
+    while spans:
+        parts: list[Span] = []
+        for span, tokens in _counted(documents, spans, count):
+            cuts: list[int] = []
+            if tokens > max_tokens:
+                step = (span[2] - span[1]) * min(max_tokens * _FILL / tokens, 0.5)
+                spread = (_spread(_cuts(level, documents, span), span[1], step) for level in _LEVELS)
+                cuts = next((places for places in spread if places), [])
+            if cuts:
+                parts += _tiles(span, cuts)
+            else:
+                fitting.append((span, tokens))
+        spans = parts
+    return sorted(fitting)
 
-    def fit(self, spans: Sequence[Span]) -> list[tuple[Span, int]]:
-        """The spans with their token counts, in order, those over the budget cut until they fit."""
-        fitting: list[tuple[Span, int]] = []
-        while spans:
-            parts: list[Span] = []
-            for span, tokens in zip(spans, self.counts(spans), strict=True):
-                cuts = self._cut(span, tokens) if tokens > self.max_tokens else []
-                if cuts:
-                    parts += _tiles(span, cuts)
-                else:
-                    fitting.append((span, tokens))
-            spans = parts
-        return sorted(fitting)
 
-    def _cut(self, span: Span, tokens: int) -> list[int]:
-        """Where to cut a span that is too long: at its best places, about evenly; nowhere if it is one cluster."""
-        step = (span[2] - span[1]) * min(self.max_tokens * _FILL / tokens, 0.5)
-        spread = (_spread(self._cuts(level, span), span[1], step) for level in _LEVELS)
-        return next((cuts for cuts in spread if cuts), [])
-
-    def _cuts(self, level: regex.Pattern[str], span: Span) -> Iterator[int]:
-        """The places of one kind strictly inside a span, never inside a grapheme cluster."""
-        document, start, end = span
-        text = self.texts[document] or ""
-        for match in level.finditer(text, start, end):
-            cut = match.end()
-            if cut < end and (text[cut] < "\u0300" or not _CONTINUES.match(text, cut)):
-                yield cut
+def _cuts(level: regex.Pattern[str], documents: Sequence[str], span: Span) -> Iterator[int]:
+    """The places of one kind strictly inside a span, never inside a grapheme cluster."""
+    document, start, end = span
+    text = documents[document]
+    for match in level.finditer(text, start, end):
+        cut = match.end()
+        if cut < end and (text[cut] < "\u0300" or not _CONTINUES.match(text, cut)):
+            yield cut
 
 
 def _spread(cuts: Iterator[int], start: int, step: float) -> list[int]:
@@ -149,10 +142,9 @@ def _spread(cuts: Iterator[int], start: int, step: float) -> list[int]:
     return selection or [cut][: cut > start]
 
 
-def _tiles(span: Span, cuts: Sequence[int]) -> list[Span]:
+def _tiles(span: Span, cuts: Iterable[int]) -> list[Span]:
     document, start, end = span
-    bounds = [start, *cuts, end]
-    return [(document, a, b) for a, b in pairwise(bounds)]
+    return [(document, a, b) for a, b in pairwise([start, *cuts, end])]
 
 
 def _pack(pieces: Sequence[tuple[Span, int]], max_tokens: int) -> list[Span]:

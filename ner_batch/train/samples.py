@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from ner_batch.data import Entity, Example, clean, nearest
+from ner_batch.data import Entity, Example, clean
 from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.prompts.chat import ChatTokenizer
+from ner_batch.retrieval import nearest
 from ner_batch.text import windows
 from ner_batch.train.packing import Sample
 from ner_batch.train.settings import AugmentationConfig

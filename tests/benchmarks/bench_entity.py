@@ -37,7 +37,7 @@ class States:
         shape = (WORDS, self.surfaces.shape[1])
         noise = [self.random.standard_normal(shape, np.float32) / 2 for _ in texts]
         ids = [self.random.integers(0, len(self.surfaces), WORDS) for _ in texts]
-        return [TokenStates(i, OFFSETS, self.surfaces[i] + n) for i, n in zip(ids, noise, strict=True)]
+        return [TokenStates(OFFSETS, self.surfaces[i] + n) for i, n in zip(ids, noise, strict=True)]
 
 
 def bench(folder: Path, examples: list[Example], dimension: int, texts: int, exact_search_limit: int) -> None:
@@ -50,7 +50,7 @@ def bench(folder: Path, examples: list[Example], dimension: int, texts: int, exa
     print(f"  {stored.lists or 'exact'}: {size:.0f} MB, built in {time.process_time() - cpu:.1f} CPU-s", end="")
     print(f" ({time.perf_counter() - wall:.1f} s)", flush=True)
     asking: Any = States(dimension, 2)
-    search = EntitySearch.open(folder, examples, stored, 0, asking).search
+    search = EntitySearch(folder, examples, stored, 0, asking).search
     wall, cpu = time.perf_counter(), time.process_time()
     search([f"{TEXT} {n}" for n in range(texts)], K)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall

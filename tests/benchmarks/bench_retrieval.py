@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from ner_batch import retrieval
 from ner_batch.data import Example
 from ner_batch.io.examples import read_examples
-from ner_batch.retrieval.sentence import SentenceSearch
-from ner_batch.retrieval.vectors import open_nearest
+from ner_batch.retrieval.vectors import SentenceSearch, StoredVectors
 
 QUERIES, K = 1000, 8
 DATA = Path(os.environ.get("NER_BATCH_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -84,7 +83,7 @@ def bench_sentence(folder: Path, count: int, dimension: int) -> None:
     encoder: Any = Vectors(unit_vectors(256, dimension, 1))
     search = timed(
         f"sentence open ({count * dimension * 4 / 1e6:.0f} MB)",
-        lambda: SentenceSearch(open_nearest(folder, (count, dimension), None), count, encoder).search,
+        lambda: SentenceSearch(folder, count, StoredVectors(dimension), encoder).search,
     )
     batch = ["query"] * 250
     search(batch, K + 1)  # the pages of the file come in once
