@@ -214,8 +214,9 @@ def test_a_closed_engine_is_dead(random_model: str) -> None:
 
     waiting = engine.submit([Request([5] * 20, 900)] * 8)
     engine.close()
-    with pytest.raises(EngineDeadError, match="closed"):
-        waiting.result()
+    for future in waiting:
+        with pytest.raises(EngineDeadError, match="closed"):
+            future.result()
     with pytest.raises(EngineDeadError, match="closed"):
         generate(engine, [Request([5], 1)])
 
@@ -233,7 +234,7 @@ if __name__ == "__main__":
     waiting = engine.submit([Request([5] * 20, 900)] * 8)
     for process in psutil.Process().children(recursive=True):
         process.kill()
-    for attempt in (lambda: waiting.result(60), lambda: engine.generate([Request([5], 1)])):
+    for attempt in (lambda: waiting[0].result(60), lambda: engine.generate([Request([5], 1)])):
         try:
             attempt()
         except EngineDeadError as error:

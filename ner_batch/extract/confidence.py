@@ -4,8 +4,8 @@ The score is the probability of the tokens that name the mention, multiplied: th
 far as the format says it there, the type. It is P(this mention is named here | the answer so far), the model's own; an
 adapter brings a calibration of it where its dev set was large enough. A token that reaches over two mentions counts for
 both. Under a grammar vLLM's log-probabilities are those after the mask, where a token that nothing else is allowed
-beside has probability 1; an answer decoded so is read once more without the grammar (:func:`reread`), so that a score
-means the same whatever the decoding, and the calibration holds for all of them.
+beside has probability 1; an answer decoded so is read once more without the grammar, so that a score means the same
+whatever the decoding, and the calibration holds for all of them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ner_batch.text.folding import fold
 
 
 def scored(
-    entities: Sequence[Entity], said: Sequence[AnswerSpan], completion: Completion, pieces: Sequence[str]
+    entities: Sequence[Entity], named: Sequence[AnswerSpan], completion: Completion, pieces: Sequence[str]
 ) -> tuple[Entity, ...]:
     """The entities with scores; one whose naming is not found in the answer keeps None.
 
@@ -30,7 +30,7 @@ def scored(
         return tuple(entities)
     logprobs = [places[token] for places, token in zip(completion.logprobs, completion.token_ids, strict=True)]
     spans = list(pairwise(accumulate(map(len, pieces), initial=0)))
-    free = list(said)
+    free = list(named)
     return tuple(replace(entity, score=_score(_take(free, entity), spans, logprobs)) for entity in entities)
 
 

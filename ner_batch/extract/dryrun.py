@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import ray
 from rich.console import Console
@@ -18,7 +17,7 @@ from ner_batch.extract.extractor import Extractor
 from ner_batch.extract.manifest import VERSIONS
 from ner_batch.extract.plan import Plan
 from ner_batch.extract.recipe import Recipe
-from ner_batch.io.shards import Unit, read_unit, texts_of
+from ner_batch.io.shards import read_unit, texts_of
 from ner_batch.jobs import cluster
 from ner_batch.jobs.progress import duration
 from ner_batch.jobs.record import versions
@@ -29,30 +28,28 @@ SAMPLE_PLACES = 16
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What reading a sample took. ``characters`` counts its text."""
+    """What reading a sample took."""
 
-    rows: int
-    characters: int
+    texts: Sequence[str | None]
+    predictions: list[Prediction]
     seconds: float
     startup_seconds: float
-    predictions: list[Prediction]
 
 
-class Sampler:
-    """A replica that reads a sample and measures. Run as a Ray actor, where the job's replicas would run."""
+def read_sample(recipe: Recipe, texts: Sequence[str | None]) -> Sample:
+    """Start a replica and read the texts.
 
-    def __init__(self, recipe: Recipe) -> None:
-        started = time.monotonic()
-        self.extractor = Extractor(recipe)
-        self.startup_seconds = time.monotonic() - started
-
-    def read(self, texts: Sequence[str | None]) -> Sample:
-        """Read the texts; the first few once before, so that compilation and first-use costs are not counted."""
-        self.extractor.predict(texts[:4])
-        started = time.monotonic()
-        predictions = self.extractor.predict(texts)
-        seconds = time.monotonic() - started
-        return Sample(len(texts), sum(len(t or "") for t in texts), seconds, self.startup_seconds, predictions)
+    The first few are read once before, so that compilation and first-use costs are not counted.
+    """
+    started = time.monotonic()
+    extractor = Extractor(recipe)
+    ready = time.monotonic()
+    extractor.predict(texts[:4])
+    warm = time.monotonic()
+    predictions = extractor.predict(texts)
+    done = time.monotonic()
+    extractor.close()
+    return Sample(texts, predictions, done - warm, ready - started)
 
 
 def dry_run(plan: Plan, console: Console) -> int:
@@ -65,46 +62,40 @@ def dry_run(plan: Plan, console: Console) -> int:
         f"{plan.rows:,} rows in {len(plan.listing.shards):,} files, {plan.pending_rows:,} to do", highlight=False
     )
     for corrupt in plan.listing.corrupt:
-        console.print(
-            f"[red]unreadable[/] {escape(f'{corrupt.name}: {corrupt.reason}')}", highlight=False, soft_wrap=True
-        )
-    texts = sample_texts(plan, plan.pending)
+        console.print(f"[red]unreadable[/] {escape(f'{corrupt.name}: {corrupt.reason}')}", highlight=False)
+    texts = sample_texts(plan)
     if texts:
-        with cluster.session(plan.config.job.address):
-            _print_estimate(plan, plan.pending_rows, _read_on_a_replica(plan, texts), console)
+        with cluster.session(plan.config.job.address):  # the sample is read where the job's replicas would run
+            task = ray.remote(read_sample).options(max_retries=0, **job.resources(plan.config.job, plan.recipe.engine))
+            try:
+                sample: Sample = ray.get(task.remote(plan.recipe, texts))
+            except ray.exceptions.RayTaskError as error:  # its message is pages long
+                raise error.cause from None
+        _print_estimate(plan, sample, console)
     return job.OK
 
 
-def sample_texts(plan: Plan, units: Sequence[Unit]) -> list[str | None]:
-    """Up to 256 texts from up to 16 places spread evenly over the units."""
-    filled = [unit for unit in units if unit.rows]
+def sample_texts(plan: Plan) -> list[str | None]:
+    """Up to 256 texts from up to 16 places spread evenly over what is pending."""
+    filled = [unit for unit in plan.pending if unit.rows]
+    column = plan.config.input.text_column
     places = filled[:: max(1, len(filled) // SAMPLE_PLACES)][:SAMPLE_PLACES]
     texts: list[str | None] = []
     for unit in places:
-        column = plan.config.input.text_column
         texts += texts_of(read_unit(unit, [column]), column)[0][: SAMPLE_ROWS // len(places)]
     return texts
 
 
-def _read_on_a_replica(plan: Plan, texts: Sequence[str | None]) -> Sample:
-    config = plan.config.job
-    resources: dict[str, Any] = {
-        "num_cpus": config.num_cpus,
-        "num_gpus": job.gpus_per_replica(config, plan.recipe.engine),
-    }
-    sampler = ray.remote(Sampler).options(**resources).remote(plan.recipe)
-    sample: Sample = ray.get(sampler.read.remote(list(texts)))
-    return sample
-
-
-def _print_estimate(plan: Plan, rows: int, sample: Sample, console: Console) -> None:
+def _print_estimate(plan: Plan, sample: Sample, console: Console) -> None:
     """Rows are taken to be like the sample's; the estimate says so."""
-    replicas = plan.config.job.replicas
-    speed = sample.rows / sample.seconds * replicas
-    prompt = sum(p.prompt_tokens for p in sample.predictions) / sample.rows
-    completion = sum(p.completion_tokens for p in sample.predictions) / sample.rows
+    rows, replicas = plan.pending_rows, plan.config.job.replicas
+    size = len(sample.texts)
+    characters = sum(len(text or "") for text in sample.texts)
+    speed = size / sample.seconds * replicas
+    prompt = sum(p.prompt_tokens for p in sample.predictions) / size
+    completion = sum(p.completion_tokens for p in sample.predictions) / size
     lines = {
-        "sample": f"{sample.rows} rows, {sample.characters / sample.rows:,.0f} characters each",
+        "sample": f"{size} rows, {characters / size:,.0f} characters each",
         "tokens per row": f"{prompt:,.0f} prompt + {completion:,.0f} completion",
         "tokens in all": f"{rows * (prompt + completion):,.0f}",
         "rows per second": f"{speed:,.1f} with {replicas} replica{'s' * (replicas > 1)}",

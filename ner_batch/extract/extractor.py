@@ -41,8 +41,6 @@ BATCH_WINDOWS = 128
 # The exit status of a replica whose engine died, so that the cause can be told from other crashes in Ray's logs.
 ENGINE_DEAD_STATUS = 70
 
-BAD_ROW = "the engine died while it read this row alone; the row was given up"
-
 StartEngine = Callable[[EngineConfig, bool], Engine]
 """Starts the engine of a config; the flag says whether requests name adapters. Usually :class:`Engine` itself."""
 
@@ -141,9 +139,9 @@ class Extractor:
         """The readings of some windows by every task's reader."""
         by_window: list[list[Reading]] = [[] for _ in batch]
         for reader in self.readers:
-            task = reader.recipe.task.name if self.recipe.tagged else None
-            for readings, of_task in zip(by_window, reader.read(batch), strict=True):
-                readings += [_tagged(reading, task) if task else reading for reading in of_task]
+            name = reader.recipe.task.name
+            for of_window, of_task in zip(by_window, reader.read(batch), strict=True):
+                of_window.extend([reading.tagged(name) for reading in of_task] if self.recipe.tagged else of_task)
         return by_window
 
     @contextmanager
@@ -153,13 +151,11 @@ class Extractor:
         A table of the user's own dataset has none: it is known by its replica, which Ray gives it to again, and its
         texts. Two in flight with the same texts are numbered; which is which makes no difference.
         """
-        if name is not None:
-            yield name
-            return
-        digest = f"{self.replica}-{units.content_digest(texts)}"
-        numbered = (f"{digest}-{number}" for number in itertools.count())
         with self.names_lock:
-            name = next(one for one in numbered if one not in self.names_in_flight)
+            if name is None:
+                digest = f"{self.replica}-{units.content_digest(texts)}"
+                numbered = (f"{digest}-{number}" for number in itertools.count())
+                name = next(one for one in numbered if one not in self.names_in_flight)
             self.names_in_flight.add(name)
         try:
             yield name
@@ -179,11 +175,8 @@ class Extractor:
         else:
             with self.lock.exclusive():
                 while span := self.tracker.next_range(unit):
-                    self.tracker.range_done(unit, span, self.predict(texts[span[0] : span[1]], progress))
-            by_range, bad_rows = self.tracker.ranges(unit)
-            by_start = {start: list(of_range) for (start, _), of_range in by_range.items()}
-            by_start |= {row: [Prediction(status=Status.FAILED, error=BAD_ROW)] for row in bad_rows}
-            predictions = [prediction for start in sorted(by_start) for prediction in by_start[start]]
+                    self.tracker.range_done(unit, self.predict(texts[span[0] : span[1]], progress))
+            predictions = self.tracker.predictions(unit)
         self.tracker.unit_predicted(unit)
         return predictions
 
@@ -198,16 +191,6 @@ def exit_process() -> NoReturn:
     os._exit(ENGINE_DEAD_STATUS)
 
 
-def _tagged(reading: Reading, task: str) -> Reading:
-    """The same reading with the task's name in entities, ungrounded mentions and errors."""
-    parsed = replace(
-        reading.parsed,
-        entities=tuple(replace(entity, task=task) for entity in reading.parsed.entities),
-        ungrounded=tuple(replace(mention, task=task) for mention in reading.parsed.ungrounded),
-    )
-    return replace(reading, parsed=parsed, error=reading.error and f"{task}: {reading.error}")
-
-
 def merge(
     texts: Sequence[str | None], cut: Sequence[Window], readings: Sequence[Sequence[Reading]]
 ) -> list[Prediction]:
@@ -215,22 +198,21 @@ def merge(
     per_text: list[list[tuple[Window, Reading]]] = [[] for _ in texts]
     for window, of_window in zip(cut, readings, strict=True):
         per_text[window.document] += [(window, reading) for reading in of_window]
-    return [_merge_one(text, parts) for text, parts in zip(texts, per_text, strict=True)]
+    return [_merge_one(text or "", parts) for text, parts in zip(texts, per_text, strict=True)]
 
 
-def _merge_one(text: str | None, parts: Sequence[tuple[Window, Reading]]) -> Prediction:
+def _merge_one(text: str, parts: Sequence[tuple[Window, Reading]]) -> Prediction:
     if not parts:
         return Prediction(status=Status.EMPTY)
-    assert text is not None
-    entities = distinct(_lift(entity, w.start, text) for w, reading in parts for entity in reading.parsed.entities)
-    status = worst(reading.parsed.status for _, reading in parts)
+    readings = [reading for _, reading in parts]
+    status = worst(reading.parsed.status for reading in readings)
     return Prediction(
-        entities=entities,
-        ungrounded=tuple(dict.fromkeys(mention for _, reading in parts for mention in reading.parsed.ungrounded)),
+        entities=distinct(_lift(entity, w.start, text) for w, reading in parts for entity in reading.parsed.entities),
+        ungrounded=tuple(dict.fromkeys(mention for reading in readings for mention in reading.parsed.ungrounded)),
         status=status,
-        error=next((reading.error for _, reading in parts if reading.parsed.status is status), None),
-        prompt_tokens=sum(reading.prompt_tokens for _, reading in parts),
-        completion_tokens=sum(reading.completion_tokens for _, reading in parts),
+        error=next((reading.error for reading in readings if reading.parsed.status is status), None),
+        prompt_tokens=sum(reading.prompt_tokens for reading in readings),
+        completion_tokens=sum(reading.completion_tokens for reading in readings),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ner_batch.config import EngineConfig, JobConfig
+from ner_batch.data import Status
 from ner_batch.engine.engine import Engine
 from ner_batch.errors import JobError, UserError
 from ner_batch.extract import manifest
@@ -54,11 +56,8 @@ def run(plan: Plan, console: Console, start_engine: StartEngine = Engine) -> int
                 .map_batches(
                     Extractor,
                     batch_size=None,
-                    batch_format="pyarrow",
                     fn_constructor_args=(plan.recipe, this_run.tracker, plan.destination.text_in_blocks, start_engine),
-                    compute=replica_pool(job),
-                    num_cpus=job.num_cpus,
-                    num_gpus=gpus_per_replica(job, plan.recipe.engine),
+                    **replica_options(job, plan.recipe.engine),
                 )
                 .write_datasink(this_run.sink, ray_remote_args={"num_cpus": 0})
             )
@@ -84,7 +83,13 @@ def extraction(plan: Plan, console: Console) -> Iterator[ExtractionRun]:
 
     Where nothing is pending, Ray is not started. Units without rows are written here: Ray starts no write for them.
     """
-    _announce(plan, console)
+    for corrupt in plan.listing.corrupt:
+        console.print(f"[red]unreadable[/] {escape(f'{corrupt.name}: {corrupt.reason}')}", highlight=False)
+    console.print(
+        f"{plan.rows:,} rows in {len(plan.listing.shards):,} files, {len(plan.units):,} units; "
+        f"{plan.rows_before:,} rows done before, {plan.pending_rows:,} to do",
+        highlight=False,
+    )
     start_time, clock = datetime.now(UTC), time.monotonic()
     if not plan.pending:
         this_run = ExtractionRun([], Tracker(), UnitFiles(plan.destination, Tracker()))
@@ -99,7 +104,7 @@ def extraction(plan: Plan, console: Console) -> Iterator[ExtractionRun]:
                 [unit for unit in plan.pending if unit.rows], tracker, UnitFiles(plan.destination, tracker)
             )
             write_empty([unit for unit in plan.pending if not unit.rows], this_run.sink)
-            line = ExtractionLine(plan.rows, plan.before.rows)
+            line = ExtractionLine(plan.rows, plan.rows_before)
             with _data_context(), explained(tracker), ProgressLine(console) as shown:
                 shown.show(lambda: line.text(tracker.progress()))
                 yield this_run
@@ -121,21 +126,26 @@ def read_tasks(job: JobConfig) -> int:
     return 2 + job.replicas // 8
 
 
-def replica_pool(job: JobConfig) -> ray.data.ActorPoolStrategy:
-    """Replicas, each called by as many threads as it has units in flight, with as many units waiting beside it."""
-    return ray.data.ActorPoolStrategy(
+def replica_options(job: JobConfig, engine: EngineConfig) -> dict[str, Any]:
+    """How ``map_batches`` runs replicas.
+
+    Each is called by as many threads as it has units in flight, with as many units waiting beside it.
+    """
+    pool = ray.data.ActorPoolStrategy(
         size=job.replicas,
         max_tasks_in_flight_per_actor=2 * job.units_in_flight,
         max_concurrent_calls_per_actor=job.units_in_flight,
         enable_true_multi_threading=True,
     )
+    return {"batch_format": "pyarrow", "compute": pool, **resources(job, engine)}
 
 
-def gpus_per_replica(job: JobConfig, engine: EngineConfig) -> float:
-    """As configured; else the tensor-parallel size where the cluster has GPUs."""
-    if job.num_gpus is not None:
-        return job.num_gpus
-    return engine.tensor_parallel_size if ray.cluster_resources().get("GPU") else 0
+def resources(job: JobConfig, engine: EngineConfig) -> dict[str, float]:
+    """What one replica reserves: GPUs as configured, else the tensor-parallel size where the cluster has GPUs."""
+    gpus = job.num_gpus
+    if gpus is None:
+        gpus = engine.tensor_parallel_size if ray.cluster_resources().get("GPU") else 0
+    return {"num_cpus": job.num_cpus, "num_gpus": gpus}
 
 
 @contextmanager
@@ -184,50 +194,37 @@ def explained(tracker: Tracker) -> Iterator[None]:
         raise JobError(f"a replica failed: {died}") from None
 
 
-def _announce(plan: Plan, console: Console) -> None:
-    for corrupt in plan.listing.corrupt:
-        console.print(
-            f"[red]unreadable[/] {escape(f'{corrupt.name}: {corrupt.reason}')}", highlight=False, soft_wrap=True
-        )
-    console.print(
-        f"{plan.rows:,} rows in {len(plan.listing.shards):,} files, {len(plan.units):,} units; "
-        f"{plan.before.rows:,} rows done before, {plan.pending_rows:,} to do",
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
 def conclude(plan: Plan, errors: Sequence[UnitReport], about: dict[str, Any] | None, console: Console) -> int:
     """Read back what is on disk, write the manifest, print the line that adds up; the exit code.
 
     ``errors`` are the units that could not be read or written; ``about`` is what the manifest tells of the run that
     ends: when, how long, how fast (engine start included).
     """
+    folder = plan.config.output.path
     missing = {report.name: report.error for report in errors}
-    names = [unit.name for unit in plan.units if unit.name not in missing]
-    totals = manifest.add_up(manifest.reports(plan.config.output.path, names))
-    lost = sum(unit.rows for unit in plan.units if unit.name in missing)
-    whole = not missing and not plan.listing.corrupt
-    within = totals.failed <= plan.config.job.max_failed * totals.rows
     for name, error in missing.items():
-        console.print(f"[red]not done[/] {escape(f'{name}: {error}')}", highlight=False, soft_wrap=True)
-    state = "complete" if whole and within else "incomplete"
-    results = {
-        "rows_out": totals.rows,
-        "rows_not_done": lost,
-        "statuses": dict(sorted(totals.statuses.items())),
-        "tokens": totals.tokens,
-    }
-    manifest.write(plan, state, results, about)
-    parts = [f"{count:,} {status}" for status, count in sorted(totals.statuses.items())]
+        console.print(f"[red]not done[/] {escape(f'{name}: {error}')}", highlight=False)
+    reports = manifest.reports(folder, [unit.name for unit in plan.units if unit.name not in missing])
+    rows = sum(report.rows for report in reports)
+    lost = sum(unit.rows for unit in plan.units if unit.name in missing)
+    statuses: Counter[str] = Counter()
+    for report in reports:
+        statuses.update(report.statuses)
+    by_status = dict(sorted(statuses.items()))
+    failed = statuses[Status.FAILED]
+    within = failed <= plan.config.job.max_failed * rows
+    complete = within and not missing and not plan.listing.corrupt
+    tokens = sum(report.tokens for report in reports)
+    results = {"rows_out": rows, "rows_not_done": lost, "statuses": by_status, "tokens": tokens}
+    manifest.write(plan, "complete" if complete else "incomplete", results, about)
     not_done = f" + {lost:,} not done" if lost else ""
-    line = f"rows in {plan.rows:,} = rows out {totals.rows:,}{not_done} = " + " + ".join(parts or ["0"]) + not_done
-    console.print(line, highlight=False, soft_wrap=True)
-    assert totals.rows + lost == plan.rows, f"{plan.config.output.path}: rows do not add up"
-    assert sum(totals.statuses.values()) == totals.rows, f"{plan.config.output.path}: statuses do not add up"
-    if state == "complete":
-        manifest.succeed(plan)
+    parts = " + ".join(f"{count:,} {status}" for status, count in by_status.items()) or "0"
+    console.print(f"rows in {plan.rows:,} = rows out {rows:,}{not_done} = {parts}{not_done}", highlight=False)
+    assert rows + lost == plan.rows, f"{folder}: rows do not add up"
+    assert statuses.total() == rows, f"{folder}: statuses do not add up"
+    if complete:
+        storage.write_bytes(storage.join(folder, manifest.SUCCESS), b"")
         return OK
     if not within:
-        console.print(f"{totals.failed:,} rows failed, over job.max_failed; --retry does them again", soft_wrap=True)
+        console.print(f"{failed:,} rows failed, over job.max_failed; --retry does them again")
     return TOO_MANY_FAILED

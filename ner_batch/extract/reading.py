@@ -19,8 +19,15 @@ class Reading:
     completion_tokens: int
 
     def with_entities(self, entities: Sequence[Entity]) -> Reading:
-        """The same reading with other entities (scored, verified or tagged ones)."""
+        """The same reading with other entities (scored or verified ones)."""
         return replace(self, parsed=replace(self.parsed, entities=tuple(entities)))
+
+    def tagged(self, task: str) -> Reading:
+        """The same reading with the task's name in entities, ungrounded mentions and the error."""
+        entities = tuple(replace(entity, task=task) for entity in self.parsed.entities)
+        ungrounded = tuple(replace(mention, task=task) for mention in self.parsed.ungrounded)
+        parsed = replace(self.parsed, entities=entities, ungrounded=ungrounded)
+        return replace(self, parsed=parsed, error=self.error and f"{task}: {self.error}")
 
     def plus(self, *costs: Completion | Reading) -> Reading:
         """The same reading, charged with the tokens of further prompts."""

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 from ner_batch import adapter as adapters
 from ner_batch import retrieval
-from ner_batch.adapter import Adapter, AdapterManifest, Calibration
+from ner_batch.adapter import Adapter, Calibration
 from ner_batch.config import (
     Decoding,
     EngineConfig,
@@ -30,7 +30,7 @@ from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.prompts.chat import ChatTokenizer, load_tokenizer
 from ner_batch.task import Task, load_task
 from ner_batch.verification import pool as mention
-from ner_batch.verification import question as verify
+from ner_batch.verification import question
 
 ANSWERS_VERSION = "1"
 """Part of every run's fingerprint: changed on purpose when our code, at the same settings, may answer differently.
@@ -39,7 +39,6 @@ A release that changes no answer leaves it alone, so that a run begun before res
 and the questions of verification have fingerprints of their own.
 """
 
-R = TypeVar("R", bound=RecipeConfig)
 S = TypeVar("S", bound=TaskConfig)
 
 
@@ -90,18 +89,18 @@ class Recipe:
         return len(self.tasks) > 1
 
 
-def local(config: R) -> R:
+def local(config: S) -> S:
     """Model, adapters, indexes and encoders made absolute where they are folders here; in a submitted job they stay."""
-    engine = config.engine.model_copy(update={"model": on_every_node(config.engine.model)})
-    if config.tasks:
-        return config.model_copy(update={"engine": engine, "tasks": tuple(_local_task(t) for t in config.tasks)})
-    return _local_task(config).model_copy(update={"engine": engine})
-
-
-def _local_task(config: S) -> S:
-    places = {"index": on_every_node(config.retrieval.index), "encoder": on_every_node(config.retrieval.encoder)}
-    retrieval = config.retrieval.model_copy(update=places)
-    return config.model_copy(update={"adapter": on_every_node(config.adapter), "retrieval": retrieval})
+    place = config.retrieval
+    places = {"index": on_every_node(place.index), "encoder": on_every_node(place.encoder)}
+    update: dict[str, Any] = {
+        "adapter": on_every_node(config.adapter),
+        "retrieval": place.model_copy(update=places),
+    }
+    if isinstance(config, RecipeConfig):
+        engine = config.engine.model_copy(update={"model": on_every_node(config.engine.model)})
+        update |= {"engine": engine, "tasks": tuple(local(task) for task in config.tasks)}
+    return config.model_copy(update=update)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,20 +124,23 @@ def make_recipe(config: RecipeConfig) -> Recipe:
     problems = Problems()
     base = problems.check(lambda: adapters.model_fingerprint(engine.model, engine.revision))
     chat = problems.check(lambda: load_tokenizer(engine.model, engine.revision)) if base else None
-    # Every task's config with its place in the file, which is empty where it stands at the top.
-    places = [(f"tasks.{i}: " if config.tasks else "", task) for i, task in enumerate(config.each_task)]
-    loaded = [_load_task(task, engine, chat, problems.under(place)) for place, task in places]
+    places = [f"tasks.{i}: " if config.tasks else "" for i in range(len(config.each_task))]
+    loaded = [
+        _load_task(task, engine, chat, problems.under(place))
+        for place, task in zip(places, config.each_task, strict=True)
+    ]
     problems.stop_if_any()
-    assert base and chat
+    assert base
     tasks = [task for task in loaded if task]
     recipe = Recipe(_engine(engine, tasks), config.windows.max_tokens, tuple(task.recipe for task in tasks))
-    for (place, _), task in zip(places, tasks, strict=True):
-        of_task = problems.under(place)
-        of_task.check(partial(_check_fit, recipe, chat, task.builder))
-        of_task.check(partial(_check_questions_fit, recipe, chat, task.recipe))
-        of_task.check(partial(_check_adapter, recipe, base, task))
-        of_task.check(partial(_check_rereading, recipe, task.adapter))
-    problems.check(lambda: _check_names(recipe))
+    for place, task in zip(places, tasks, strict=True):
+        for check in (_check_fit, _check_questions_fit, partial(_check_adapter, base=base), _check_rereading):
+            problems.under(place).check(partial(check, recipe, task))
+    names = [task.task.name for task in recipe.tasks]
+    problems.lines += [
+        f"tasks: two are called {name!r}: entities could not be told apart; rename one task"
+        for name in sorted({name for name in names if names.count(name) > 1})
+    ]
     problems.stop_if_any()
     return replace(recipe, fingerprint=_fingerprint(recipe, base, tasks))
 
@@ -157,6 +159,10 @@ def _load_task(
     demonstrations = config.retrieval if index else RetrievalConfig(k=0)
     manifest = adapter.manifest if adapter else None
     name = config.format or (cast(FormatName, manifest.format) if manifest else "json")
+    verify = config.verify
+    if verify and verify.threshold is None:
+        fitted = manifest.verification if manifest else None
+        verify = verify.model_copy(update={"threshold": fitted.threshold if fitted else 0.5})
     recipe = TaskRecipe(
         task,
         name,
@@ -169,7 +175,7 @@ def _load_task(
         score=config.score,
         calibration=manifest.calibration if manifest else None,
         votes=config.votes,
-        verify=_verify(config.verify, manifest),
+        verify=verify,
     )
     return _LoadedTask(recipe, adapter, index, PromptBuilder(formats.get(name), task, chat, engine.max_model_len))
 
@@ -190,20 +196,12 @@ def _index(config: TaskConfig) -> retrieval.Index | None:
     return retrieval.open_index(place.index, place.encoder) if place.index and shows_examples else None
 
 
-def _verify(config: VerifyConfig | None, trained: AdapterManifest | None) -> VerifyConfig | None:
-    """With a threshold: the one asked for, the adapter's, or 0.5."""
-    if config is None or config.threshold is not None:
-        return config
-    fitted = trained.verification if trained else None
-    return config.model_copy(update={"threshold": fitted.threshold if fitted else 0.5})
-
-
 def _check_verify(config: TaskConfig, task: Task | None, chat: ChatTokenizer | None) -> None:
     """Demonstrations need an index, and the model's tokenizer must tell yes from no by one token."""
     if config.verify is None:
         return
     if task and chat:
-        verify.Questions(task, chat, 0).tokens()
+        question.Questions(task, chat, 0).tokens()
     if config.verify.k and not config.retrieval.index:
         raise UserError(f"verify.k={config.verify.k}: demonstrations come from an index: name retrieval.index, or k=0")
 
@@ -232,8 +230,9 @@ def rereading(config: EngineConfig, served: Sequence[Adapter]) -> dict[str, Any]
     return pieces | ({"lora_target_modules": layers} if layers else {})
 
 
-def _check_rereading(recipe: Recipe, adapter: Adapter | None) -> None:
+def _check_rereading(recipe: Recipe, parts: _LoadedTask) -> None:
     """No adapter of an engine that reads answers again may change the output layer."""
+    adapter = parts.adapter
     if adapter is None or not any(task.reread for task in recipe.tasks):
         return
     if adapter.targets is None or "lm_head" in adapter.targets:
@@ -244,18 +243,11 @@ def _check_rereading(recipe: Recipe, adapter: Adapter | None) -> None:
         )
 
 
-def _check_names(recipe: Recipe) -> None:
-    """Entities are tagged by their task's name."""
-    names = [task.task.name for task in recipe.tasks]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UserError(f"tasks: two are called {twice[0]!r}: entities could not be told apart; rename one task")
-
-
-def _check_fit(recipe: Recipe, chat: ChatTokenizer, builder: PromptBuilder) -> None:
+def _check_fit(recipe: Recipe, parts: _LoadedTask) -> None:
     """A full window must fit beside the system message and its answer, or whole documents would come out `too_long`."""
+    builder = parts.builder
     for labels in builder.format.groups(builder.task):
-        fixed = len(chat.encode(builder.format.messages("", labels, builder.task, ())))
+        fixed = len(builder.chat.encode(builder.format.messages("", labels, builder.task, ())))
         room = builder.format.max_answer_tokens(recipe.window_tokens, len(labels))
         need = fixed + recipe.window_tokens + room
         if need > recipe.engine.max_model_len:
@@ -265,12 +257,13 @@ def _check_fit(recipe: Recipe, chat: ChatTokenizer, builder: PromptBuilder) -> N
             )
 
 
-def _check_questions_fit(recipe: Recipe, chat: ChatTokenizer, task: TaskRecipe) -> None:
+def _check_questions_fit(recipe: Recipe, parts: _LoadedTask) -> None:
     """A verification question about a mention as long as a full window must fit, or entities would stay unverified."""
-    if task.verify is None:
+    task = parts.recipe.task
+    if parts.recipe.verify is None:
         return
-    empty = verify.messages("", Entity(0, 0, task.task.names[0], ""), task.task)
-    fixed = len(chat.encode(empty)) + verify.ANSWER_TOKENS
+    empty = question.messages("", Entity(0, 0, task.names[0], ""), task)
+    fixed = len(parts.builder.chat.encode(empty)) + question.ANSWER_TOKENS
     if fixed + 2 * recipe.window_tokens > recipe.engine.max_model_len:
         raise UserError(
             f"verify: {fixed} tokens of instructions, a window and a mention of {recipe.window_tokens} tokens each are "
@@ -278,7 +271,8 @@ def _check_questions_fit(recipe: Recipe, chat: ChatTokenizer, task: TaskRecipe) 
         )
 
 
-def _check_adapter(recipe: Recipe, base: str, parts: _LoadedTask) -> None:
+def _check_adapter(recipe: Recipe, parts: _LoadedTask, base: str) -> None:
+    """The adapter must have been trained for this base model, format, task, prompt and kind of index."""
     if parts.adapter is None:
         return
     adapters.check(
@@ -295,10 +289,26 @@ def _check_adapter(recipe: Recipe, base: str, parts: _LoadedTask) -> None:
 def _fingerprint(recipe: Recipe, base: str, tasks: Sequence[_LoadedTask]) -> dict[str, str]:
     """All that decides an answer, in words a person can compare; of several tasks each under its name."""
     engine = recipe.engine
-    places = [f"{parts.recipe.task.name}: " if recipe.tagged else "" for parts in tasks]
-    of_tasks = {
-        place + key: value for place, parts in zip(places, tasks, strict=True) for key, value in _named(parts).items()
-    }
+    of_tasks: dict[str, str] = {}
+    for parts in tasks:
+        adapter, index, task = parts.adapter, parts.index, parts.recipe
+        questions = question.Questions(task.task, parts.builder.chat, parts.builder.max_model_len)
+        scheme = f", {mention.SCHEME}" if task.verify and task.verify.k else ""
+        values = {
+            "adapter": f"{adapter.name} ({adapter.digest[:16]})" if adapter else "none",
+            "task": f"{task.task.name} ({task.task.digest()})",
+            "format": task.format,
+            "prompt": parts.builder.fingerprint(),
+            "index": f"{index.kind} ({index.fingerprint})" if index else "none",
+            "retrieval.k": str(task.k),
+            "decoding": task.decoding,
+            "temperature": str(task.temperature),
+            "score": str(task.score and (task.calibration or "uncalibrated")),
+            "votes": str(task.votes or "none"),
+            "verify": f"{task.verify} ({questions.fingerprint()}){scheme}" if task.verify else "none",
+        }
+        place = f"{task.task.name}: " if recipe.tagged else ""
+        of_tasks |= {place + key: value for key, value in values.items()}
     return {
         "model": f"{Path(engine.model).name} ({base})",
         **of_tasks,
@@ -308,24 +318,4 @@ def _fingerprint(recipe: Recipe, base: str, tasks: Sequence[_LoadedTask]) -> dic
         "engine.quantization": str(engine.quantization),
         "engine.extra": json.dumps(engine.extra, sort_keys=True, default=str),
         "answers": ANSWERS_VERSION,
-    }
-
-
-def _named(parts: _LoadedTask) -> dict[str, str]:
-    """What decides the answers of one task."""
-    adapter, index, recipe = parts.adapter, parts.index, parts.recipe
-    questions = verify.Questions(recipe.task, parts.builder.chat, parts.builder.max_model_len)
-    scheme = f", {mention.SCHEME}" if recipe.verify and recipe.verify.k else ""
-    return {
-        "adapter": f"{adapter.name} ({adapter.digest[:16]})" if adapter else "none",
-        "task": f"{recipe.task.name} ({recipe.task.digest()})",
-        "format": recipe.format,
-        "prompt": parts.builder.fingerprint(),
-        "index": f"{index.kind} ({index.fingerprint})" if index else "none",
-        "retrieval.k": str(recipe.k),
-        "decoding": recipe.decoding,
-        "temperature": str(recipe.temperature),
-        "score": str(recipe.score and (recipe.calibration or "uncalibrated")),
-        "votes": str(recipe.votes or "none"),
-        "verify": f"{recipe.verify} ({questions.fingerprint()}){scheme}" if recipe.verify else "none",
     }
