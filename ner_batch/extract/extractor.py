@@ -8,7 +8,9 @@ the windows of a unit because a pool of threads reads them in batches.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -19,14 +21,14 @@ from typing import NoReturn
 
 import psutil
 import pyarrow as pa
+import ray
 
 from ner_batch.config import EngineConfig
 from ner_batch.data import Entity, Prediction, Status, clean, distinct, worst
 from ner_batch.engine.engine import Engine, EngineDeadError
 from ner_batch.errors import UserError
 from ner_batch.extract import units
-from ner_batch.extract.reader import Reader
-from ner_batch.extract.reading import Reading
+from ner_batch.extract.reader import Reader, Reading
 from ner_batch.extract.recipe import Recipe
 from ner_batch.extract.tracker import SharedLock, Tracker
 from ner_batch.io.shards import texts_of
@@ -84,7 +86,9 @@ class Extractor:
         self.lock = SharedLock()
         self.names_in_flight: set[str] = set()
         self.names_lock = threading.Lock()
-        self.replica = units.replica_name()
+        # This process's actor, the same after a restart; another process has none.
+        actor = ray.get_runtime_context().get_actor_id() if ray.is_initialized() else None
+        self.replica = str(actor or "driver")
         self.tracker.replica_started(self.replica)
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -153,8 +157,8 @@ class Extractor:
         """
         with self.names_lock:
             if name is None:
-                digest = f"{self.replica}-{units.content_digest(texts)}"
-                numbered = (f"{digest}-{number}" for number in itertools.count())
+                digest = hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
+                numbered = (f"{self.replica}-{digest}-{number}" for number in itertools.count())
                 name = next(one for one in numbered if one not in self.names_in_flight)
             self.names_in_flight.add(name)
         try:

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,13 +24,12 @@ from ner_batch.extract import manifest
 from ner_batch.extract import tracker as trackers
 from ner_batch.extract.extractor import Extractor, StartEngine
 from ner_batch.extract.plan import Plan
-from ner_batch.extract.progress import ExtractionLine
-from ner_batch.extract.tracker import Tracker
+from ner_batch.extract.tracker import RunProgress, Tracker
 from ner_batch.extract.units import ShardUnits, UnitFiles, UnitReport, write_empty
 from ner_batch.io import storage
 from ner_batch.io.shards import Unit
 from ner_batch.jobs import cluster
-from ner_batch.jobs.progress import ProgressLine
+from ner_batch.jobs.progress import ProgressLine, duration
 
 OK, TOO_MANY_FAILED = 0, 3
 
@@ -151,26 +150,20 @@ def resources(job: JobConfig, engine: EngineConfig) -> dict[str, float]:
 @contextmanager
 def _data_context() -> Iterator[None]:
     """Ray Data's settings for this job; the process's own come back after it."""
-    context = ray.data.DataContext.get_current()
-    ours: dict[str, Any] = {
-        "target_max_block_size": None,  # a block is a unit: neither split nor joined by size
-        "enable_progress_bars": False,  # ours counts rows; Ray's counts blocks
-        "print_on_execution_start": False,
-        "execution_no_progress_timeout_s": -1,  # a unit of novels takes hours; the engine has its own watchdog
-        "max_consecutive_actor_init_deaths": 2,  # an engine that does not boot at once may boot the next time
-    }
-    before = {name: getattr(context, name) for name in ours}
+    context = ray.data.DataContext.get_current().copy()
+    context.target_max_block_size = None  # a block is a unit: neither split nor joined by size
+    context.enable_progress_bars = False  # ours counts rows; Ray's counts blocks
+    context.print_on_execution_start = False
+    context.execution_no_progress_timeout_s = -1  # a unit of novels takes hours; the engine has its own watchdog
+    context.max_consecutive_actor_init_deaths = 2  # an engine that does not boot at once may boot the next time
     logger = logging.getLogger("ray.data")
     level = logger.level
-    for name, value in ours.items():
-        setattr(context, name, value)
     logger.setLevel(logging.CRITICAL)  # errors come back as exceptions; it prints them too
     try:
-        yield
+        with ray.data.DataContext.current(context):
+            yield
     finally:
         logger.setLevel(level)
-        for name, value in before.items():
-            setattr(context, name, value)
 
 
 @contextmanager
@@ -192,6 +185,40 @@ def explained(tracker: Tracker) -> Iterator[None]:
             raise
         died = progress.causes[-1] if progress.causes else cluster.last_line(error)  # a worker or a node is gone
         raise JobError(f"a replica failed: {died}") from None
+
+
+@dataclass(slots=True)
+class ExtractionLine:
+    """Turns the counters of a run into a line. ``rows_before`` are done by earlier runs and do not count for speed.
+
+    Speed is counted from the first rows on, without the engines' start: ``baseline`` holds when they were seen, how
+    many, and with how many tokens.
+    """
+
+    rows: int
+    rows_before: int = 0
+    start_time: float = field(default_factory=time.monotonic)
+    baseline: tuple[float, int, int] | None = None
+
+    def text(self, progress: RunProgress) -> str:
+        """Rows done / total, rows/s, tokens/s, ETA, outcomes."""
+        now = time.monotonic()
+        if not progress.rows:
+            state = "engines are starting"
+            if progress.replicas:
+                state = f"{progress.replicas} engines are ready, no row finished yet, {progress.tokens:,} tokens"
+            return f"{self.rows_before:,} of {self.rows:,} rows | {duration(now - self.start_time)}: {state}"
+        self.baseline = self.baseline or (now, progress.rows, progress.tokens)
+        since, rows, tokens = self.baseline
+        parts = [f"{self.rows_before + progress.rows:,} of {self.rows:,} rows"]
+        if progress.rows > rows:
+            speed = (progress.rows - rows) / (now - since)
+            parts.append(f"{speed:,.1f} rows/s")
+            parts.append(f"{(progress.tokens - tokens) / (now - since):,.0f} tokens/s")
+            parts.append(f"ETA {duration((self.rows - self.rows_before - progress.rows) / speed)}")
+        parts += [f"{count:,} {status}" for status, count in sorted(progress.statuses.items()) if status != "ok"]
+        parts += [f"engine restarted {progress.deaths} times"] if progress.deaths else []
+        return " | ".join(parts)
 
 
 def conclude(plan: Plan, errors: Sequence[UnitReport], about: dict[str, Any] | None, console: Console) -> int:

@@ -54,17 +54,9 @@ class Plan:
             """A value of the fingerprint; of several tasks, all their values."""
             return ", ".join(v for k, v in self.fingerprint.items() if k == name or k.endswith(f": {name}"))
 
-        source, target = self.config.input, self.config.output
         about = {name: every(name) for name in ("model", "adapter", "task", "format")}
-        return Destination(
-            target.path,
-            source.text_column,
-            source.rename,
-            target.keep,
-            target.drop_input_columns,
-            {"fingerprint": digest(self.fingerprint), **about},
-            self.recipe.tagged,
-        )
+        about = {"fingerprint": digest(self.fingerprint), **about}
+        return Destination(self.config.input, self.config.output, about, self.recipe.tagged)
 
 
 def prepare(config: ExtractConfig, limit: int | None = None, *, retry: bool = False) -> Plan:
@@ -125,8 +117,7 @@ def _check_columns(config: ExtractConfig, listing: Listing) -> None:
             for name in names:
                 if name not in shard.columns:
                     raise UserError(f"{field}: no column {name!r} in {shard.uri} (it has {', '.join(shard.columns)})")
-        candidates = shard.columns if output.keep is None else output.keep
-        out = [rename.get(name, name) for name in candidates if name not in output.drop_input_columns]
+        out = [rename.get(name, name) for name in Destination(config.input, output).kept(shard.columns)]
         for name in out:
             if name in PREDICTIONS.names:
                 raise UserError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -105,12 +105,11 @@ def local(config: S) -> S:
 
 @dataclass(frozen=True, slots=True)
 class _LoadedTask:
-    """A task's recipe, and what was loaded to check it."""
+    """A task's recipe, its adapter, and what decides its answers in words a person can compare."""
 
     recipe: TaskRecipe
     adapter: Adapter | None
-    index: retrieval.Index | None
-    builder: PromptBuilder
+    fingerprint: dict[str, str]
 
 
 def make_recipe(config: RecipeConfig) -> Recipe:
@@ -126,46 +125,56 @@ def make_recipe(config: RecipeConfig) -> Recipe:
     chat = problems.check(lambda: load_tokenizer(engine.model, engine.revision)) if base else None
     places = [f"tasks.{i}: " if config.tasks else "" for i in range(len(config.each_task))]
     loaded = [
-        _load_task(task, engine, chat, problems.under(place))
+        _load_task(task, config, base, chat, problems.under(place))
         for place, task in zip(places, config.each_task, strict=True)
     ]
-    problems.stop_if_any()
-    assert base
     tasks = [task for task in loaded if task]
-    recipe = Recipe(_engine(engine, tasks), config.windows.max_tokens, tuple(task.recipe for task in tasks))
-    for place, task in zip(places, tasks, strict=True):
-        for check in (_check_fit, _check_questions_fit, partial(_check_adapter, base=base), _check_rereading):
-            problems.under(place).check(partial(check, recipe, task))
-    names = [task.task.name for task in recipe.tasks]
+    for place, task in zip(places, loaded, strict=True):
+        if task and task.adapter and any(other.recipe.reread for other in tasks):
+            problems.under(place).check(partial(_check_rereading, task.adapter))
+    names = [task.recipe.task.name for task in tasks]
     problems.lines += [
         f"tasks: two are called {name!r}: entities could not be told apart; rename one task"
         for name in sorted({name for name in names if names.count(name) > 1})
     ]
     problems.stop_if_any()
-    return replace(recipe, fingerprint=_fingerprint(recipe, base, tasks))
+    of_tasks: dict[str, str] = {}
+    for name, task in zip(names, tasks, strict=True):
+        of_tasks |= {f"{name}: {key}" if len(tasks) > 1 else key: value for key, value in task.fingerprint.items()}
+    engine = _engine(engine, tasks)
+    fingerprint = {
+        "model": f"{Path(engine.model).name} ({base})",
+        **of_tasks,
+        "windows.max_tokens": str(config.windows.max_tokens),
+        "engine.max_model_len": str(engine.max_model_len),
+        "engine.dtype": engine.dtype,
+        "engine.quantization": str(engine.quantization),
+        "engine.extra": json.dumps(engine.extra, sort_keys=True, default=str),
+        "answers": ANSWERS_VERSION,
+    }
+    return Recipe(engine, config.windows.max_tokens, tuple(task.recipe for task in tasks), fingerprint)
 
 
 def _load_task(
-    config: TaskConfig, engine: EngineConfig, chat: ChatTokenizer | None, problems: Problems
+    config: TaskConfig, run: RecipeConfig, base: str | None, chat: ChatTokenizer | None, problems: Problems
 ) -> _LoadedTask | None:
-    """A task's adapter, task file and index; None, with the problems noted, where one of them is not usable."""
+    """A task's adapter, task file and index, checked; None, with the problems noted, where one cannot be loaded."""
     uri = config.adapter
     adapter = problems.check(lambda: adapters.load(uri)) if uri else None
     task = problems.check(lambda: _task(config, adapter)) if config.task or adapter or not uri else None
     index = problems.check(lambda: _index(config))
     problems.check(lambda: _check_verify(config, task, chat))
-    if task is None or chat is None:
+    if task is None or chat is None or base is None:
         return None
     demonstrations = config.retrieval if index else RetrievalConfig(k=0)
     manifest = adapter.manifest if adapter else None
-    name = config.format or (cast(FormatName, manifest.format) if manifest else "json")
     verify = config.verify
     if verify and verify.threshold is None:
         fitted = manifest.verification if manifest else None
         verify = verify.model_copy(update={"threshold": fitted.threshold if fitted else 0.5})
     recipe = TaskRecipe(
         task,
-        name,
+        config.format or (cast(FormatName, manifest.format) if manifest else "json"),
         uri,
         demonstrations.index,
         demonstrations.encoder,
@@ -177,7 +186,21 @@ def _load_task(
         votes=config.votes,
         verify=verify,
     )
-    return _LoadedTask(recipe, adapter, index, PromptBuilder(formats.get(name), task, chat, engine.max_model_len))
+    builder = PromptBuilder(formats.get(recipe.format), task, chat, run.engine.max_model_len)
+    problems.check(lambda: _check_fit(builder, run.windows.max_tokens))
+    if verify:
+        problems.check(lambda: _check_questions_fit(builder, run.windows.max_tokens))
+    if adapter:
+        setting = adapters.Setting(
+            base_model=run.engine.model,
+            base_fingerprint=base,
+            format=recipe.format,
+            task=task,
+            prompt_fingerprint=builder.fingerprint(),
+            retrieval=index.kind if index and recipe.k else None,
+        )
+        problems.check(lambda: adapters.check(adapter, **setting))
+    return _LoadedTask(recipe, adapter, _fingerprint(recipe, adapter, index, builder))
 
 
 def _task(config: TaskConfig, adapter: Adapter | None) -> Task:
@@ -230,11 +253,8 @@ def rereading(config: EngineConfig, served: Sequence[Adapter]) -> dict[str, Any]
     return pieces | ({"lora_target_modules": layers} if layers else {})
 
 
-def _check_rereading(recipe: Recipe, parts: _LoadedTask) -> None:
+def _check_rereading(adapter: Adapter) -> None:
     """No adapter of an engine that reads answers again may change the output layer."""
-    adapter = parts.adapter
-    if adapter is None or not any(task.reread for task in recipe.tasks):
-        return
     if adapter.targets is None or "lm_head" in adapter.targets:
         why = "changes lm_head" if adapter.targets else "names its layers by a pattern"
         raise UserError(
@@ -243,79 +263,46 @@ def _check_rereading(recipe: Recipe, parts: _LoadedTask) -> None:
         )
 
 
-def _check_fit(recipe: Recipe, parts: _LoadedTask) -> None:
+def _check_fit(builder: PromptBuilder, window_tokens: int) -> None:
     """A full window must fit beside the system message and its answer, or whole documents would come out `too_long`."""
-    builder = parts.builder
     for labels in builder.format.groups(builder.task):
         fixed = len(builder.chat.encode(builder.format.messages("", labels, builder.task, ())))
-        room = builder.format.max_answer_tokens(recipe.window_tokens, len(labels))
-        need = fixed + recipe.window_tokens + room
-        if need > recipe.engine.max_model_len:
+        room = builder.format.max_answer_tokens(window_tokens, len(labels))
+        need = fixed + window_tokens + room
+        if need > builder.max_model_len:
             raise UserError(
-                f"windows.max_tokens={recipe.window_tokens}: with {fixed} tokens of instructions and {room} of answer "
-                f"that is {need}, over engine.max_model_len={recipe.engine.max_model_len}: lower one or raise the other"
+                f"windows.max_tokens={window_tokens}: with {fixed} tokens of instructions and {room} of answer "
+                f"that is {need}, over engine.max_model_len={builder.max_model_len}: lower one or raise the other"
             )
 
 
-def _check_questions_fit(recipe: Recipe, parts: _LoadedTask) -> None:
+def _check_questions_fit(builder: PromptBuilder, window_tokens: int) -> None:
     """A verification question about a mention as long as a full window must fit, or entities would stay unverified."""
-    task = parts.recipe.task
-    if parts.recipe.verify is None:
-        return
-    empty = question.messages("", Entity(0, 0, task.names[0], ""), task)
-    fixed = len(parts.builder.chat.encode(empty)) + question.ANSWER_TOKENS
-    if fixed + 2 * recipe.window_tokens > recipe.engine.max_model_len:
+    empty = question.messages("", Entity(0, 0, builder.task.names[0], ""), builder.task)
+    fixed = len(builder.chat.encode(empty)) + question.ANSWER_TOKENS
+    if fixed + 2 * window_tokens > builder.max_model_len:
         raise UserError(
-            f"verify: {fixed} tokens of instructions, a window and a mention of {recipe.window_tokens} tokens each are "
-            f"over engine.max_model_len={recipe.engine.max_model_len}: lower windows.max_tokens or raise that"
+            f"verify: {fixed} tokens of instructions, a window and a mention of {window_tokens} tokens each are "
+            f"over engine.max_model_len={builder.max_model_len}: lower windows.max_tokens or raise that"
         )
 
 
-def _check_adapter(recipe: Recipe, parts: _LoadedTask, base: str) -> None:
-    """The adapter must have been trained for this base model, format, task, prompt and kind of index."""
-    if parts.adapter is None:
-        return
-    adapters.check(
-        parts.adapter,
-        base_model=recipe.engine.model,
-        base_fingerprint=base,
-        format=parts.recipe.format,
-        task=parts.recipe.task,
-        prompt_fingerprint=parts.builder.fingerprint(),
-        retrieval=parts.index.kind if parts.index and parts.recipe.k else None,
-    )
-
-
-def _fingerprint(recipe: Recipe, base: str, tasks: Sequence[_LoadedTask]) -> dict[str, str]:
-    """All that decides an answer, in words a person can compare; of several tasks each under its name."""
-    engine = recipe.engine
-    of_tasks: dict[str, str] = {}
-    for parts in tasks:
-        adapter, index, task = parts.adapter, parts.index, parts.recipe
-        questions = question.Questions(task.task, parts.builder.chat, parts.builder.max_model_len)
-        scheme = f", {mention.SCHEME}" if task.verify and task.verify.k else ""
-        values = {
-            "adapter": f"{adapter.name} ({adapter.digest[:16]})" if adapter else "none",
-            "task": f"{task.task.name} ({task.task.digest()})",
-            "format": task.format,
-            "prompt": parts.builder.fingerprint(),
-            "index": f"{index.kind} ({index.fingerprint})" if index else "none",
-            "retrieval.k": str(task.k),
-            "decoding": task.decoding,
-            "temperature": str(task.temperature),
-            "score": str(task.score and (task.calibration or "uncalibrated")),
-            "votes": str(task.votes or "none"),
-            "verify": f"{task.verify} ({questions.fingerprint()}){scheme}" if task.verify else "none",
-        }
-        place = f"{task.task.name}: " if recipe.tagged else ""
-        of_tasks |= {place + key: value for key, value in values.items()}
+def _fingerprint(
+    recipe: TaskRecipe, adapter: Adapter | None, index: retrieval.Index | None, builder: PromptBuilder
+) -> dict[str, str]:
+    """What decides the answers of one task."""
+    questions = question.Questions(recipe.task, builder.chat, builder.max_model_len)
+    scheme = f", {mention.SCHEME}" if recipe.verify and recipe.verify.k else ""
     return {
-        "model": f"{Path(engine.model).name} ({base})",
-        **of_tasks,
-        "windows.max_tokens": str(recipe.window_tokens),
-        "engine.max_model_len": str(engine.max_model_len),
-        "engine.dtype": engine.dtype,
-        "engine.quantization": str(engine.quantization),
-        "engine.extra": json.dumps(engine.extra, sort_keys=True, default=str),
-        "answers": ANSWERS_VERSION,
+        "adapter": f"{adapter.name} ({adapter.digest[:16]})" if adapter else "none",
+        "task": f"{recipe.task.name} ({recipe.task.digest()})",
+        "format": recipe.format,
+        "prompt": builder.fingerprint(),
+        "index": f"{index.kind} ({index.fingerprint})" if index else "none",
+        "retrieval.k": str(recipe.k),
+        "decoding": recipe.decoding,
+        "temperature": str(recipe.temperature),
+        "score": str(recipe.score and (recipe.calibration or "uncalibrated")),
+        "votes": str(recipe.votes or "none"),
+        "verify": f"{recipe.verify} ({questions.fingerprint()}){scheme}" if recipe.verify else "none",
     }

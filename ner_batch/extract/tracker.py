@@ -210,16 +210,15 @@ class SharedLock:
     """
 
     def __init__(self) -> None:
-        self._condition = threading.Condition()
+        self._condition = threading.Condition()  # its lock is held by the one who is alone
         self._sharing = 0
-        self._alone = False
-        self._waiting = 0
+        self._exclusive = 0
 
     @contextmanager
     def shared(self) -> Iterator[None]:
         """Be inside with others."""
         with self._condition:
-            self._condition.wait_for(lambda: not self._alone and not self._waiting)
+            self._condition.wait_for(lambda: not self._exclusive)
             self._sharing += 1
         try:
             yield
@@ -232,13 +231,10 @@ class SharedLock:
     def exclusive(self) -> Iterator[None]:
         """Be inside alone."""
         with self._condition:
-            self._waiting += 1
-            self._condition.wait_for(lambda: not self._alone and not self._sharing)
-            self._waiting -= 1
-            self._alone = True
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._alone = False
+            self._exclusive += 1
+            try:
+                self._condition.wait_for(lambda: not self._sharing)
+                yield
+            finally:
+                self._exclusive -= 1
                 self._condition.notify_all()

@@ -7,9 +7,8 @@ at or after the mention before; those inside a longer mention last. Nesting and 
 ``json``, the default, ``{"LOC":["Columbus","Ohio"]}``: one prompt for all types, and the fewest tokens to decode.
 Compact JSON; only types that occur, in the task's order; mentions in reading order (start, then longer first).
 
-``mrc``: named-entity recognition as reading comprehension after Ye et al. (2024), triples (text, question q_i of type
-i, answer a_i). The answers to the question of one type, one a line; ``none`` (``无``) when there are none. A line feed
-in a mention is written ``\n``, a backslash twice.
+``mrc``: reading comprehension after Ye et al. (2024). The answers to the question of one type, one a line; ``none``
+(``无``) when there are none. A line feed in a mention is written ``\n``, a backslash twice.
 """
 
 from __future__ import annotations

@@ -5,15 +5,14 @@ of entities that overlap the longest is marked, then the first; of equal spans t
 
 ``inline``: ``[Columbus|LOC] is a city in [Ohio|LOC].``; ``none`` when there is nothing. The bracketed form is the best
 of five for LoRA-tuned models of 3 to 9 B parameters (LLMs4NER, arXiv 2601.17898) and costs 1.2 to 3.2 times the output
-of ``json``. Of the nested GENIA test set it can represent 88.5 % of the entities.
+of ``json``. It can represent 88.5 % of the entities of the nested GENIA test set.
 
 ``gpt-ner``: ``@@Columbus## is a city in @@Ohio##.``; the bare copy when there is nothing. After GPT-NER (Wang et al.,
-Findings of NAACL 2025). Entities of different types may nest and cross freely, each in its own answer. Of the nested
-GENIA test set it can represent 94.1 % of the entities.
+Findings of NAACL 2025). Types may nest and cross freely, each in its own answer: 94.1 % of the same.
 
-Marks are selected by their characters: if no character of any mark occurs in the text, a mark in an answer is a mark,
-whatever the text contains. They are a function of the text (and, where an answer names types, of the labels) alone, so
-a demonstration may have other marks than the input; a user turn says which they are when they are not the usual ones.
+If no character of any mark occurs in the text, a mark in an answer is a mark, whatever the text contains. So marks are
+a function of the text (and of the labels, where an answer names types): a demonstration may have others than the input,
+and a user turn says which they are when they are not the usual ones.
 """
 
 from __future__ import annotations
