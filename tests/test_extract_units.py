@@ -19,8 +19,8 @@ from ner_batch.extract.units import (
     UnitFiles,
     earlier_predictions,
     read_blocks,
-    read_error,
     read_report,
+    unit_of,
     with_predictions,
 )
 from ner_batch.io.shards import list_shards, plan_units
@@ -135,9 +135,9 @@ def test_a_unit_that_cannot_be_read_is_a_report(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1 not really")
     (block,) = read_blocks(unit, destination, retry=False)
     assert block.num_rows == 1
-    assert "a.parquet" in read_error(block)
+    assert "a.parquet" in unit_of(block)["error"]
     report = UnitFiles(destination, Tracker()).write_unit(block)
-    assert report.error == read_error(block)
+    assert report.error == unit_of(block)["error"]
     assert list(tmp_path.glob("out/*")) == []
 
 

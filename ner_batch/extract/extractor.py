@@ -97,12 +97,13 @@ class Extractor:
         A table of a run's :class:`~ner_batch.extract.units.ShardUnits` is a work unit and may say that it could not be
         read, or bring predictions of an earlier run of which only failed rows are done again.
         """
-        if units.read_error(table) is not None:
+        unit_of_table = units.unit_of(table)
+        if "error" in unit_of_table:
             return table
         texts, unreadable = texts_of(table, self.text_column)
         predictions = units.earlier_predictions(table) or [Prediction(status=Status.FAILED)] * len(texts)
         rows = [row for row, prediction in enumerate(predictions) if prediction.status is Status.FAILED]
-        with self._in_flight(units.unit_name(table), texts) as unit:
+        with self._in_flight(unit_of_table.get("name"), texts) as unit:
             try:
                 read = self._predict_unit(unit, [texts[row] for row in rows])
             except EngineDeadError as death:

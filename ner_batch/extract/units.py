@@ -32,7 +32,6 @@ METADATA_KEY = "ner_batch"
 """Where an output file's metadata tells of its unit and its run."""
 
 _UNIT = b"ner_batch.unit"
-_READ_ERROR = b"ner_batch.read_error"
 # Columns that only travel from read to write. An input column of such a name is refused by the plan.
 _TEXT = "_ner_batch_text"
 _EARLIER = "_ner_batch_earlier"
@@ -109,19 +108,20 @@ class ShardUnits(Datasource):  # type: ignore[misc]  # Ray is untyped here
 
 def read_blocks(unit: Unit, destination: Destination, retry: bool) -> list[pa.Table]:
     """The unit as one block; where it cannot be read, a block that says why."""
-    about = {_UNIT: json.dumps({"name": unit.name, "rows": unit.rows}).encode()}
+    about: dict[str, Any] = {"name": unit.name, "rows": unit.rows}
     try:
         columns = destination.kept(unit.shard.columns)
         text = destination.source.text_column
-        table = read_unit(unit, [*columns, *([] if text in columns else [text])])
+        hidden_text = [] if text in columns else [text]
+        table = read_unit(unit, [*columns, *hidden_text])
         names = [destination.source.rename.get(name, name) for name in columns]
-        table = table.rename_columns([*names, *([] if text in columns else [_TEXT])])
+        table = table.rename_columns([*names, *[_TEXT for _ in hidden_text]])
         if retry:
             table = table.append_column(_EARLIER, _predictions_column(destination.uri(unit.name)))
     except (UserError, OSError) as error:
-        about[_READ_ERROR] = str(error).encode()
-        return [pa.table({"error": [str(error)]}).replace_schema_metadata(about)]
-    return [table.replace_schema_metadata(about)]
+        about["error"] = str(error)
+        table = pa.table({"error": [str(error)]})
+    return [table.replace_schema_metadata({_UNIT: json.dumps(about).encode()})]
 
 
 def _predictions_column(uri: str) -> pa.StructArray:
@@ -130,16 +130,10 @@ def _predictions_column(uri: str) -> pa.StructArray:
     return pa.StructArray.from_arrays([column.combine_chunks() for column in columns], fields=list(columns.schema))
 
 
-def read_error(block: pa.Table) -> str | None:
-    """Why the unit of a block could not be read; None where it was."""
-    error = (block.schema.metadata or {}).get(_READ_ERROR)
-    return None if error is None else error.decode()
-
-
-def unit_name(block: pa.Table) -> str | None:
-    """The unit's name; None for a table that is no unit of a run."""
-    about = (block.schema.metadata or {}).get(_UNIT)
-    return None if about is None else str(json.loads(about)["name"])
+def unit_of(block: pa.Table) -> dict[str, Any]:
+    """Name and rows of a block's unit, and ``error`` where it could not be read; {} for a table that is no unit."""
+    unit: dict[str, Any] = json.loads((block.schema.metadata or {}).get(_UNIT, "{}"))
+    return unit
 
 
 def earlier_predictions(block: pa.Table) -> list[Prediction] | None:
@@ -174,8 +168,8 @@ class UnitFiles(Datasink):  # type: ignore[misc]
 
     def write_unit(self, block: pa.Table) -> UnitReport:
         """Write one unit's file; its report."""
-        unit = json.loads(block.schema.metadata[_UNIT])
-        report = UnitReport(unit["name"], unit["rows"], 0, {}, read_error(block))
+        unit = unit_of(block)
+        report = UnitReport(unit["name"], unit["rows"], 0, {}, unit.get("error"))
         if report.error is None:
             assert block.num_rows == unit["rows"], f"{unit['name']}: {block.num_rows} of {unit['rows']} rows arrived"
             tokens = pc.sum(block["prompt_tokens"]).as_py() or 0, pc.sum(block["completion_tokens"]).as_py() or 0
@@ -200,7 +194,7 @@ def write_empty(units: Sequence[Unit], sink: UnitFiles) -> None:
     """The files of units without rows, which carry the schema alone."""
     for unit in units:
         (block,) = read_blocks(unit, sink.destination, retry=False)
-        if read_error(block) is None:
+        if "error" not in unit_of(block):
             block = with_predictions(block, [], sink.destination.tagged)
         sink.reports.append(sink.write_unit(block))
 

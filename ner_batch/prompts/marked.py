@@ -127,7 +127,8 @@ class MarkedFormat(Format):
         is_beginning = text.strip().startswith(copy.strip())
         if not mentions and paired and not (is_beginning and copy.strip()):
             return Parsed((), (), Status.MALFORMED, False)
-        shift = _indent(text) - _indent(copy) if copy != text else 0
+        # How much more white space the text begins with than its copy.
+        shift = len(text) - len(text.lstrip()) - (len(copy) - len(copy.lstrip())) if copy != text else 0
         entities = tuple(e.shifted(shift) for e in mentions)
         unplaced: tuple[Ungrounded, ...] = ()
         if not (is_beginning and all(e.start >= 0 and text[e.start : e.end] == e.text for e in entities)):
@@ -208,7 +209,3 @@ def _unmark(answer: str, mention: re.Pattern[str], marks: Marks, label: str) -> 
     pieces.append(answer[position:].partition(marks[0])[0].translate(mark_characters))
     unmatched = mention.sub("", answer)
     return "".join(pieces), tuple(mentions), unmatched == unmatched.translate(mark_characters)
-
-
-def _indent(text: str) -> int:
-    return len(text) - len(text.lstrip())
