@@ -328,7 +328,7 @@ def _completion(output: Any) -> Completion:
         completion_tokens=len(answer.token_ids),
         error=error,
         token_ids=tuple(answer.token_ids),
-        logprobs=tuple({token: found.logprob for token, found in place.items()} for place in answer.logprobs or ()),
+        logprobs=tuple({token: value.logprob for token, value in place.items()} for place in answer.logprobs or ()),
         prompt_logprobs=tuple(place[token].logprob if place else None for token, place in read),
     )
 

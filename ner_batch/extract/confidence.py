@@ -66,12 +66,12 @@ def sigmoid(odds: float) -> float:
 def _take(free: list[AnswerSpan], entity: Entity) -> AnswerSpan | None:
     """The first mention left that names the entity, in its own words or normalised ones."""
     of_type = [mention for mention in free if mention.type == entity.type]
-    found = next((m for m in of_type if m.text.strip() == entity.text), None) or next(
-        (m for m in of_type if fold(m.text.strip()).text == fold(entity.text).text), None
-    )
-    if found:
-        free.remove(found)
-    return found
+    same = [m for m in of_type if m.text.strip() == entity.text]
+    mentions = same or [m for m in of_type if fold(m.text.strip()).text == fold(entity.text).text]
+    if not mentions:
+        return None
+    free.remove(mentions[0])
+    return mentions[0]
 
 
 def _score(mention: AnswerSpan | None, spans: Sequence[tuple[int, int]], logprobs: Sequence[float]) -> float | None:

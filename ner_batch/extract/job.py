@@ -104,8 +104,8 @@ def extraction(plan: Plan, console: Console) -> Iterator[ExtractionRun]:
             )
             write_empty([unit for unit in plan.pending if not unit.rows], this_run.sink)
             line = ExtractionLine(plan.rows, plan.rows_before)
-            with _data_context(), explained(tracker), ProgressLine(console) as shown:
-                shown.show(lambda: line.text(tracker.progress()))
+            with _data_context(), explained(tracker), ProgressLine(console) as live:
+                live.show(lambda: line.text(tracker.progress()))
                 yield this_run
     except BaseException:
         manifest.write(plan, "interrupted", {})
