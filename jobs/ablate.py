@@ -1,7 +1,4 @@
-"""Measure on a gold set which of the methods pays.
-
-`python jobs/ablate.py jobs/ablate.yaml [a.b=value ...]`
-"""
+"""Measure on a gold set which of the methods pays: `python jobs/ablate.py jobs/ablate.yaml [a.b=value ...]`."""
 
 import sys
 

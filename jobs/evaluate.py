@@ -1,7 +1,4 @@
-"""Score predictions against gold.
-
-`python jobs/evaluate.py jobs/evaluate.yaml [a.b=value ...] [--against OTHER_RUN]`
-"""
+"""Score predictions against gold: `python jobs/evaluate.py jobs/evaluate.yaml [a.b=value ...] [--against RUN]`."""
 
 import sys
 

@@ -15,7 +15,7 @@ from ner_batch.cli import exit_code
 from ner_batch.config import load
 from ner_batch.extract.dryrun import dry_run as estimate
 from ner_batch.extract.extractor import Extractor
-from ner_batch.extract.job import extraction, gpus_per_replica, read_tasks, replica_pool
+from ner_batch.extract.job import extraction, read_tasks, replica_options
 from ner_batch.extract.plan import Plan, prepare
 from ner_batch.extract.settings import ExtractConfig
 from ner_batch.extract.units import ShardUnits
@@ -37,11 +37,8 @@ def extract(plan: Plan) -> int:
             entities = units.map_batches_internal(  # `map_batches` with batch_size=None refuses GPUs
                 Extractor,
                 batch_size=None,
-                batch_format="pyarrow",
                 fn_constructor_args=(plan.recipe, run.tracker, plan.destination.text_in_blocks),
-                compute=replica_pool(job),
-                num_cpus=job.num_cpus,
-                num_gpus=gpus_per_replica(job, plan.recipe.engine),
+                **replica_options(job, plan.recipe.engine),
             )
             entities.write_datasink(run.sink, ray_remote_args={"num_cpus": 0})
     return run.exit_code

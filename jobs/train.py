@@ -1,7 +1,4 @@
-"""Train a LoRA adapter from gold examples.
-
-`python jobs/train.py jobs/train.yaml [a.b=value ...]`
-"""
+"""Train a LoRA adapter from gold examples: `python jobs/train.py jobs/train.yaml [a.b=value ...]`."""
 
 import sys
 

@@ -1,7 +1,4 @@
-"""Train a sentence encoder from raw text.
-
-`python jobs/train_encoder.py jobs/train-encoder.yaml [a.b=value ...]`
-"""
+"""Train a sentence encoder from raw text: `python jobs/train_encoder.py jobs/train-encoder.yaml [a.b=value ...]`."""
 
 import sys
 

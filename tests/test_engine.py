@@ -212,16 +212,18 @@ def test_a_closed_engine_is_dead(random_model: str) -> None:
     """Closing answers whoever waits with EngineDeadError."""
     engine = Engine(EngineConfig(model=random_model, dtype="float32", max_model_len=1024, enforce_eager=True))
 
-    waiting = engine.submit([Request([5] * 20, 900)] * 8)
-    engine.close()
-    with pytest.raises(EngineDeadError, match="closed"):
-        waiting.result()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(engine.generate, [Request([5] * 20, 900)] * 8)
+        engine.close()
+        with pytest.raises(EngineDeadError, match="closed"):
+            waiting.result()
     with pytest.raises(EngineDeadError, match="closed"):
         generate(engine, [Request([5], 1)])
 
 
 KILLED = """
 import os, psutil, sys
+from concurrent.futures import ThreadPoolExecutor
 from ner_batch.engine.settings import EngineConfig
 from ner_batch.engine.engine import Engine, EngineDeadError, Request
 
@@ -230,7 +232,7 @@ if __name__ == "__main__":
     small = {"dtype": "float32", "max_model_len": 1024, "cpu_kv_cache_gib": 1, "enforce_eager": True}
     engine = Engine(EngineConfig(model=sys.argv[1], in_process=False, **small))
     print(engine.generate([Request([5, 6], 3)])[0].completion_tokens, "tokens", flush=True)
-    waiting = engine.submit([Request([5] * 20, 900)] * 8)
+    waiting = ThreadPoolExecutor(1).submit(engine.generate, [Request([5] * 20, 900)] * 8)
     for process in psutil.Process().children(recursive=True):
         process.kill()
     for attempt in (lambda: waiting.result(60), lambda: engine.generate([Request([5], 1)])):

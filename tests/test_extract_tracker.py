@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ner_batch.data import Prediction, Status
 from ner_batch.errors import JobError
-from ner_batch.extract.tracker import SUSPECT, Tracker, UnitAttempts
+from ner_batch.extract.tracker import BAD_ROW, SUSPECT, Tracker, UnitAttempts
 
 
 def read_until_done(tracker, rows, poisoned):
@@ -23,7 +24,7 @@ def read_until_done(tracker, rows, poisoned):
             if any(span[0] <= row < span[1] for row in poisoned):
                 deaths += 1
                 break
-            tracker.range_done("unit", span, list(range(*span)))
+            tracker.range_done("unit", [Prediction(completion_tokens=row) for row in range(*span)])
         else:
             return deaths
 
@@ -35,12 +36,14 @@ def test_exactly_the_poisoned_rows_are_given_up_and_every_other_row_is_read_once
     rows, poisoned = case
     tracker = Tracker()
     deaths = read_until_done(tracker, rows, poisoned)
-    kept, given_up = tracker.ranges("unit")
     if not poisoned:
         assert deaths == 0
         return
-    assert sorted(given_up) == sorted(poisoned)
-    assert sorted(row for done in kept.values() for row in done) == sorted(set(range(rows)) - poisoned)
+    predictions = tracker.predictions("unit")
+    assert len(predictions) == rows
+    for row, prediction in enumerate(predictions):
+        given_up = Prediction(status=Status.FAILED, error=BAD_ROW)
+        assert prediction == (given_up if row in poisoned else Prediction(completion_tokens=row))
     assert deaths <= SUSPECT + len(poisoned) * (math.ceil(math.log2(rows)) + 1)
 
 
@@ -49,9 +52,9 @@ def test_a_unit_that_died_with_its_neighbours_is_not_blamed():
     tracker = Tracker()
     assert [tracker.unit_started("innocent", 10) for _ in range(3)] == [False, False, True]
     assert tracker.next_range("innocent") == (0, 10)
-    tracker.range_done("innocent", (0, 10), "all")
+    tracker.range_done("innocent", [Prediction()] * 10)
     assert tracker.next_range("innocent") is None
-    assert tracker.ranges("innocent") == ({(0, 10): "all"}, [])
+    assert tracker.predictions("innocent") == [Prediction()] * 10
 
 
 def test_a_death_while_waiting_to_be_alone_blames_no_range():
@@ -60,7 +63,7 @@ def test_a_death_while_waiting_to_be_alone_blames_no_range():
     for _ in range(5):
         case.start()
     assert case.waiting == [(0, 8)]
-    assert case.bad_rows == []
+    assert case.predictions == {}
 
 
 @pytest.mark.parametrize("rows", [0, 1])

@@ -11,16 +11,16 @@ import pytest
 
 from ner_batch.data import PREDICTIONS, Entity, Prediction, Status, Ungrounded
 from ner_batch.extract import plan
-from ner_batch.extract.progress import ExtractionLine
-from ner_batch.extract.settings import ExtractConfig
+from ner_batch.extract.job import ExtractionLine
+from ner_batch.extract.settings import ExtractConfig, InputConfig, OutputConfig
 from ner_batch.extract.tracker import RunProgress, SharedLock, Tracker
 from ner_batch.extract.units import (
     Destination,
     UnitFiles,
     earlier_predictions,
     read_blocks,
-    read_error,
     read_report,
+    unit_of,
     with_predictions,
 )
 from ner_batch.io.shards import list_shards, plan_units
@@ -63,10 +63,16 @@ def test_a_lock_survives_an_exception_inside():
         pass
 
 
+def into(path, about=(), rename=(), **output):
+    """A destination for rows of a column `text`."""
+    source = InputConfig(path="unused", rename=dict(rename))
+    return Destination(source, OutputConfig(path=str(path), **output), dict(about))
+
+
 def blocks(destination, table, tmp_path, **changes):
     """A file's only unit, read as a block."""
     pq.write_table(table, tmp_path / "a.parquet")
-    listing = list_shards(str(tmp_path / "a.parquet"), destination.text_column)
+    listing = list_shards(str(tmp_path / "a.parquet"), destination.source.text_column)
     (unit,) = plan_units(listing.shards, 1000, 10_000_000)
     (block,) = read_blocks(unit, destination, retry=changes.get("retry", False))
     return unit, block
@@ -85,12 +91,12 @@ def test_columns_kept_dropped_and_renamed(tmp_path):
     """The input's columns as configured, then exactly ours; the text is read also where it is not kept."""
     table = pa.table({"id": [1], "text": ["x"], "entities": [["gold"]], "big": ["y"]})
     predictions = [Prediction(status=Status.EMPTY)]
-    out = str(tmp_path / "out")
+    out = tmp_path / "out"
     for names, destination in (
-        (["id", "text", "gold"], Destination(out, "text", {"entities": "gold"}, None, ("big",), {})),
-        (["id"], Destination(out, "text", {}, ("id",), (), {})),
-        (["body"], Destination(out, "text", {"text": "body"}, ("text",), (), {})),
-        ([], Destination(out, "text", {}, (), (), {})),
+        (["id", "text", "gold"], into(out, rename={"entities": "gold"}, drop_input_columns=("big",))),
+        (["id"], into(out, keep=("id",))),
+        (["body"], into(out, rename={"text": "body"}, keep=("text",))),
+        ([], into(out, keep=())),
     ):
         _, block = blocks(destination, table, tmp_path)
         assert block[destination.text_in_blocks].to_pylist() == ["x"]
@@ -104,7 +110,7 @@ def test_what_a_file_tells_of_its_unit(tmp_path):
     """Unit, statuses and run in the file's metadata; the input's own is left out: it may describe columns that are not
     kept, as pandas' does."""
     table = pa.table({"text": ["x"]}).replace_schema_metadata({"pandas": "{}"})
-    destination = Destination(str(tmp_path / "out"), "text", {}, None, (), {"model": "m"})
+    destination = into(tmp_path / "out", about={"model": "m"})
     unit, block = blocks(destination, table, tmp_path)
     metadata = written(destination, block, [Prediction()]).schema.metadata
     assert set(metadata) == {b"ner_batch"}
@@ -114,7 +120,7 @@ def test_what_a_file_tells_of_its_unit(tmp_path):
 
 def test_rows_that_were_lost_on_the_way_are_never_written(tmp_path):
     """A block that is not the whole unit is a bug, and no file."""
-    destination = Destination(str(tmp_path / "out"), "text", {}, None, (), {})
+    destination = into(tmp_path / "out")
     unit, block = blocks(destination, pa.table({"text": ["x", "y"]}), tmp_path)
     part = with_predictions(block, [Prediction()] * 2).slice(0, 1)
     with pytest.raises(AssertionError, match="1 of 2 rows"):
@@ -124,21 +130,21 @@ def test_rows_that_were_lost_on_the_way_are_never_written(tmp_path):
 
 def test_a_unit_that_cannot_be_read_is_a_report(tmp_path):
     """Its block says why; the replica passes it on, the sink reports it and writes nothing."""
-    destination = Destination(str(tmp_path / "out"), "text", {}, None, (), {})
+    destination = into(tmp_path / "out")
     unit, _ = blocks(destination, pa.table({"text": ["x"]}), tmp_path)
     (tmp_path / "a.parquet").write_bytes(b"PAR1 not really")
     (block,) = read_blocks(unit, destination, retry=False)
     assert block.num_rows == 1
-    assert "a.parquet" in read_error(block)
+    assert "a.parquet" in unit_of(block)["error"]
     report = UnitFiles(destination, Tracker()).write_unit(block)
-    assert report.error == read_error(block)
+    assert report.error == unit_of(block)["error"]
     assert list(tmp_path.glob("out/*")) == []
 
 
 def test_a_retried_unit_brings_its_earlier_predictions(tmp_path):
     """Whatever they hold: entities, ungrounded mentions, statuses and errors, as they were written."""
     table = pa.table({"text": ["Anna met Bob", None, "x"]})
-    destination = Destination(str(tmp_path / "out"), "text", {}, None, (), {})
+    destination = into(tmp_path / "out")
     predictions = [
         Prediction((Entity(0, 4, "PER", "Anna", 0.5, True),), (Ungrounded("Carl", "PER", "not in text"),)),
         Prediction(status=Status.EMPTY),

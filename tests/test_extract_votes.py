@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ner_batch.data import Entity, Parsed, Status, Ungrounded
-from ner_batch.extract.reading import Reading, vote
+from ner_batch.extract.reader import Reading, vote
 from ner_batch.extract.settings import VotesConfig
 
 SPANS = [Entity(i, i + 1, kind, "x") for i in range(3) for kind in ("A", "B")]

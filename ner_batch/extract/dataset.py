@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ner_batch.engine.engine import Engine
 from ner_batch.extract import tracker as trackers
 from ner_batch.extract.extractor import Extractor, StartEngine
-from ner_batch.extract.job import gpus_per_replica, replica_pool
+from ner_batch.extract.job import replica_options
 from ner_batch.extract.recipe import make_recipe
 from ner_batch.extract.settings import JobConfig, RecipeConfig
 
@@ -48,9 +48,6 @@ def extract(
     return dataset.map_batches(
         Extractor,
         batch_size=batch_rows,
-        batch_format="pyarrow",
         fn_constructor_args=(recipe, trackers.start(job.max_engine_deaths), text_column, start_engine),
-        compute=replica_pool(job),
-        num_cpus=job.num_cpus,
-        num_gpus=gpus_per_replica(job, recipe.engine),
+        **replica_options(job, recipe.engine),
     )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import ray
 from rich.console import Console
@@ -13,12 +11,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from ner_batch.data import Prediction
+from ner_batch.errors import UserError
 from ner_batch.extract import job
 from ner_batch.extract.extractor import Extractor
 from ner_batch.extract.manifest import VERSIONS
 from ner_batch.extract.plan import Plan
 from ner_batch.extract.recipe import Recipe
-from ner_batch.io.shards import Unit, read_unit, texts_of
+from ner_batch.io.shards import read_unit, texts_of
 from ner_batch.jobs import cluster
 from ner_batch.jobs.progress import duration
 from ner_batch.jobs.record import versions
@@ -27,36 +26,11 @@ SAMPLE_ROWS = 256
 SAMPLE_PLACES = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """What reading a sample took. ``characters`` counts its text."""
-
-    rows: int
-    characters: int
-    seconds: float
-    startup_seconds: float
-    predictions: list[Prediction]
-
-
-class Sampler:
-    """A replica that reads a sample and measures. Run as a Ray actor, where the job's replicas would run."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        started = time.monotonic()
-        self.extractor = Extractor(recipe)
-        self.startup_seconds = time.monotonic() - started
-
-    def read(self, texts: Sequence[str | None]) -> Sample:
-        """Read the texts; the first few once before, so that compilation and first-use costs are not counted."""
-        self.extractor.predict(texts[:4])
-        started = time.monotonic()
-        predictions = self.extractor.predict(texts)
-        seconds = time.monotonic() - started
-        return Sample(len(texts), sum(len(t or "") for t in texts), seconds, self.startup_seconds, predictions)
-
-
 def dry_run(plan: Plan, console: Console) -> int:
-    """Print the resolved recipe, the listing, and what a sample says about the whole. Writes nothing; 0."""
+    """Print the resolved recipe, the listing, and what a sample says about the whole. Writes nothing; 0.
+
+    All rows are taken to be like the sample's; the estimate says so.
+    """
     table = Table(show_header=False, box=None, pad_edge=False)
     for key, value in {**plan.fingerprint, **{f"version of {k}": v for k, v in versions(*VERSIONS).items()}}.items():
         table.add_row(key, value)
@@ -65,51 +39,57 @@ def dry_run(plan: Plan, console: Console) -> int:
         f"{plan.rows:,} rows in {len(plan.listing.shards):,} files, {plan.pending_rows:,} to do", highlight=False
     )
     for corrupt in plan.listing.corrupt:
-        console.print(
-            f"[red]unreadable[/] {escape(f'{corrupt.name}: {corrupt.reason}')}", highlight=False, soft_wrap=True
-        )
-    texts = sample_texts(plan, plan.pending)
-    if texts:
-        with cluster.session(plan.config.job.address):
-            _print_estimate(plan, plan.pending_rows, _read_on_a_replica(plan, texts), console)
+        console.print(f"[red]unreadable[/] {escape(f'{corrupt.name}: {corrupt.reason}')}", highlight=False)
+    texts = sample_texts(plan)
+    if not texts:
+        return job.OK
+    with cluster.session(plan.config.job.address):  # the sample is read where the job's replicas would run
+        task = ray.remote(read_sample).options(max_retries=0, **job.resources(plan.config.job, plan.recipe.engine))
+        try:
+            predictions, seconds, startup_seconds = ray.get(task.remote(plan.recipe, texts))
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, UserError):  # Ray's own message is pages long
+                raise error.cause from None
+            raise
+    replicas = plan.config.job.replicas
+    speed = len(texts) / seconds * replicas
+    prompt = sum(p.prompt_tokens for p in predictions) / len(texts)
+    completion = sum(p.completion_tokens for p in predictions) / len(texts)
+    lines = {
+        "sample": f"{len(texts)} rows, {sum(len(text or '') for text in texts) / len(texts):,.0f} characters each",
+        "tokens per row": f"{prompt:,.0f} prompt + {completion:,.0f} completion",
+        "tokens in all": f"{plan.pending_rows * (prompt + completion):,.0f}",
+        "rows per second": f"{speed:,.1f} with {replicas} replica{'s' * (replicas > 1)}",
+        "engine start": duration(startup_seconds),
+        "estimated time": duration(plan.pending_rows / speed + startup_seconds),
+    }
+    for name, value in lines.items():
+        console.print(f"{name:16} {value}", highlight=False)
     return job.OK
 
 
-def sample_texts(plan: Plan, units: Sequence[Unit]) -> list[str | None]:
-    """Up to 256 texts from up to 16 places spread evenly over the units."""
-    filled = [unit for unit in units if unit.rows]
+def sample_texts(plan: Plan) -> list[str | None]:
+    """Up to 256 texts from up to 16 places spread evenly over what is pending."""
+    filled = [unit for unit in plan.pending if unit.rows]
+    column = plan.config.input.text_column
     places = filled[:: max(1, len(filled) // SAMPLE_PLACES)][:SAMPLE_PLACES]
     texts: list[str | None] = []
     for unit in places:
-        column = plan.config.input.text_column
         texts += texts_of(read_unit(unit, [column]), column)[0][: SAMPLE_ROWS // len(places)]
     return texts
 
 
-def _read_on_a_replica(plan: Plan, texts: Sequence[str | None]) -> Sample:
-    config = plan.config.job
-    resources: dict[str, Any] = {
-        "num_cpus": config.num_cpus,
-        "num_gpus": job.gpus_per_replica(config, plan.recipe.engine),
-    }
-    sampler = ray.remote(Sampler).options(**resources).remote(plan.recipe)
-    sample: Sample = ray.get(sampler.read.remote(list(texts)))
-    return sample
+def read_sample(recipe: Recipe, texts: Sequence[str | None]) -> tuple[list[Prediction], float, float]:
+    """Start a replica and read the texts: the predictions, the seconds that took, and those of the start.
 
-
-def _print_estimate(plan: Plan, rows: int, sample: Sample, console: Console) -> None:
-    """Rows are taken to be like the sample's; the estimate says so."""
-    replicas = plan.config.job.replicas
-    speed = sample.rows / sample.seconds * replicas
-    prompt = sum(p.prompt_tokens for p in sample.predictions) / sample.rows
-    completion = sum(p.completion_tokens for p in sample.predictions) / sample.rows
-    lines = {
-        "sample": f"{sample.rows} rows, {sample.characters / sample.rows:,.0f} characters each",
-        "tokens per row": f"{prompt:,.0f} prompt + {completion:,.0f} completion",
-        "tokens in all": f"{rows * (prompt + completion):,.0f}",
-        "rows per second": f"{speed:,.1f} with {replicas} replica{'s' * (replicas > 1)}",
-        "engine start": duration(sample.startup_seconds),
-        "estimated time": duration(rows / speed + sample.startup_seconds),
-    }
-    for name, value in lines.items():
-        console.print(f"{name:16} {value}", highlight=False)
+    The first few are read once before, so that compilation and first-use costs are not counted.
+    """
+    start = time.monotonic()
+    extractor = Extractor(recipe)
+    ready = time.monotonic()
+    extractor.predict(texts[:4])
+    warm = time.monotonic()
+    predictions = extractor.predict(texts)
+    seconds = time.monotonic() - warm
+    extractor.close()
+    return predictions, seconds, ready - start

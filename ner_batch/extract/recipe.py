@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from ner_batch import adapter as adapters
 from ner_batch import retrieval
-from ner_batch.adapter import Adapter, AdapterManifest, Calibration
+from ner_batch.adapter import Adapter, Calibration
 from ner_batch.config import FormatName
 from ner_batch.data import Entity
 from ner_batch.engine.settings import EngineConfig
@@ -23,7 +23,7 @@ from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.prompts.chat import ChatTokenizer, load_tokenizer
 from ner_batch.task import Task, load_task
 from ner_batch.verification import pool as mention
-from ner_batch.verification import question as verify
+from ner_batch.verification import question
 from ner_batch.verification.settings import VerifyConfig
 
 ANSWERS_VERSION = "1"
@@ -33,7 +33,6 @@ A release that changes no answer leaves it alone, so that a run begun before res
 and the questions of verification have fingerprints of their own.
 """
 
-R = TypeVar("R", bound=RecipeConfig)
 S = TypeVar("S", bound=TaskConfig)
 
 
@@ -84,28 +83,27 @@ class Recipe:
         return len(self.tasks) > 1
 
 
-def local(config: R) -> R:
+def local(config: S) -> S:
     """Model, adapters, indexes and encoders made absolute where they are folders here; in a submitted job they stay."""
-    engine = config.engine.model_copy(update={"model": on_every_node(config.engine.model)})
-    if config.tasks:
-        return config.model_copy(update={"engine": engine, "tasks": tuple(_local_task(t) for t in config.tasks)})
-    return _local_task(config).model_copy(update={"engine": engine})
-
-
-def _local_task(config: S) -> S:
-    places = {"index": on_every_node(config.retrieval.index), "encoder": on_every_node(config.retrieval.encoder)}
-    retrieval = config.retrieval.model_copy(update=places)
-    return config.model_copy(update={"adapter": on_every_node(config.adapter), "retrieval": retrieval})
+    place = config.retrieval
+    places = {"index": on_every_node(place.index), "encoder": on_every_node(place.encoder)}
+    update: dict[str, Any] = {
+        "adapter": on_every_node(config.adapter),
+        "retrieval": place.model_copy(update=places),
+    }
+    if isinstance(config, RecipeConfig):
+        engine = config.engine.model_copy(update={"model": on_every_node(config.engine.model)})
+        update |= {"engine": engine, "tasks": tuple(local(task) for task in config.tasks)}
+    return config.model_copy(update=update)
 
 
 @dataclass(frozen=True, slots=True)
 class _LoadedTask:
-    """A task's recipe, and what was loaded to check it."""
+    """A task's recipe, its adapter, and what decides its answers in words a person can compare."""
 
     recipe: TaskRecipe
     adapter: Adapter | None
-    index: retrieval.Index | None
-    builder: PromptBuilder
+    fingerprint: dict[str, str]
 
 
 def make_recipe(config: RecipeConfig) -> Recipe:
@@ -119,41 +117,58 @@ def make_recipe(config: RecipeConfig) -> Recipe:
     problems = Problems()
     base = problems.check(lambda: adapters.model_fingerprint(engine.model, engine.revision))
     chat = problems.check(lambda: load_tokenizer(engine.model, engine.revision)) if base else None
-    # Every task's config with its place in the file, which is empty where it stands at the top.
-    places = [(f"tasks.{i}: " if config.tasks else "", task) for i, task in enumerate(config.each_task)]
-    loaded = [_load_task(task, engine, chat, problems.under(place)) for place, task in places]
-    problems.stop_if_any()
-    assert base and chat
+    places = [f"tasks.{i}: " if config.tasks else "" for i in range(len(config.each_task))]
+    loaded = [
+        _load_task(task, config, base, chat, problems.under(place))
+        for place, task in zip(places, config.each_task, strict=True)
+    ]
     tasks = [task for task in loaded if task]
-    recipe = Recipe(_engine(engine, tasks), config.windows.max_tokens, tuple(task.recipe for task in tasks))
-    for (place, _), task in zip(places, tasks, strict=True):
-        of_task = problems.under(place)
-        of_task.check(partial(_check_fit, recipe, chat, task.builder))
-        of_task.check(partial(_check_questions_fit, recipe, chat, task.recipe))
-        of_task.check(partial(_check_adapter, recipe, base, task))
-        of_task.check(partial(_check_rereading, recipe, task.adapter))
-    problems.check(lambda: _check_names(recipe))
+    for place, task in zip(places, loaded, strict=True):
+        if task and task.adapter and any(other.recipe.reread for other in tasks):
+            problems.under(place).check(partial(_check_rereading, task.adapter))
+    names = [task.recipe.task.name for task in tasks]
+    problems.lines += [
+        f"tasks: two are called {name!r}: entities could not be told apart; rename one task"
+        for name in sorted({name for name in names if names.count(name) > 1})
+    ]
     problems.stop_if_any()
-    return replace(recipe, fingerprint=_fingerprint(recipe, base, tasks))
+    of_tasks: dict[str, str] = {}
+    for name, task in zip(names, tasks, strict=True):
+        of_tasks |= {f"{name}: {key}" if len(tasks) > 1 else key: value for key, value in task.fingerprint.items()}
+    engine = _engine(engine, tasks)
+    fingerprint = {
+        "model": f"{Path(engine.model).name} ({base})",
+        **of_tasks,
+        "windows.max_tokens": str(config.windows.max_tokens),
+        "engine.max_model_len": str(engine.max_model_len),
+        "engine.dtype": engine.dtype,
+        "engine.quantization": str(engine.quantization),
+        "engine.extra": json.dumps(engine.extra, sort_keys=True, default=str),
+        "answers": ANSWERS_VERSION,
+    }
+    return Recipe(engine, config.windows.max_tokens, tuple(task.recipe for task in tasks), fingerprint)
 
 
 def _load_task(
-    config: TaskConfig, engine: EngineConfig, chat: ChatTokenizer | None, problems: Problems
+    config: TaskConfig, run: RecipeConfig, base: str | None, chat: ChatTokenizer | None, problems: Problems
 ) -> _LoadedTask | None:
-    """A task's adapter, task file and index; None, with the problems noted, where one of them is not usable."""
+    """A task's adapter, task file and index, checked; None, with the problems noted, where one cannot be loaded."""
     uri = config.adapter
     adapter = problems.check(lambda: adapters.load(uri)) if uri else None
     task = problems.check(lambda: _task(config, adapter)) if config.task or adapter or not uri else None
     index = problems.check(lambda: _index(config))
     problems.check(lambda: _check_verify(config, task, chat))
-    if task is None or chat is None:
+    if task is None or chat is None or base is None:
         return None
     demonstrations = config.retrieval if index else RetrievalConfig(k=0)
     manifest = adapter.manifest if adapter else None
-    name = config.format or (cast(FormatName, manifest.format) if manifest else "json")
+    verify = config.verify
+    if verify and verify.threshold is None:
+        fitted = manifest.verification if manifest else None
+        verify = verify.model_copy(update={"threshold": fitted.threshold if fitted else 0.5})
     recipe = TaskRecipe(
         task,
-        name,
+        config.format or (cast(FormatName, manifest.format) if manifest else "json"),
         uri,
         demonstrations.index,
         demonstrations.encoder,
@@ -163,9 +178,25 @@ def _load_task(
         score=config.score,
         calibration=manifest.calibration if manifest else None,
         votes=config.votes,
-        verify=_verify(config.verify, manifest),
+        verify=verify,
     )
-    return _LoadedTask(recipe, adapter, index, PromptBuilder(formats.get(name), task, chat, engine.max_model_len))
+    builder = PromptBuilder(formats.get(recipe.format), task, chat, run.engine.max_model_len)
+    problems.check(lambda: _check_fit(builder, run.windows.max_tokens))
+    if verify:
+        problems.check(lambda: _check_questions_fit(builder, run.windows.max_tokens))
+    if adapter:
+        check_use = partial(
+            adapters.check,
+            adapter,
+            base_model=run.engine.model,
+            base_fingerprint=base,
+            format=recipe.format,
+            task=task,
+            prompt_fingerprint=builder.fingerprint(),
+            retrieval=index.kind if index and recipe.k else None,
+        )
+        problems.check(check_use)
+    return _LoadedTask(recipe, adapter, _fingerprint(recipe, adapter, index, builder))
 
 
 def _task(config: TaskConfig, adapter: Adapter | None) -> Task:
@@ -184,20 +215,12 @@ def _index(config: TaskConfig) -> retrieval.Index | None:
     return retrieval.open_index(place.index, place.encoder) if place.index and shows_examples else None
 
 
-def _verify(config: VerifyConfig | None, trained: AdapterManifest | None) -> VerifyConfig | None:
-    """With a threshold: the one asked for, the adapter's, or 0.5."""
-    if config is None or config.threshold is not None:
-        return config
-    fitted = trained.verification if trained else None
-    return config.model_copy(update={"threshold": fitted.threshold if fitted else 0.5})
-
-
 def _check_verify(config: TaskConfig, task: Task | None, chat: ChatTokenizer | None) -> None:
     """Demonstrations need an index, and the model's tokenizer must tell yes from no by one token."""
     if config.verify is None:
         return
     if task and chat:
-        verify.Questions(task, chat, 0).tokens()
+        question.Questions(task, chat, 0).tokens()
     if config.verify.k and not config.retrieval.index:
         raise UserError(f"verify.k={config.verify.k}: demonstrations come from an index: name retrieval.index, or k=0")
 
@@ -226,10 +249,8 @@ def rereading(config: EngineConfig, served: Sequence[Adapter]) -> dict[str, Any]
     return pieces | ({"lora_target_modules": layers} if layers else {})
 
 
-def _check_rereading(recipe: Recipe, adapter: Adapter | None) -> None:
+def _check_rereading(adapter: Adapter) -> None:
     """No adapter of an engine that reads answers again may change the output layer."""
-    if adapter is None or not any(task.reread for task in recipe.tasks):
-        return
     if adapter.targets is None or "lm_head" in adapter.targets:
         why = "changes lm_head" if adapter.targets else "names its layers by a pattern"
         raise UserError(
@@ -238,83 +259,41 @@ def _check_rereading(recipe: Recipe, adapter: Adapter | None) -> None:
         )
 
 
-def _check_names(recipe: Recipe) -> None:
-    """Entities are tagged by their task's name."""
-    names = [task.task.name for task in recipe.tasks]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UserError(f"tasks: two are called {twice[0]!r}: entities could not be told apart; rename one task")
-
-
-def _check_fit(recipe: Recipe, chat: ChatTokenizer, builder: PromptBuilder) -> None:
+def _check_fit(builder: PromptBuilder, window_tokens: int) -> None:
     """A full window must fit beside the system message and its answer, or whole documents would come out `too_long`."""
     for labels in builder.format.groups(builder.task):
-        fixed = len(chat.encode(builder.format.messages("", labels, builder.task, ())))
-        room = builder.format.max_answer_tokens(recipe.window_tokens, len(labels))
-        need = fixed + recipe.window_tokens + room
-        if need > recipe.engine.max_model_len:
+        fixed = len(builder.chat.encode(builder.format.messages("", labels, builder.task, ())))
+        room = builder.format.max_answer_tokens(window_tokens, len(labels))
+        need = fixed + window_tokens + room
+        if need > builder.max_model_len:
             raise UserError(
-                f"windows.max_tokens={recipe.window_tokens}: with {fixed} tokens of instructions and {room} of answer "
-                f"that is {need}, over engine.max_model_len={recipe.engine.max_model_len}: lower one or raise the other"
+                f"windows.max_tokens={window_tokens}: with {fixed} tokens of instructions and {room} of answer "
+                f"that is {need}, over engine.max_model_len={builder.max_model_len}: lower one or raise the other"
             )
 
 
-def _check_questions_fit(recipe: Recipe, chat: ChatTokenizer, task: TaskRecipe) -> None:
+def _check_questions_fit(builder: PromptBuilder, window_tokens: int) -> None:
     """A verification question about a mention as long as a full window must fit, or entities would stay unverified."""
-    if task.verify is None:
-        return
-    empty = verify.messages("", Entity(0, 0, task.task.names[0], ""), task.task)
-    fixed = len(chat.encode(empty)) + verify.ANSWER_TOKENS
-    if fixed + 2 * recipe.window_tokens > recipe.engine.max_model_len:
+    empty = question.messages("", Entity(0, 0, builder.task.names[0], ""), builder.task)
+    fixed = len(builder.chat.encode(empty)) + question.ANSWER_TOKENS
+    if fixed + 2 * window_tokens > builder.max_model_len:
         raise UserError(
-            f"verify: {fixed} tokens of instructions, a window and a mention of {recipe.window_tokens} tokens each are "
-            f"over engine.max_model_len={recipe.engine.max_model_len}: lower windows.max_tokens or raise that"
+            f"verify: {fixed} tokens of instructions, a window and a mention of {window_tokens} tokens each are "
+            f"over engine.max_model_len={builder.max_model_len}: lower windows.max_tokens or raise that"
         )
 
 
-def _check_adapter(recipe: Recipe, base: str, parts: _LoadedTask) -> None:
-    if parts.adapter is None:
-        return
-    adapters.check(
-        parts.adapter,
-        base_model=recipe.engine.model,
-        base_fingerprint=base,
-        format=parts.recipe.format,
-        task=parts.recipe.task,
-        prompt_fingerprint=parts.builder.fingerprint(),
-        retrieval=parts.index.kind if parts.index and parts.recipe.k else None,
-    )
-
-
-def _fingerprint(recipe: Recipe, base: str, tasks: Sequence[_LoadedTask]) -> dict[str, str]:
-    """All that decides an answer, in words a person can compare; of several tasks each under its name."""
-    engine = recipe.engine
-    places = [f"{parts.recipe.task.name}: " if recipe.tagged else "" for parts in tasks]
-    of_tasks = {
-        place + key: value for place, parts in zip(places, tasks, strict=True) for key, value in _named(parts).items()
-    }
-    return {
-        "model": f"{Path(engine.model).name} ({base})",
-        **of_tasks,
-        "windows.max_tokens": str(recipe.window_tokens),
-        "engine.max_model_len": str(engine.max_model_len),
-        "engine.dtype": engine.dtype,
-        "engine.quantization": str(engine.quantization),
-        "engine.extra": json.dumps(engine.extra, sort_keys=True, default=str),
-        "answers": ANSWERS_VERSION,
-    }
-
-
-def _named(parts: _LoadedTask) -> dict[str, str]:
+def _fingerprint(
+    recipe: TaskRecipe, adapter: Adapter | None, index: retrieval.Index | None, builder: PromptBuilder
+) -> dict[str, str]:
     """What decides the answers of one task."""
-    adapter, index, recipe = parts.adapter, parts.index, parts.recipe
-    questions = verify.Questions(recipe.task, parts.builder.chat, parts.builder.max_model_len)
+    questions = question.Questions(recipe.task, builder.chat, builder.max_model_len)
     scheme = f", {mention.SCHEME}" if recipe.verify and recipe.verify.k else ""
     return {
         "adapter": f"{adapter.name} ({adapter.digest[:16]})" if adapter else "none",
         "task": f"{recipe.task.name} ({recipe.task.digest()})",
         "format": recipe.format,
-        "prompt": parts.builder.fingerprint(),
+        "prompt": builder.fingerprint(),
         "index": f"{index.kind} ({index.fingerprint})" if index else "none",
         "retrieval.k": str(recipe.k),
         "decoding": recipe.decoding,

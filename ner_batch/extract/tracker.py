@@ -17,10 +17,11 @@ from typing import Any, cast
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ner_batch.data import Prediction
+from ner_batch.data import Prediction, Status
 from ner_batch.errors import JobError
 
 SUSPECT = 2
+BAD_ROW = "the engine died while it read this row alone; the row was given up"
 
 Range = tuple[int, int]
 """Rows [start, stop) of a unit."""
@@ -28,36 +29,35 @@ Range = tuple[int, int]
 
 @dataclass(slots=True)
 class UnitAttempts:
-    """What is known of one unit: how often engines died of it, and what of it is still to be read."""
+    """What is known of one unit: how often replicas began it, and what of it is still to be read.
+
+    ``predictions`` holds those of the ranges that came through, and of the rows that were given up, by their first row.
+    """
 
     rows: int
-    deaths: int = 0
+    starts: int = 0
     running: Range | None = None
     waiting: list[Range] = field(default_factory=list)
-    bad_rows: list[int] = field(default_factory=list)
-    predictions: dict[Range, Sequence[Prediction]] = field(default_factory=dict)
-    started: bool = False
+    predictions: dict[int, Sequence[Prediction]] = field(default_factory=dict)
 
     def start(self) -> None:
         """A replica starts (or starts again) with the unit: whatever ran before has died."""
-        if self.started:
-            self.deaths += 1
-        self.started = True
+        self.starts += 1
         died, self.running = self.running, None
         if died is not None:
             start, stop = died
             middle = (start + stop) // 2
             if stop - start == 1:
-                self.bad_rows.append(start)
+                self.predictions[start] = [Prediction(status=Status.FAILED, error=BAD_ROW)]
             else:
                 self.waiting = [(start, middle), (middle, stop), *self.waiting]
-        elif self.deaths == SUSPECT and self.rows:
+        elif self.starts == SUSPECT + 1 and self.rows:
             self.waiting = [(0, self.rows)]
 
     @property
     def suspect(self) -> bool:
-        """Whether the unit must be read alone, range by range."""
-        return self.deaths >= SUSPECT
+        """Whether engines died so often of the unit that it must be read alone, range by range."""
+        return self.starts > SUSPECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +138,17 @@ class Tracker:
         attempts.running = attempts.waiting.pop(0) if attempts.waiting else None
         return attempts.running
 
-    def range_done(self, unit: str, span: Range, predictions: Sequence[Prediction]) -> None:
-        """A range came through; its predictions need not be made again if a later range dies."""
+    def range_done(self, unit: str, predictions: Sequence[Prediction]) -> None:
+        """The range that was read came through; it need not be read again if a later one dies."""
         attempts = self.attempts[unit]
-        attempts.predictions[span] = predictions
+        assert attempts.running
+        attempts.predictions[attempts.running[0]] = predictions
         attempts.running = None
 
-    def ranges(self, unit: str) -> tuple[dict[Range, Sequence[Prediction]], list[int]]:
-        """(predictions by range, bad rows) of a unit read range by range."""
-        attempts = self.attempts[unit]
-        return attempts.predictions, attempts.bad_rows
+    def predictions(self, unit: str) -> list[Prediction]:
+        """Of all rows of a unit that was read range by range, in order."""
+        by_row = self.attempts[unit].predictions
+        return [prediction for row in sorted(by_row) for prediction in by_row[row]]
 
     def rows_done(self, unit: str, rows: int, tokens: int) -> None:
         """Rows finished and tokens spent since the last call for a unit in flight."""
@@ -209,16 +210,15 @@ class SharedLock:
     """
 
     def __init__(self) -> None:
-        self._condition = threading.Condition()
+        self._condition = threading.Condition()  # its lock is held by the one who is alone
         self._sharing = 0
-        self._alone = False
-        self._waiting = 0
+        self._exclusive = 0
 
     @contextmanager
     def shared(self) -> Iterator[None]:
         """Be inside with others."""
         with self._condition:
-            self._condition.wait_for(lambda: not self._alone and not self._waiting)
+            self._condition.wait_for(lambda: not self._exclusive)
             self._sharing += 1
         try:
             yield
@@ -231,13 +231,10 @@ class SharedLock:
     def exclusive(self) -> Iterator[None]:
         """Be inside alone."""
         with self._condition:
-            self._waiting += 1
-            self._condition.wait_for(lambda: not self._alone and not self._sharing)
-            self._waiting -= 1
-            self._alone = True
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._alone = False
+            self._exclusive += 1
+            try:
+                self._condition.wait_for(lambda: not self._sharing)
+                yield
+            finally:
+                self._exclusive -= 1
                 self._condition.notify_all()

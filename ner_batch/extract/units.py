@@ -2,29 +2,28 @@
 
 A block IS a unit: ``ReadTask`` per unit, ``override_num_blocks`` = units, ``target_max_block_size=None`` and
 ``batch_size=None``, or Ray Data splits and joins blocks by size. The unit's name and row count travel in the schema's
-metadata, and the sink compares the rows that arrive. Two more things Ray 2.60 needs of us: an empty block starts no
-write, so the driver writes the files of units without rows itself; and a read that raises ends the job, so a unit that
-cannot be read becomes a block of one row with the reason in its metadata.
+metadata, and the sink compares the rows that arrive. Ray 2.60 starts no write for an empty block, so the driver writes
+the files of units without rows; and a read that raises ends the job, so a unit that cannot be read becomes a block of
+one row with the reason in its metadata.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 from ray.data import Datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasink, ReadTask, WriteResult
 
 from ner_batch.data import OFFSET_UNIT, PREDICTIONS, Prediction, predictions_of, predictions_table
 from ner_batch.errors import UserError
+from ner_batch.extract.settings import InputConfig, OutputConfig
 from ner_batch.extract.tracker import Tracker
 from ner_batch.io import storage
 from ner_batch.io.shards import Unit, read_unit
@@ -33,7 +32,6 @@ METADATA_KEY = "ner_batch"
 """Where an output file's metadata tells of its unit and its run."""
 
 _UNIT = b"ner_batch.unit"
-_READ_ERROR = b"ner_batch.read_error"
 # Columns that only travel from read to write. An input column of such a name is refused by the plan.
 _TEXT = "_ner_batch_text"
 _EARLIER = "_ner_batch_earlier"
@@ -42,31 +40,31 @@ RESERVED = (_TEXT, _EARLIER)
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where units go and what of the input goes with them."""
+    """Where units go and what of the input goes with them.
 
-    path: str
-    text_column: str
-    rename: Mapping[str, str]
-    keep: tuple[str, ...] | None
-    drop: tuple[str, ...]
-    about: Mapping[str, str]
-    """Written into every file's metadata: fingerprint, model, adapter, task, format."""
+    ``about`` is written into every file's metadata: fingerprint, model, adapter, task, format. ``tagged``: entities
+    name their task, for several tasks read the corpus.
+    """
+
+    source: InputConfig
+    target: OutputConfig
+    about: Mapping[str, str] = field(default_factory=dict)
     tagged: bool = False
-    """Entities name their task: several tasks read the corpus."""
 
     def uri(self, unit_name: str) -> str:
         """The output file of a unit."""
-        return storage.join(self.path, unit_name)
+        return storage.join(self.target.path, unit_name)
 
     @property
     def text_in_blocks(self) -> str:
         """The text column's name between read and write."""
-        is_kept = (self.keep is None or self.text_column in self.keep) and self.text_column not in self.drop
-        return self.rename.get(self.text_column, self.text_column) if is_kept else _TEXT
+        name = self.source.text_column
+        return self.source.rename.get(name, name) if name in self.kept([name]) else _TEXT
 
     def kept(self, columns: Sequence[str]) -> list[str]:
         """Which of a file's columns go into the output, in their order there."""
-        return [name for name in (columns if self.keep is None else self.keep) if name not in self.drop]
+        names = columns if self.target.keep is None else self.target.keep
+        return [name for name in names if name not in self.target.drop_input_columns]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,19 +108,20 @@ class ShardUnits(Datasource):  # type: ignore[misc]  # Ray is untyped here
 
 def read_blocks(unit: Unit, destination: Destination, retry: bool) -> list[pa.Table]:
     """The unit as one block; where it cannot be read, a block that says why."""
-    about = {_UNIT: json.dumps({"name": unit.name, "rows": unit.rows}).encode()}
+    about: dict[str, Any] = {"name": unit.name, "rows": unit.rows}
     try:
         columns = destination.kept(unit.shard.columns)
-        text = destination.text_column
-        table = read_unit(unit, [*columns, *([] if text in columns else [text])])
-        names = [destination.rename.get(name, name) for name in columns]
-        table = table.rename_columns([*names, *([] if text in columns else [_TEXT])])
+        text = destination.source.text_column
+        hidden_text = [] if text in columns else [text]
+        table = read_unit(unit, [*columns, *hidden_text])
+        names = [destination.source.rename.get(name, name) for name in columns]
+        table = table.rename_columns([*names, *[_TEXT for _ in hidden_text]])
         if retry:
             table = table.append_column(_EARLIER, _predictions_column(destination.uri(unit.name)))
     except (UserError, OSError) as error:
-        about[_READ_ERROR] = str(error).encode()
-        return [pa.table({"error": [str(error)]}).replace_schema_metadata(about)]
-    return [table.replace_schema_metadata(about)]
+        about["error"] = str(error)
+        table = pa.table({"error": [str(error)]})
+    return [table.replace_schema_metadata({_UNIT: json.dumps(about).encode()})]
 
 
 def _predictions_column(uri: str) -> pa.StructArray:
@@ -131,16 +130,10 @@ def _predictions_column(uri: str) -> pa.StructArray:
     return pa.StructArray.from_arrays([column.combine_chunks() for column in columns], fields=list(columns.schema))
 
 
-def read_error(block: pa.Table) -> str | None:
-    """Why the unit of a block could not be read; None where it was."""
-    error = (block.schema.metadata or {}).get(_READ_ERROR)
-    return None if error is None else error.decode()
-
-
-def unit_name(block: pa.Table) -> str | None:
-    """The unit's name; None for a table that is no unit of a run."""
-    about = (block.schema.metadata or {}).get(_UNIT)
-    return None if about is None else str(json.loads(about)["name"])
+def unit_of(block: pa.Table) -> dict[str, Any]:
+    """Name and rows of a block's unit, and ``error`` where it could not be read; {} for a table that is no unit."""
+    unit: dict[str, Any] = json.loads((block.schema.metadata or {}).get(_UNIT, "{}"))
+    return unit
 
 
 def earlier_predictions(block: pa.Table) -> list[Prediction] | None:
@@ -153,8 +146,8 @@ def earlier_predictions(block: pa.Table) -> list[Prediction] | None:
 def with_predictions(table: pa.Table, predictions: Sequence[Prediction], tagged: bool = False) -> pa.Table:
     """The table with the columns of :func:`ner_batch.data.predictions_schema` appended, whatever the rows hold."""
     added = predictions_table(predictions, tagged)
-    for field, column in zip(added.schema, added.columns, strict=True):
-        table = table.append_column(field, column)
+    for added_field, column in zip(added.schema, added.columns, strict=True):
+        table = table.append_column(added_field, column)
     return table
 
 
@@ -175,8 +168,8 @@ class UnitFiles(Datasink):  # type: ignore[misc]
 
     def write_unit(self, block: pa.Table) -> UnitReport:
         """Write one unit's file; its report."""
-        unit = json.loads(block.schema.metadata[_UNIT])
-        report = UnitReport(unit["name"], unit["rows"], 0, {}, read_error(block))
+        unit = unit_of(block)
+        report = UnitReport(unit["name"], unit["rows"], 0, {}, unit.get("error"))
         if report.error is None:
             assert block.num_rows == unit["rows"], f"{unit['name']}: {block.num_rows} of {unit['rows']} rows arrived"
             tokens = pc.sum(block["prompt_tokens"]).as_py() or 0, pc.sum(block["completion_tokens"]).as_py() or 0
@@ -201,7 +194,7 @@ def write_empty(units: Sequence[Unit], sink: UnitFiles) -> None:
     """The files of units without rows, which carry the schema alone."""
     for unit in units:
         (block,) = read_blocks(unit, sink.destination, retry=False)
-        if read_error(block) is None:
+        if "error" not in unit_of(block):
             block = with_predictions(block, [], sink.destination.tagged)
         sink.reports.append(sink.write_unit(block))
 
@@ -213,14 +206,3 @@ def read_report(metadata: Mapping[str, str], name: str) -> UnitReport:
         return UnitReport(about["name"], about["rows"], about["tokens"], about["statuses"])
     except (KeyError, ValueError):
         raise UserError(f"{name}: not written by ner_batch; choose another output.path") from None
-
-
-def replica_name() -> str:
-    """This process's actor, the same after a restart; "driver" outside one."""
-    actor = ray.get_runtime_context().get_actor_id() if ray.is_initialized() else None
-    return str(actor or "driver")
-
-
-def content_digest(texts: Sequence[str | None]) -> str:
-    """Names a table that is no unit by the texts it holds."""
-    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]

@@ -43,7 +43,8 @@ _Pieces = tuple[tuple[int, ...] | _Slot, ...]  # a rendered template: token ids,
 class ChatTokenizer:
     """A model's chat template and tokenizer, as one function from messages to token ids.
 
-    Thread-safe: nothing is changed after construction but caches.
+    Thread-safe: nothing is changed after construction but caches. ``template`` is the chat template's source;
+    ``stop_token_ids`` end an answer: the template's end of turn, and the tokenizer's end of sequence.
 
     Args:
         tokenizer: a fast ``transformers`` tokenizer that has a chat template.
@@ -62,7 +63,7 @@ class ChatTokenizer:
         backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise UserError(f"model {self._name!r} has no fast tokenizer: add its tokenizer.json")
-        self._template: str = tokenizer.get_chat_template()
+        self.template: str = tokenizer.get_chat_template()
         self._backend = backend
         self._eos: int | None = None if tokenizer.eos_token is None else backend.token_to_id(str(tokenizer.eos_token))
         self._added = frozenset(
@@ -72,17 +73,7 @@ class ChatTokenizer:
         self._pieces = lru_cache(maxsize=256)(self._render_pieces)
         self._cached = lru_cache(maxsize=_CACHED_CONTENTS)(self._encode_plain)
         self._end = self._end_of_turn()
-
-    @property
-    def template(self) -> str:
-        """The chat template's source."""
-        return self._template
-
-    @property
-    def stop_token_ids(self) -> tuple[int, ...]:
-        """Ids that end an answer: the template's end of turn, and the tokenizer's end of sequence."""
-        ids = (self._end[-1], self._eos)
-        return tuple(dict.fromkeys(i for i in ids if i is not None))
+        self.stop_token_ids = tuple(dict.fromkeys(i for i in (self._end[-1], self._eos) if i is not None))
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation, ending in the header of the assistant's answer; thinking is off.
@@ -156,7 +147,7 @@ class ChatTokenizer:
         try:
             text = self._tokenizer.apply_chat_template(
                 conversation,
-                chat_template=_FIXED_DATE + self._template,
+                chat_template=_FIXED_DATE + self.template,
                 tokenize=False,
                 add_generation_prompt=generation_prompt,
                 enable_thinking=False,
@@ -251,17 +242,13 @@ def _hide(model: dict[str, Any], ids: frozenset[int]) -> dict[str, Any]:
         return {**model, "vocab": [[hidden(piece, i), score] for i, (piece, score) in enumerate(model["vocab"])]}
     vocab = {hidden(token, i): i for token, i in model["vocab"].items()}
     changed: dict[str, Any] = {"vocab": vocab}
-    if "merges" in model:
-        changed["merges"] = [m for m in model["merges"] if all(part in vocab for part in _parts(m))]
+    if "merges" in model:  # both sides of a merge and their result must be reachable
+        pairs = [(m.split(" ") if isinstance(m, str) else m) for m in model["merges"]]
+        reachable = [left in vocab and right in vocab and left + right in vocab for left, right in pairs]
+        changed["merges"] = [m for m, is_reachable in zip(model["merges"], reachable, strict=True) if is_reachable]
     if model.get("unk_token") in model["vocab"]:
         changed["unk_token"] = hidden(model["unk_token"], model["vocab"][model["unk_token"]])
     return {**model, **changed}
-
-
-def _parts(merge: list[str] | str) -> list[str]:
-    """Both sides of a merge and their result."""
-    left, right = merge.split(" ") if isinstance(merge, str) else merge
-    return [left, right, left + right]
 
 
 def _without_prefix(step: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -5,16 +5,9 @@ about 2,000 characters, and from 5,000 on it kills the process (llguidance 1.7.6
 :func:`ner_batch.text.boundaries.word_chunks`, so a mention starts and ends where a word does. The lexer is greedy: a
 delimiter must be something that cannot extend the source terminal, or stand inside it.
 
-CPU milliseconds of llguidance 1.7.6 for one grammar with 8 types, validation (front end) + compilation (engine core):
-
-| characters       | 100       | 500       | 2,000      | 8,000      |
-|------------------|-----------|-----------|------------|------------|
-| json, Chinese    | 1.5 + 1.8 | 1.5 + 1.9 | 2.9 + 2.9  | 8.6 + 8.6  |
-| json, English    | 1.2 + 2.0 | 1.2 + 1.7 | 1.5 + 2.3  | 3.4 + 3.9  |
-| inline, Chinese  | 1.0 + 1.6 | 1.9 + 4.7 | 5.9 + 21   | 25 + 113   |
-| inline, English  | 1.3 + 16  | 1.4 + 2.7 | 2.7 + 6.7  | 8.1 + 30   |
-| mrc, Chinese     | 1.1 + 1.5 | 1.1 + 1.7 | 2.0 + 2.9  | 6.8 + 6.9  |
-| gpt-ner, Chinese | 0.9 + 1.6 | 1.6 + 4.3 | 4.8 + 18   | 22 + 111   |
+CPU milliseconds of llguidance 1.7.6 for one grammar with 8 types, validation (front end) + compilation (engine core),
+at 500, 2,000 and 8,000 characters of Chinese: json 1.5 + 1.9, 2.9 + 2.9, 8.6 + 8.6; inline 1.9 + 4.7, 5.9 + 21,
+25 + 113. English takes a third to a half of that; mrc is like json, gpt-ner like inline.
 """
 
 from __future__ import annotations

@@ -7,9 +7,8 @@ at or after the mention before; those inside a longer mention last. Nesting and 
 ``json``, the default, ``{"LOC":["Columbus","Ohio"]}``: one prompt for all types, and the fewest tokens to decode.
 Compact JSON; only types that occur, in the task's order; mentions in reading order (start, then longer first).
 
-``mrc``: named-entity recognition as reading comprehension after Ye et al. (2024), triples (text, question q_i of type
-i, answer a_i). The answers to the question of one type, one a line; ``none`` (``无``) when there are none. A line feed
-in a mention is written ``\n``, a backslash twice.
+``mrc``: reading comprehension after Ye et al. (2024). The answers to the question of one type, one a line; ``none``
+(``无``) when there are none. A line feed in a mention is written ``\n``, a backslash twice.
 """
 
 from __future__ import annotations
@@ -18,13 +17,14 @@ import json
 import re
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, count, islice
 
 from ner_batch.config import FormatName
-from ner_batch.data import AnswerSpan, Entity, Example, Message, Parsed, Status, Ungrounded, clean, distinct
+from ner_batch.data import AnswerSpan, Entity, Parsed, Status, Ungrounded, clean, distinct
 from ner_batch.prompts import grammar as lark
 from ner_batch.prompts import wording
+from ner_batch.prompts.base import Format
 from ner_batch.task import Language, Task
 from ner_batch.text.align import ground
 from ner_batch.text.folding import INVISIBLE
@@ -62,57 +62,11 @@ _ENDS = {"[": "]", "{": "}"}
 _MAX_OPENINGS, _MAX_DEPTH = 16, 8  # bound the work on an answer that loops; a list in an object is two deep
 
 
-@dataclass(frozen=True, slots=True)
-class ListFormat:
-    """A :class:`ner_batch.prompts.formats.Format` whose answers list mentions.
-
-    ``per_type``: one prompt asks one type's question and the answer is lines; else one prompt asks for all types and
-    the answer is a JSON object.
-    """
-
-    name: FormatName
-    per_type: bool
-
-    def groups(self, task: Task) -> tuple[tuple[str, ...], ...]:
-        """The labels of every prompt of a text."""
-        return tuple((label,) for label in task.names) if self.per_type else (task.names,)
-
-    def messages(
-        self, text: str, labels: Sequence[str], task: Task, demonstrations: Sequence[Example]
-    ) -> list[Message]:
-        """The prompt for one text and label group.
-
-        ``mrc``: the system message is the same for all labels, so that a replica computes it once. Where some question
-        does not carry its label's definition, it defines all labels, the one asked about among them; else none.
-        """
-        rule, explained_labels = _OBJECT_RULE, labels
-        if self.per_type:
-            questions_suffice = all(task.definition(label) in task.question(label) for label in task.names)
-            rule, explained_labels = _LINES_RULE, () if questions_suffice else task.names
-        return wording.conversation(
-            wording.system(task, explained_labels, rule[task.language]),
-            ((self._turn(d.text, labels, task), self.answer(d.text, d.entities, labels, task)) for d in demonstrations),
-            self._turn(text, labels, task),
-        )
-
-    def _turn(self, text: str, labels: Sequence[str], task: Task) -> str:
-        if not self.per_type:
-            return wording.turn(text, task)
-        none = _none_word(text, task)
-        unusual = [] if none == wording.NONE[task.language] else [_UNUSUAL_NONE[task.language].format(none)]
-        return wording.turn(text, task, task.question(labels[0]), *unusual)
-
-    def answer(self, text: str, entities: Iterable[Entity], labels: Sequence[str], task: Task) -> str:
-        """The representable entities of ``labels`` in reading order: compact JSON, or lines, or the word for none."""
-        mentions = _reading_order(self.representable(text, (e for e in entities if e.type in labels)))
-        if self.per_type:
-            return "\n".join(e.text.translate(_LINE_ESCAPE.table) for e in mentions) or _none_word(text, task)
-        by_type = {label: [e.text for e in mentions if e.type == label] for label in labels}
-        present = {label: surfaces for label, surfaces in by_type.items() if surfaces}
-        return json.dumps(present, ensure_ascii=False, separators=(",", ":"))
+class ListFormat(Format):
+    """Formats whose answers list mentions."""
 
     def representable(self, text: str, entities: Iterable[Entity]) -> tuple[Entity, ...]:
-        """The entities that lists give back, without score and verification (which no answer carries).
+        """The entities that lists give back.
 
         Lost is an entity whose mention, read in order, lands elsewhere or nowhere: a later occurrence of a string whose
         earlier occurrence is no entity of that type, unless an entity between the two, or a longer one around the
@@ -126,54 +80,57 @@ class ListFormat:
         lists = [[e for e in remaining if e.type == type_] for type_ in types] if self.per_type else [remaining]
         return tuple(sorted(e for entities_of_list in lists for e in _given_back(text, entities_of_list)))
 
-    def parse(self, answer: str, text: str, labels: Sequence[str], task: Task) -> Parsed:
-        """Read an answer.
+    def mentions(self, text: str, entities: Iterable[Entity], labels: Sequence[str]) -> list[Entity]:
+        """What an answer about ``labels`` lists, in reading order."""
+        return sorted(self.representable(text, (e for e in entities if e.type in labels)), key=_reading_order)
 
-        ``json``: the outermost JSON object in it, whatever stands around it. Duplicate keys are merged, a bare string
-        is a list of one. An object that is cut off keeps its complete mentions and has status ``truncated``; an answer
-        without a JSON object is ``malformed``.
 
-        ``mrc``: line by line. Only an empty answer is ``malformed``; prose comes out ungrounded. Lines do not show that
-        an answer was cut off; see :meth:`complete`.
+class JsonFormat(ListFormat):
+    """``json``: a JSON object."""
+
+    name: FormatName = "json"
+    per_type = False
+
+    def system(self, labels: Sequence[str], task: Task) -> str:
+        """All labels are defined."""
+        return wording.system(task, labels, _OBJECT_RULE[task.language])
+
+    def turn(self, text: str, labels: Sequence[str], task: Task) -> str:  # noqa: ARG002 - they are in the system message
+        """The text alone."""
+        return wording.turn(text, task)
+
+    def answer(self, text: str, entities: Iterable[Entity], labels: Sequence[str], task: Task) -> str:  # noqa: ARG002
+        """Compact JSON."""
+        mentions = self.mentions(text, entities, labels)
+        by_type = {label: [e.text for e in mentions if e.type == label] for label in labels}
+        present = {label: surfaces for label, surfaces in by_type.items() if surfaces}
+        return json.dumps(present, ensure_ascii=False, separators=(",", ":"))
+
+    def parse(self, answer: str, text: str, labels: Sequence[str], task: Task) -> Parsed:  # noqa: ARG002
+        """Read the outermost JSON object of an answer, whatever stands around it.
+
+        Duplicate keys are merged, a bare string is a list of one. An object that is cut off keeps its complete mentions
+        and has status ``truncated``; an answer without a JSON object is ``malformed``.
         """
+        values_by_key, whole = _first_object(clean(answer))
+        if values_by_key is None:
+            return Parsed((), (), Status.MALFORMED, False)
+        mentions: list[tuple[str, str]] = []
         unreadable: list[Ungrounded] = []
-        whole = True
-        if self.per_type:
-            lines = [line.strip() for line in clean(answer).split("\n") if line.strip()]
-            if not lines:
-                return Parsed((), (), Status.MALFORMED, False)
-            none = _none_word(text, task)
-            mentions = [(_unescape(line), labels[0]) for line in lines if not wording.is_none(line, none)]
-        else:
-            values_by_key, whole = _first_object(clean(answer))
-            if values_by_key is None:
-                return Parsed((), (), Status.MALFORMED, False)
-            mentions = []
-            for key, value in ((clean(key), value) for key, values in values_by_key.items() for value in values):
-                if isinstance(value, str):
-                    mentions.append((clean(value), key))
-                elif value is not None:  # null names nothing
-                    unreadable.append(Ungrounded(clean(reprlib.repr(value)), key, "not a mention"))
+        for key, value in ((clean(key), value) for key, values in values_by_key.items() for value in values):
+            if isinstance(value, str):
+                mentions.append((clean(value), key))
+            elif value is not None:  # null names nothing
+                unreadable.append(Ungrounded(clean(reprlib.repr(value)), key, "not a mention"))
         entities, unplaced = ground([(surface, label) for surface, label in mentions if label in labels], text)
         untyped = [Ungrounded(surface, label, "unknown type") for surface, label in mentions if label not in labels]
         ungrounded = (*unplaced, *untyped, *unreadable)
         return Parsed(entities, ungrounded, Status.OK if whole else Status.TRUNCATED, whole and not ungrounded)
 
-    def locate_mentions(self, answer: str, text: str, labels: Sequence[str], task: Task) -> list[AnswerSpan]:
-        """Where an answer names its mentions.
-
-        ``json``: each quoted mention; the first one under a key takes in the key, for choosing the type was part of
-        naming it. ``mrc``: each line, with the line feed that ends it.
-        """
+    def locate_mentions(self, answer: str, text: str, labels: Sequence[str], task: Task) -> list[AnswerSpan]:  # noqa: ARG002
+        """Each quoted mention; the first under a key takes in the key, for choosing the type was part of naming it."""
         answer = clean(answer)
         spans: list[AnswerSpan] = []
-        if self.per_type:
-            none = _none_word(text, task)
-            for line in re.finditer(r"[^\n]*\S[^\n]*\n?", answer):
-                surface = _unescape(line[0].strip())
-                if not wording.is_none(surface, none):
-                    spans.append(AnswerSpan(surface, labels[0], line.start(), line.end()))
-            return spans
         key, key_start = "", None
         opening = _OPENING.search(answer)
         for match in _STRING.finditer(answer, opening.start() if opening else 0):
@@ -185,26 +142,11 @@ class ListFormat:
                 key_start = None
         return spans
 
-    def complete(self, answer: str) -> str:
-        """The part of a cut-off answer that counts: of lines all but the last, which may be half a mention.
+    def grammar(self, text: str, labels: Sequence[str], task: Task) -> str:  # noqa: ARG002
+        """Types that occur, in order and at most once, with lists of 1 to 64 mentions cut from the text; or nothing.
 
-        All of an object: what is cut off shows as such and is left out by :meth:`parse`.
+        The quote that would end a mention is escaped inside the one source terminal, so it is never part of a mention.
         """
-        return answer.rpartition("\n")[0] if self.per_type else answer
-
-    def grammar(self, text: str, labels: Sequence[str], task: Task) -> str:
-        """The legal answers: lists of 1 to 64 mentions cut from the text, or nothing.
-
-        ``json``: types that occur in order and at most once. What would end a mention, a quote or a line feed, is
-        escaped inside the one source terminal, so it can never be taken for a part of a mention.
-        """
-        more = lark.MAX_MENTIONS - 1
-        if self.per_type:
-            none = lark.literal(_none_word(text, task))
-            if not lark.mentionable(text):
-                return f"start: {none}\n"
-            source = lark.substring(text, _LINE_ESCAPE)
-            return f'start: {none} | SOURCE ("\\n" SOURCE){{0,{more}}}\n{source}\n'
         if not lark.mentionable(text):
             return 'start: "{}"\n'
         # Rules of linear size for a subset of the keys in order: `first` before any of them is written, `more` after.
@@ -214,27 +156,86 @@ class ListFormat:
             rules.append(f"first{i}: {key} list more{i + 1} | first{i + 1}")
             rules.append(f'more{i}: "," {key} list more{i + 1} | more{i + 1}')
         rules += [f'first{len(labels)}: ""', f'more{len(labels)}: ""']
-        rules.append(f'list: "[" MENTION ("," MENTION){{0,{more}}} "]"')
+        rules.append(f'list: "[" MENTION ("," MENTION){{0,{lark.MAX_MENTIONS - 1}}} "]"')
         rules += [lark.substring(text, _OBJECT_ESCAPE), 'MENTION: "\\"" SOURCE "\\""']
         return "\n".join(rules) + "\n"
 
     def max_answer_tokens(self, text_tokens: int, labels: int) -> int:
-        """A budget that holds a text made of names alone; in an object 16 tokens for each type's key and brackets."""
-        return text_tokens * 3 // 2 + 32 + (0 if self.per_type else 16 * labels)
+        """A budget that holds a text made of names alone, and 16 tokens for each type's key and brackets."""
+        return text_tokens * 3 // 2 + 32 + 16 * labels
 
 
-JSON = ListFormat("json", per_type=False)
-MRC = ListFormat("mrc", per_type=True)
+class LinesFormat(ListFormat):
+    """``mrc``: the answer to the question of one type, one mention a line."""
+
+    name: FormatName = "mrc"
+    per_type = True
+
+    def system(self, labels: Sequence[str], task: Task) -> str:  # noqa: ARG002 - the same for all of them
+        """Where some question does not carry its label's definition, all labels are defined; else none."""
+        questions_suffice = all(task.definition(label) in task.question(label) for label in task.names)
+        return wording.system(task, () if questions_suffice else task.names, _LINES_RULE[task.language])
+
+    def turn(self, text: str, labels: Sequence[str], task: Task) -> str:
+        """The text, the question, and the word for none where it is not the usual one."""
+        none = _none_word(text, task)
+        unusual = [] if none == wording.NONE[task.language] else [_UNUSUAL_NONE[task.language].format(none)]
+        return wording.turn(text, task, task.question(labels[0]), *unusual)
+
+    def answer(self, text: str, entities: Iterable[Entity], labels: Sequence[str], task: Task) -> str:
+        """Lines, or the word for none."""
+        lines = (e.text.translate(_LINE_ESCAPE.table) for e in self.mentions(text, entities, labels))
+        return "\n".join(lines) or _none_word(text, task)
+
+    def parse(self, answer: str, text: str, labels: Sequence[str], task: Task) -> Parsed:
+        """Read line by line. Only an empty answer is ``malformed``; prose comes out ungrounded.
+
+        Lines do not show that an answer was cut off; see :meth:`complete`.
+        """
+        lines = [line.strip() for line in clean(answer).split("\n") if line.strip()]
+        if not lines:
+            return Parsed((), (), Status.MALFORMED, False)
+        none = _none_word(text, task)
+        mentions = [(_unescape(line), labels[0]) for line in lines if not wording.is_none(line, none)]
+        entities, ungrounded = ground(mentions, text)
+        return Parsed(entities, tuple(ungrounded), Status.OK, not ungrounded)
+
+    def locate_mentions(self, answer: str, text: str, labels: Sequence[str], task: Task) -> list[AnswerSpan]:
+        """Each line, with the line feed that ends it."""
+        none = _none_word(text, task)
+        lines = re.finditer(r"[^\n]*\S[^\n]*\n?", clean(answer))
+        spans = [AnswerSpan(_unescape(m[0].strip()), labels[0], m.start(), m.end()) for m in lines]
+        return [span for span in spans if not wording.is_none(span.text, none)]
+
+    def complete(self, answer: str) -> str:
+        """All lines but the last, which may be half a mention."""
+        return answer.rpartition("\n")[0]
+
+    def grammar(self, text: str, labels: Sequence[str], task: Task) -> str:  # noqa: ARG002
+        """1 to 64 mentions cut from the text, one a line, or the word for none; a mention's line feed is escaped."""
+        none = lark.literal(_none_word(text, task))
+        if not lark.mentionable(text):
+            return f"start: {none}\n"
+        source = lark.substring(text, _LINE_ESCAPE)
+        return f'start: {none} | SOURCE ("\\n" SOURCE){{0,{lark.MAX_MENTIONS - 1}}}\n{source}\n'
+
+    def max_answer_tokens(self, text_tokens: int, labels: int) -> int:  # noqa: ARG002 - one at a time
+        """A budget that holds a text made of names alone."""
+        return text_tokens * 3 // 2 + 32
 
 
-def _reading_order(entities: Iterable[Entity]) -> list[Entity]:
-    """By start, the longer first."""
-    return sorted(entities, key=lambda e: (e.start, -e.end, e.type))
+JSON = JsonFormat()
+MRC = LinesFormat()
+
+
+def _reading_order(entity: Entity) -> tuple[int, int, str]:
+    """Sorts by start, the longer first."""
+    return entity.start, -entity.end, entity.type
 
 
 def _given_back(text: str, entities: Iterable[Entity]) -> list[Entity]:
     """The entities of one list that reading the list gives back; see :meth:`ListFormat.representable`."""
-    remaining = _reading_order(entities)
+    remaining = sorted(entities, key=_reading_order)
     while True:
         grounded = set(ground([(e.text, e.type) for e in remaining], text)[0])
         first_missing = next((i for i, e in enumerate(remaining) if e not in grounded), None)

@@ -5,15 +5,14 @@ of entities that overlap the longest is marked, then the first; of equal spans t
 
 ``inline``: ``[Columbus|LOC] is a city in [Ohio|LOC].``; ``none`` when there is nothing. The bracketed form is the best
 of five for LoRA-tuned models of 3 to 9 B parameters (LLMs4NER, arXiv 2601.17898) and costs 1.2 to 3.2 times the output
-of ``json``. Of the nested GENIA test set it can represent 88.5 % of the entities.
+of ``json``. It can represent 88.5 % of the entities of the nested GENIA test set.
 
 ``gpt-ner``: ``@@Columbus## is a city in @@Ohio##.``; the bare copy when there is nothing. After GPT-NER (Wang et al.,
-Findings of NAACL 2025). Entities of different types may nest and cross freely, each in its own answer. Of the nested
-GENIA test set it can represent 94.1 % of the entities.
+Findings of NAACL 2025). Types may nest and cross freely, each in its own answer: 94.1 % of the same.
 
-Marks are selected by their characters: if no character of any mark occurs in the text, a mark in an answer is a mark,
-whatever the text contains. They are a function of the text (and, where an answer names types, of the labels) alone, so
-a demonstration may have other marks than the input; a user turn says which they are when they are not the usual ones.
+If no character of any mark occurs in the text, a mark in an answer is a mark, whatever the text contains. So marks are
+a function of the text (and of the labels, where an answer names types): a demonstration may have others than the input,
+and a user turn says which they are when they are not the usual ones.
 """
 
 from __future__ import annotations
@@ -24,9 +23,10 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from ner_batch.config import FormatName
-from ner_batch.data import AnswerSpan, Entity, Example, Message, Parsed, Status, Ungrounded, clean, distinct
+from ner_batch.data import AnswerSpan, Entity, Parsed, Status, Ungrounded, clean, distinct
 from ner_batch.prompts import grammar as lark
 from ner_batch.prompts import wording
+from ner_batch.prompts.base import Format
 from ner_batch.task import Language, Task
 from ner_batch.text.align import ground
 
@@ -39,9 +39,9 @@ _TYPE: Mapping[Language, str] = {"en": "Type: {}", "zh": "类型：{}"}
 _SPARE = (range(0x2190, 0x2C00), range(0xE000, 0xF900), range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
 
 
-@dataclass(frozen=True, slots=True)
-class MarkedFormat:
-    """A :class:`ner_batch.prompts.formats.Format` whose answers are marked copies.
+@dataclass(frozen=True)
+class MarkedFormat(Format):
+    """A format whose answers are marked copies.
 
     ``per_type``: one prompt asks for one type, marks come in pairs and the bare copy says that there are none; else one
     prompt asks for all types, each mention carries its type, and a word says that there are none. ``usual_marks`` are
@@ -56,21 +56,12 @@ class MarkedFormat:
     unusual_marks_rule: Mapping[Language, str]
     copies: int
 
-    def groups(self, task: Task) -> tuple[tuple[str, ...], ...]:
-        """The labels of every prompt of a text."""
-        return tuple((label,) for label in task.names) if self.per_type else (task.names,)
+    def system(self, labels: Sequence[str], task: Task) -> str:
+        """All labels of the task are defined."""
+        return wording.system(task, task.names if self.per_type else labels, self.rule[task.language])
 
-    def messages(
-        self, text: str, labels: Sequence[str], task: Task, demonstrations: Sequence[Example]
-    ) -> list[Message]:
-        """The prompt for one text and label group. Everything up to the last lines is the same for every group."""
-        return wording.conversation(
-            wording.system(task, task.names if self.per_type else labels, self.rule[task.language]),
-            ((self._turn(d.text, labels, task), self.answer(d.text, d.entities, labels, task)) for d in demonstrations),
-            self._turn(text, labels, task),
-        )
-
-    def _turn(self, text: str, labels: Sequence[str], task: Task) -> str:
+    def turn(self, text: str, labels: Sequence[str], task: Task) -> str:
+        """The text, the type where one is asked for, and the marks where they are not the usual ones."""
         marks = self._marks(text, task)
         type_line = [_TYPE[task.language].format(labels[0])] if self.per_type else []
         unusual = [] if marks == self.usual_marks[0] else [self.unusual_marks_rule[task.language].format(*marks)]
@@ -112,7 +103,7 @@ class MarkedFormat:
         return "".join([*pieces, text[position:]])
 
     def representable(self, text: str, entities: Iterable[Entity]) -> tuple[Entity, ...]:  # noqa: ARG002 - any text will do
-        """Of the entities of one answer that overlap the longest, then the first; without score, sorted."""
+        """Of the entities of one answer that overlap the longest, then the first."""
         plain = distinct(replace(e, score=None, verified=None) for e in entities)
         outermost: list[Entity] = []
         for entity in sorted(plain, key=lambda e: (e.start - e.end, e)):
@@ -131,32 +122,29 @@ class MarkedFormat:
         if not self.per_type and wording.is_none(answer, wording.NONE[task.language]):
             return Parsed((), (), Status.OK, True)
         marks = self._marks(text, task)
-        copy = _unmark(clean(answer), self._mention(marks), marks, labels[0] if self.per_type else "")
-        is_whole = copy.text.strip() == text.strip()
-        is_beginning = text.strip().startswith(copy.text.strip())
-        if not copy.mentions and copy.paired and not (is_beginning and copy.text.strip()):
+        copy, mentions, paired = _unmark(clean(answer), self._mention(marks), marks, labels[0] if self.per_type else "")
+        is_whole = copy.strip() == text.strip()
+        is_beginning = text.strip().startswith(copy.strip())
+        if not mentions and paired and not (is_beginning and copy.strip()):
             return Parsed((), (), Status.MALFORMED, False)
-        shift = _indent(text) - _indent(copy.text) if copy.text != text else 0
-        entities = tuple(e.shifted(shift) for e in copy.mentions)
+        # How much more white space the text begins with than its copy.
+        shift = len(text) - len(text.lstrip()) - (len(copy) - len(copy.lstrip())) if copy != text else 0
+        entities = tuple(e.shifted(shift) for e in mentions)
         unplaced: tuple[Ungrounded, ...] = ()
         if not (is_beginning and all(e.start >= 0 and text[e.start : e.end] == e.text for e in entities)):
-            entities, unplaced = ground([(e.text, e.type) for e in copy.mentions], text)
+            entities, unplaced = ground([(e.text, e.type) for e in mentions], text)
         untyped = tuple(Ungrounded(e.text, e.type, "unknown type") for e in entities if e.type not in labels)
         return Parsed(
             distinct(e for e in entities if e.type in labels),
             (*unplaced, *untyped),
             Status.TRUNCATED if is_beginning and not is_whole else Status.OK,
-            is_whole and copy.paired and not (unplaced or untyped),
+            is_whole and paired and not (unplaced or untyped),
         )
 
     def locate_mentions(self, answer: str, text: str, labels: Sequence[str], task: Task) -> list[AnswerSpan]:
         """Where an answer names its mentions: each with its marks, and its type where the answer names it."""
         matches = self._mention(self._marks(text, task)).finditer(clean(answer))
         return [AnswerSpan(m["text"], labels[0] if self.per_type else m["type"], m.start(), m.end()) for m in matches]
-
-    def complete(self, answer: str) -> str:
-        """All of a cut-off answer: what is cut off shows as such and is left out by :meth:`parse`."""
-        return answer
 
     def grammar(self, text: str, labels: Sequence[str], task: Task) -> str:
         """The legal answers: what says that there are none, or the text with one or more marked runs of whole words."""
@@ -202,19 +190,11 @@ GPT_NER = MarkedFormat(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Copy:
-    """An answer without its marks; ``mentions`` are offsets in ``text``; ``paired``: no mark stood alone."""
+def _unmark(answer: str, mention: re.Pattern[str], marks: Marks, label: str) -> tuple[str, tuple[Entity, ...], bool]:
+    """(an answer without its marks, its mentions there, whether no mark stood alone).
 
-    text: str
-    mentions: tuple[Entity, ...]
-    paired: bool
-
-
-def _unmark(answer: str, mention: re.Pattern[str], marks: Marks, label: str) -> _Copy:
-    """Take the marks out of an answer; its mentions are of type ``label`` where ``mention`` has no group ``type``.
-
-    A mark without its partner is dropped; one that is opened last and never closed was cut off, with all after it.
+    Mentions are of type ``label`` where ``mention`` has no group ``type``. A mark without its partner is dropped; one
+    that is opened last and never closed was cut off, with all after it.
     """
     mark_characters = dict.fromkeys(map(ord, "".join(marks)))
     pieces: list[str] = []
@@ -228,8 +208,4 @@ def _unmark(answer: str, mention: re.Pattern[str], marks: Marks, label: str) -> 
         pieces += [gap, surface]
     pieces.append(answer[position:].partition(marks[0])[0].translate(mark_characters))
     unmatched = mention.sub("", answer)
-    return _Copy("".join(pieces), tuple(mentions), unmatched == unmatched.translate(mark_characters))
-
-
-def _indent(text: str) -> int:
-    return len(text) - len(text.lstrip())
+    return "".join(pieces), tuple(mentions), unmatched == unmatched.translate(mark_characters)

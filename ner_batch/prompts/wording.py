@@ -19,18 +19,14 @@ NONE: Mapping[Language, str] = {"en": "none", "zh": "无"}
 
 
 def system(task: Task, labels: Sequence[str], rule: str) -> str:
-    """The system message: what to do, the labels with their definitions, the guidelines, the rule of the answer."""
+    """The system message: what to do, the labels (with definitions of their own), the guidelines, the answer's rule."""
     lines = [HEAD[task.language]]
     if labels:
-        lines += [TYPES[task.language], *(_label_line(task, label) for label in labels)]
+        lines.append(TYPES[task.language])
+    lines += [f"{label}: {task.definition(label)}" if task.labels[label].definition else label for label in labels]
     if task.guidelines:
         lines.append(task.guidelines.strip())
     return "\n".join([*lines, rule])
-
-
-def _label_line(task: Task, label: str) -> str:
-    """One line for one label; without a definition of its own the name says it all."""
-    return f"{label}: {task.definition(label)}" if task.labels[label].definition else label
 
 
 def turn(text: str, task: Task, *lines: str) -> str:

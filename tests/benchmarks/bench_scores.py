@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ner_batch.extract.scorer import Named, Scorer
-
 from ner_batch import adapter
-from ner_batch.data import Example, Prediction, clean
+from ner_batch.data import Completion, Example, Prediction, clean
 from ner_batch.demo import corpus
+from ner_batch.engine.engine import Request
 from ner_batch.engine.settings import EngineConfig
 from ner_batch.extract.extractor import Extractor
-from ner_batch.extract.reading import Reading
+from ner_batch.extract.reader import Query, Reader, Reading
 from ner_batch.extract.recipe import Recipe, TaskRecipe, rereading
 from ner_batch.task import load_task
 from ner_batch.train.calibrate import auroc
@@ -27,15 +26,21 @@ from ner_batch.train.calibrate import auroc
 FILES = Path(__file__).parents[2] / "ner_batch" / "demo" / "files"
 
 
-class Masked(Scorer):
+class MaskedReader(Reader):
     """Scores out of the decoding under the grammar, decoded once more with log-probabilities."""
 
-    async def score(self, named: Sequence[Named]) -> list[Reading]:
-        """Of every answer."""
-        asked = [replace(one.answer.request, logprobs=()) for one in named]
-        said = await self.engine.generate(asked)
-        answers = [replace(one.answer, completion=c) for one, c in zip(named, said, strict=True)]
-        return [self._scored(replace(one, answer=a), None) for one, a in zip(named, answers, strict=True)]
+    def _scored(
+        self,
+        queries: Sequence[Query],
+        requests: Sequence[Request | None],
+        completions: Sequence[Completion | None],  # noqa: ARG002 - those without log-probabilities
+        readings: Sequence[Reading],
+    ) -> list[Reading]:
+        """As if the answers had been free ones."""
+        answers = iter(self.engine.generate([replace(request, logprobs=()) for request in requests if request]))
+        masked = [next(answers) if request else None for request in requests]
+        free = [request and replace(request, grammar=None) for request in requests]
+        return super()._scored(queries, free, masked, readings)
 
 
 def made() -> Extractor:
@@ -68,11 +73,16 @@ def main() -> None:
     examples = [x for x in corpus.gold()["test"] if len(x.text) < 300]
     texts = [clean(x.text) for x in examples]
     extractor = made()
-    reader = extractor.readers[0]
-    kinds = {"no scores": None, "read again": reader.scorer, "masked": Masked(extractor.engine, extractor.chat, None)}
+    task = extractor.recipe.tasks[0]
+    resources = (extractor.engine, extractor.tokenizer, extractor.recipe.engine.max_model_len)
+    kinds = {
+        "no scores": Reader(replace(task, score=False), *resources),
+        "read again": extractor.readers[0],
+        "masked": MaskedReader(task, *resources),
+    }
     extractor.predict(texts[:8])
-    for name, scorer in kinds.items():
-        reader.scorer = scorer
+    for name, reader in kinds.items():
+        extractor.readers = [reader]
         cpu = time.process_time()
         found = extractor.predict(texts)
         cpu, tokens = time.process_time() - cpu, sum(p.prompt_tokens for p in found)
