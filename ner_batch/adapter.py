@@ -74,20 +74,15 @@ class AdapterManifest(_Frozen):
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A LoRA adapter. ``uri`` is where it lies; ``path`` is local: of an adapter in S3 it is the copy's.
-
-    ``digest`` (hex) changes with the weights and PEFT's config; ``manifest`` is None for an adapter that was not
-    trained here, about whose prompt nothing is known. ``targets`` are the sorted last parts of the names of the layers
-    it changes, None where PEFT's config has a pattern for them.
-    """
+    """A LoRA adapter at ``uri``; ``path`` is local: of an adapter in S3 it is the copy's."""
 
     path: Path
     uri: str
     name: str
     rank: int
-    digest: str
-    manifest: AdapterManifest | None
-    targets: tuple[str, ...] | None
+    digest: str  # changes with the weights and PEFT's config
+    manifest: AdapterManifest | None  # None: not trained here, so nothing is known about its prompt
+    targets: tuple[str, ...] | None  # sorted last parts of the adapted layers' names; None: PEFT has a pattern for them
 
 
 def served_rank(rank: int) -> int:
@@ -139,11 +134,7 @@ def _load(folder: Path, uri: str) -> Adapter:
 
 
 def _servable_rank(config: dict[str, Any], place: Path) -> int:
-    """The rank in PEFT's config, which must describe a LoRA that vLLM takes.
-
-    vLLM refuses the first three with an engine traceback; it does not read the patterns at all, so it would scale such
-    layers wrongly without a word.
-    """
+    """The rank in PEFT's config, which must describe a LoRA that vLLM takes. Of patterns it would not say a word."""
     if config.get("peft_type") != "LORA":
         raise UserError(f"{place}: peft_type is {config.get('peft_type')!r}: only LORA adapters can be served")
     for name in ("modules_to_save", "use_dora", "bias", "rank_pattern", "alpha_pattern"):
@@ -175,9 +166,7 @@ def check(
     prompt_fingerprint: str,
     retrieval: str | None,
 ) -> None:
-    """Compare what the adapter was trained for with what a run would use it for.
-
-    An adapter without a manifest passes: there is nothing to compare.
+    """Compare what the adapter was trained for, where it has a manifest, with what a run would use it for.
 
     Raises:
         UserError: every contradiction, one line each, naming both values.
@@ -207,10 +196,8 @@ def check(
 def model_fingerprint(model: str, revision: str | None = None) -> str:
     """A short name of exactly this base model.
 
-    A local folder: a digest of its config, tokenizer, chat template and, of every weight file, size, header and
-    64 pieces of 32 KiB spread evenly from the first byte to the last. That is 3 MiB per file: 60 GB in 16 files take
-    0.1 s. First and last bytes alone would miss merged weights, for embeddings and norms often stay frozen.
-    A hub name: ``name@revision``; pin the revision, for ``main`` moves.
+    A hub name: ``name@revision``; pin the revision, for ``main`` moves. A local folder: a digest of its config,
+    tokenizer, chat template and 3 MiB of every weight file (60 GB in 16 files take 0.1 s).
 
     Raises:
         UserError: a path that is no model folder.
@@ -232,7 +219,10 @@ def model_fingerprint(model: str, revision: str | None = None) -> str:
 
 
 def _sampled_digest(path: Path) -> str:
-    """Digest of a file's size, its first 1 MiB (a safetensors header fits in it) and evenly spread pieces."""
+    """Digest of a file's size, its first 1 MiB (a safetensors header fits in it) and evenly spread pieces.
+
+    First and last bytes alone would miss merged weights, for embeddings and norms often stay frozen.
+    """
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:

@@ -151,9 +151,9 @@ def merge(
 ) -> None:
     """Write the base model with an adapter merged into its weights."""
     require_extra("train", "peft", purpose="`merge`")
-    from ner_batch.train import merge as merging
+    from ner_batch.train.model import merge as write_merged
 
-    merging.merge(adapter, out, base)
+    write_merged(adapter, out, base)
     console.print(f"merged model: {out}", highlight=False, soft_wrap=True)
 
 

@@ -24,7 +24,7 @@ from ner_batch.io.storage import write_table
 from ner_batch.retrieval import vectors
 from ner_batch.retrieval.encoder import Encoder
 from ner_batch.retrieval.entity import n_grams, select_by_votes
-from ner_batch.train import gold as golds
+from ner_batch.train.samples import with_neighbours
 from ner_batch.train.settings import DemonstrationsConfig
 
 FEW = EXAMPLES[:60]
@@ -376,7 +376,7 @@ def test_bad_input_is_one_line(run, tmp_path, encoder):
 def test_training_takes_it(encoder):
     """Training prompts get entity demonstrations, and nobody its own."""
     chosen = DemonstrationsConfig(kind=("entity",), encoder=encoder, k={2: 1})
-    train, dev = golds.with_neighbours(tuple(FEW[:20]), (FEW[0], EXAMPLES[70]), chosen)
+    train, dev = with_neighbours(tuple(FEW[:20]), (FEW[0], EXAMPLES[70]), chosen)
     for source in (train, dev):
         for asked, near in zip(source.examples, source.neighbours[0], strict=True):
             assert len(near) == 2

@@ -10,9 +10,8 @@ from ner_batch.prompts import formats
 from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.prompts.chat import ChatTokenizer
 from ner_batch.task import Task
-from ner_batch.train import gold as golds
 from ner_batch.train.packing import IGNORED
-from ner_batch.train.samples import ExampleSet, draw_epoch, swap, windowed
+from ner_batch.train.samples import ExampleSet, draw_epoch, hold_out, swap, windowed, with_neighbours
 from ner_batch.train.settings import AugmentationConfig, DemonstrationsConfig, GoldConfig
 from ner_batch.verification import question as verify
 from ner_batch.verification.examples import verification_examples
@@ -61,9 +60,7 @@ def test_samples_are_the_prompts_of_inference(chat, name):
 
 def test_nobody_is_its_own_demonstration(chat):
     """Neither the example itself nor its exact duplicate is shown to it, in training or in dev."""
-    train, dev = golds.with_neighbours(
-        (ANNA, BOB, RAIN, AGAIN), (AGAIN,), DemonstrationsConfig(kind=("lexical",), k={4: 1})
-    )
+    train, dev = with_neighbours((ANNA, BOB, RAIN, AGAIN), (AGAIN,), DemonstrationsConfig(kind=("lexical",), k={4: 1}))
     for source in (train, dev):
         for asked, near in zip(source.examples, source.neighbours[0], strict=True):
             assert near
@@ -74,7 +71,7 @@ def test_what_is_held_out_leaves_an_entity():
     """However few examples have any."""
     examples = [ANNA, *(example(str(i), f"Nothing {i}.") for i in range(9))]
     for seed in range(30):
-        train, dev = golds.hold_out(examples, GoldConfig(train="t", dev_share=0.5), seed)
+        train, dev = hold_out(examples, GoldConfig(train="t", dev_share=0.5), seed)
         assert ANNA in train
         assert len(train) == len(dev) == 5
 
@@ -102,7 +99,7 @@ def test_kinds_of_retrieval_are_mixed(chat):
     assert source.demonstrations(1) == [(BOB,)] * 40
     assert DemonstrationsConfig.model_validate({"kind": "lexical"}).kind == ("lexical",)
     several = DemonstrationsConfig(kind=("random", "lexical"), k={2: 1})
-    train, _ = golds.with_neighbours((ANNA, BOB, RAIN, AGAIN), (), several)
+    train, _ = with_neighbours((ANNA, BOB, RAIN, AGAIN), (), several)
     assert len(train.neighbours) == 2
 
 

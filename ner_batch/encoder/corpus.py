@@ -1,8 +1,7 @@
 """Distinct sentences out of a corpus of any size, in bounded memory.
 
-Of all sentences those with the smallest hashes are kept (a bottom-k sample, Cohen and Kaplan, 2007). Equal sentences
-have equal hashes, so a sentence is drawn once however often it occurs: a copy in a batch would be a negative of
-itself. Which ones are drawn depends on the seed and on the set of sentences, not on their order.
+Of all sentences those with the smallest hashes are kept (a bottom-k sample, Cohen and Kaplan, 2007): each once, however
+often it occurs and in whatever order, for a copy in a batch would be a negative of itself.
 """
 
 from __future__ import annotations
@@ -71,9 +70,6 @@ def draw(listing: Listing, config: TextConfig, seed: int, progress: Callable[[st
     """Read the corpus, or a random part of about ``config.bytes`` of it, and draw the sentences.
 
     Files and rows that are corrupt are passed over and named, as in extraction.
-
-    Raises:
-        OSError: a file cannot be reached at the moment.
     """
     sample = Sample(config.sentences, seed)
     unreadable = [f"{corrupt.name}: {corrupt.reason}" for corrupt in listing.corrupt]

@@ -1,8 +1,7 @@
 """Unsupervised SimCSE on sentence-transformers' trainer, and the finished folder written whole or not at all.
 
 A sentence is encoded twice, with dropout as the only difference; all others of its batch are negatives (Gao et al.,
-2021). Here stands what the trainer does not promise: checkpoints that are whole or not at all, one device, and a run
-that ends where its gradient does. On a CPU a run that was stopped and goes on gives the same bytes as one that was not.
+2021). On a CPU a run that was stopped and goes on gives the same bytes as one that was not.
 """
 
 from __future__ import annotations
@@ -35,9 +34,7 @@ from ner_batch.jobs.record import versions
 
 
 def run(plan: Plan, console: Console, callbacks: Sequence[TrainerCallback] = (), every: float = PLAIN_SECONDS) -> int:
-    """Train, score and write; 0.
-
-    ``callbacks`` are further ones for the trainer; ``every`` is the number of seconds between two lines of a log.
+    """Train, score and write; 0. ``every`` is the number of seconds between two lines of a log.
 
     Raises:
         JobError: a gradient is no number any more, or the GPU's memory does not do.

@@ -101,8 +101,7 @@ def scores(model: SentenceTransformer, sentences: Sequence[str], seed: int) -> d
     """What can be said of an encoder without labels, from two noisy vectors of each sentence.
 
     ``accuracy``: share of sentences whose second vector is nearest to their own first one (recall at 1).
-    ``alignment`` (mean squared distance of a pair) and ``uniformity`` (log of the mean Gaussian potential of different
-    sentences): Wang and Isola (2020), the lower the better, and SimCSE lowers the second while it keeps the first.
+    ``alignment`` and ``uniformity``: Wang and Isola (2020), the lower the better; SimCSE lowers the second.
     """
     torch.manual_seed(seed)
     first, second = (side.cpu() for side in views(model, sentences))

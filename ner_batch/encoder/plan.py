@@ -54,11 +54,7 @@ class Plan:
         return self.target.with_name(f"{self.target.name}.checkpoint")
 
     def newest_checkpoint(self) -> Path | None:
-        """The newest one that is whole, None if there is none.
-
-        Raises:
-            UserError: the folder is something else, or belongs to a run with another config, text or encoder.
-        """
+        """The newest one that is whole, None if there is none. A UserError where it belongs to something else."""
         folder = self.checkpoints
         if not folder.exists():
             return None

@@ -24,7 +24,7 @@ from ner_batch.io.examples import examples_digest, read_examples
 from ner_batch.jobs.cluster import check_lasting
 from ner_batch.retrieval import ENCODED, MANIFEST
 from ner_batch.task import Task, load_task
-from ner_batch.train import gold as golds
+from ner_batch.train.samples import read_gold
 from ner_batch.train.settings import TrainConfig
 from ner_batch.verification.settings import VerifyConfig
 
@@ -82,7 +82,7 @@ def prepare(config: AblateConfig) -> Plan:
     if train:
         _check_fit(config, train, problems, of_training)
         if dev_uri := train.gold.dev:
-            dev = problems.under(f"{train_file}: gold.dev: ").check(lambda: golds.read(dev_uri, task))
+            dev = problems.under(f"{train_file}: gold.dev: ").check(lambda: read_gold(dev_uri, task))
     problems.stop_if_any()
     assert test is not None and examples is not None and dev is not None
 
@@ -165,7 +165,7 @@ def _read_examples(config: AblateConfig, task: Task | None) -> tuple[Example, ..
     uri, sizes = config.gold.examples, config.curve.sizes if config.curve else ()
     if uri is None or not (index_kinds(config) or config.curve):
         return ()
-    examples = golds.read(uri, task) if task else tuple(x for x in read_examples(uri) if x.text.strip())
+    examples = read_gold(uri, task) if task else tuple(x for x in read_examples(uri) if x.text.strip())
     for subset in {combination.subset for combination in combinations(config)}:
         if subset:
             draw_subset(examples, subset)

@@ -1,7 +1,6 @@
 """Attention of a packed row: every segment sees the prefix and itself, nothing else.
 
-A loop over the segments needs no special kernel and does no work for pairs that do not see each other. It is an
-attention function of transformers, for every decoder that takes its attention from there (Qwen, Llama, Mistral ...).
+An attention function of transformers, for every decoder that takes its attention from there (Qwen, Llama, Mistral ...).
 """
 
 from __future__ import annotations
@@ -37,10 +36,10 @@ def attend(
     with torch.autocast("cpu", enabled=False) if on_cpu else nullcontext():
         for number, (q, k, v) in enumerate(zip(queries, keys, values, strict=True)):
             behind = prefix if number else 0
+            mask = None
             if behind:
                 k, v = torch.cat([keys[0], k], dim=2), torch.cat([values[0], v], dim=2)  # noqa: PLW2901
-            shape = q.shape[2], k.shape[2]
-            mask = torch.ones(shape, dtype=torch.bool, device=q.device).tril(behind) if behind else None
+                mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril(behind)
             gqa = q.shape[1] != k.shape[1]
             parts.append(
                 functional.scaled_dot_product_attention(

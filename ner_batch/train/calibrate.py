@@ -24,33 +24,26 @@ CLAIMS = 4  # verification questions per example: two gold entities and two near
 
 
 def scored_predictions(
-    examples: Sequence[Example],
-    prompts: Sequence[DevPrompt],
-    completions: Sequence[Completion],
-    builder: PromptBuilder,
+    examples: Sequence[Example], prompts: Sequence[DevPrompt], completions: Sequence[Completion], builder: PromptBuilder
 ) -> list[tuple[Example, Entity]]:
-    """The predicted entities with their uncalibrated scores, each with its example.
-
-    ``completions`` are the answers to ``prompts``, with log-probabilities of their own tokens.
-    """
+    """The predicted entities with their uncalibrated scores, each with its example."""
     predictions: list[tuple[Example, Entity]] = []
     for dev_prompt, completion in zip(prompts, completions, strict=True):
-        example, labels = examples[dev_prompt.example], dev_prompt.labels
-        text = clean(example.text)
+        asked = dev_prompt.text, dev_prompt.labels, builder.task
         answer = builder.format.complete(completion.text) if completion.finish_reason == "length" else completion.text
-        parsed = builder.format.parse(answer, text, labels, builder.task)
-        mentions = builder.format.locate_mentions(completion.text, text, labels, builder.task)
+        entities = builder.format.parse(answer, *asked).entities
+        mentions = builder.format.locate_mentions(completion.text, *asked)
         pieces = builder.chat.pieces(dev_prompt.prompt.token_ids, completion.token_ids)
-        entities = confidence.scored(parsed.entities, mentions, completion, pieces)
-        predictions += [(example, entity) for entity in entities]
+        scored = confidence.scored(entities, mentions, completion, pieces)
+        predictions += [(examples[dev_prompt.example], entity) for entity in scored]
     return predictions
 
 
 def fit_calibration(scores: Sequence[float | None], correct: Sequence[bool]) -> Calibration | None:
     """Platt's sigmoid over the logit of the scores (Platt 1999, "Probabilistic outputs"), or None.
 
-    Each entity counts as right and wrong at once, with Platt's weights, so that scores that separate the two perfectly
-    give no infinite slope. A slope that is not positive says that the scores tell nothing: None.
+    Each entity counts as right and wrong at once, with Platt's weights, so that a perfect separation gives no infinite
+    slope. None where entities are few, or the slope is not positive: the scores tell nothing.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -75,14 +68,12 @@ def fit_threshold(
 ) -> Verification | None:
     """The threshold that serves the predictions best, and the AUROC of P(yes) over claims about gold; k is 0 in both.
 
-    ``correct`` says of each prediction whether it is gold. None where nothing was predicted, or all claims are true or
-    all are false.
+    None where nothing was predicted, or all claims are true or all are false.
     """
     names = verifier.questions.task.names
     about_gold = [claim for x in examples for claim in verification_examples(x, names, CLAIMS, f"dev {x.id}")]
     mentions = [(claim.text, claim.entity) for claim in about_gold] + [(x.text, entity) for x, entity in predictions]
-    completions = verifier.ask([Mention(clean(text), entity) for text, entity in mentions])
-    p_yes = [verifier.p_yes(completion) for completion in completions]
+    p_yes = [p for _, p in verifier.ask([Mention(clean(text), entity) for text, entity in mentions])]
     area = auroc(p_yes[: len(about_gold)], [claim.is_true for claim in about_gold])
     if area is None or not predictions:
         return None

@@ -20,9 +20,10 @@ BATCH = 32  # prompts answered together
 
 @dataclass(frozen=True, slots=True)
 class DevPrompt:
-    """A prompt about the dev example of number ``example``, and the labels it asks for."""
+    """A prompt about the dev example of number ``example``: its text, cleaned, and the labels it asks for."""
 
     example: int
+    text: str
     labels: tuple[str, ...]
     prompt: Prompt
 
@@ -33,10 +34,11 @@ def dev_prompts(
     """The prompts inference would ask; those that do not fit are left out, and their entities missed."""
     prompts = []
     for number, (example, nearest) in enumerate(zip(examples, demonstrations, strict=True)):
+        text = clean(example.text)
         for labels in builder.format.groups(builder.task):
-            prompt = builder.build(clean(example.text), labels, nearest)
+            prompt = builder.build(text, labels, nearest)
             if prompt:
-                prompts.append(DevPrompt(number, labels, prompt))
+                prompts.append(DevPrompt(number, text, labels, prompt))
     return prompts
 
 
@@ -82,8 +84,6 @@ def score_answers(
 ) -> Scores:
     """Strict scores of the answers, read and grounded as at inference."""
     predictions: list[list[Entity]] = [[] for _ in examples]
-    for dev_prompt, answer in zip(prompts, answers, strict=True):
-        text = clean(examples[dev_prompt.example].text)
-        parsed = builder.format.parse(answer, text, dev_prompt.labels, builder.task)
-        predictions[dev_prompt.example] += parsed.entities
+    for asked, answer in zip(prompts, answers, strict=True):
+        predictions[asked.example] += builder.format.parse(answer, asked.text, asked.labels, builder.task).entities
     return score([example.entities for example in examples], predictions)

@@ -34,12 +34,11 @@ POLL_SECONDS = 0.5
 
 
 def run(plan: Plan, console: Console) -> int:
-    """Train, write the adapter, compare it with what vLLM serves; the exit code.
+    """Train, write the adapter, compare it with what vLLM serves; the exit code. The same command goes on after a stop.
 
     Raises:
         UserError: training cannot succeed with these settings.
         JobError: workers keep dying, or the proof fails. The adapter is at its place then.
-        KeyboardInterrupt: the last checkpoint stays; the same command goes on from it.
     """
     claim(plan)
     output = plan.config.output
@@ -50,12 +49,11 @@ def run(plan: Plan, console: Console) -> int:
             state, weights = loop.load_result(folder)
         adapter = Path(scratch) / Path(output).name
         artefacts.write(adapter, plan, state, weights)
-        proves = plan.config.serving.prompts > 0
-        write_proof(plan, "pending" if proves else "skipped")
+        write_proof(plan, "pending" if plan.config.serving.prompts else "skipped")
         artefacts.publish(adapter, output)
         console.print(f"best dev span F1 {state.best_f1:.3f} at step {state.best_step:,}", highlight=False)
         console.print(f"adapter: {output}", highlight=False, soft_wrap=True)
-        if proves:
+        if plan.config.serving.prompts:
             prove(plan, adapter, gpu, console)
     return 0
 
@@ -143,10 +141,7 @@ def _follow(plan: Plan, progress: Queue, result: Future[Any], console: Console) 
 
 
 def open_tracker(kind: ReportTo, name: str, folder: Path) -> Any | None:
-    """A tracker of accelerate's, started; None for ``none``. TensorBoard's files go into ``folder``.
-
-    ``tracker.log(values, step)`` keeps numbers by name, ``tracker.finish()`` ends it.
-    """
+    """A tracker of accelerate's, started; None for ``none``. TensorBoard's files go into ``folder``."""
     if kind == "none":
         return None
     from accelerate import PartialState, tracking
@@ -177,8 +172,7 @@ REMEDY = "the adapter is at its place, unproved: the same command tries again, s
 def prove(plan: Plan, adapter: Path, gpu: bool, console: Console) -> None:
     """Compare trained and served answers, in a process of its own, whose memory is free afterwards.
 
-    Raises:
-        JobError: vLLM does not serve the adapter, or answers otherwise than the trained model.
+    A JobError where vLLM does not serve the adapter, or answers otherwise than the trained model.
     """
     task = ray.remote(num_cpus=1, num_gpus=1 if gpu else 0, max_retries=0)(serving.compare)
     files = {path.name: path.read_bytes() for path in adapter.iterdir()}
@@ -198,14 +192,11 @@ def prove(plan: Plan, adapter: Path, gpu: bool, console: Console) -> None:
 def conclude(plan: Plan, adapter: Path, agreement: serving.Agreement, console: Console, *, exact: bool) -> None:
     """Write beside the published adapter how the comparison came out, and into it what was fitted.
 
-    ``adapter`` is the adapter's local folder. Where ``exact`` all answers must be identical, whatever
-    ``serving.min_agreement``.
-
-    Raises:
-        JobError: too few answers are identical.
+    ``adapter`` is its local folder. A JobError where too few answers are identical; all must be where ``exact``.
     """
     min_agreement = 1.0 if exact else plan.config.serving.min_agreement
-    agrees = agreement.share >= min_agreement
+    share = agreement.identical / agreement.prompts if agreement.prompts else 1.0
+    agrees = share >= min_agreement
     console.print(
         f"served = trained: {agreement.identical} of {agreement.prompts} greedy answers identical", highlight=False
     )
@@ -223,7 +214,7 @@ def conclude(plan: Plan, adapter: Path, agreement: serving.Agreement, console: C
     )
     if not agrees:
         raise JobError(
-            f"the served adapter agrees in {agreement.share:.0%} of the answers, {min_agreement:.0%} are asked for "
+            f"the served adapter agrees in {share:.0%} of the answers, {min_agreement:.0%} are asked for "
             f"(serving.min_agreement); for example {trained!r} was served as {served!r}; {REMEDY}"
         )
     if verification := agreement.verification:

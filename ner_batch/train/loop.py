@@ -1,8 +1,7 @@
 """What every worker of the training job runs: steps, dev scores, checkpoints.
 
-A step is a function of the seed and its number: which rows it sees does not depend on restarts or on the number of
-workers, only how they are shared out. Gradients are summed over all workers and divided by all learnt tokens, so a
-token weighs the same wherever it stands.
+Which rows a step sees depends on the seed and its number alone; the workers share them out. Gradients are summed over
+all workers and divided by all learnt tokens, so a token weighs the same wherever it stands.
 """
 
 from __future__ import annotations
@@ -45,10 +44,7 @@ SMOOTHED = 10  # steps that one reported loss is the mean of
 
 @dataclass(slots=True)
 class TrainingState:
-    """Where a run is; with the weights and the optimiser all that a checkpoint holds.
-
-    ``epoch`` and ``epoch_step`` say which step comes next; ``losses`` are (loss, learnt tokens) of the last ones.
-    """
+    """Where a run is: ``epoch_step`` of ``epoch`` comes next. ``losses`` are (loss, learnt tokens) of the last steps."""
 
     step: int = 0
     epoch: int = 0
@@ -132,18 +128,14 @@ def make_optimiser(weights: Sequence[Tensor], config: OptimiserConfig) -> torch.
 
 
 def make_scheduler(optimiser: torch.optim.Optimizer, config: OptimiserConfig, steps: int, step: int) -> LambdaLR:
-    """Linear warm-up, then a cosine towards zero; ``step`` steps of ``steps`` are done.
-
-    transformers' schedule is 0 at its beginning and at its end, and a step of rate 0 would be lost: ours runs from 1 to
-    ``steps`` of ``steps + 1``.
-    """
+    """Linear warm-up, then a cosine towards zero; ``step`` steps of ``steps`` are done."""
     warmup = max(1, round(config.warmup * steps))
-    begin = {"last_epoch": step}
-    return get_scheduler("cosine", optimiser, warmup, steps + 1, scheduler_specific_kwargs=begin)
+    # Its first and its last rate are 0, and such a step would be lost: ours are those between.
+    return get_scheduler("cosine", optimiser, warmup, steps + 1, scheduler_specific_kwargs={"last_epoch": step})
 
 
 def remaining_steps(plan: Plan, builder: PromptBuilder, state: TrainingState) -> Iterator[list[Pack]]:
-    """The rows of each step that is left, from where the state stands, which moves on with them.
+    """The rows of each step that is left; the state moves on with them.
 
     The next epoch's rows are made in a thread while the present one trains: 0.6 to 1.3 ms of CPU a sample.
     """

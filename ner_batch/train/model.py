@@ -1,4 +1,4 @@
-"""The base model and its LoRA."""
+"""The base model and its LoRA: checked, loaded, merged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from ner_batch import adapter as adapters
 from ner_batch.errors import UserError, first_line
@@ -52,7 +52,19 @@ def check_base(base: BaseModelConfig, lora: LoraSettings) -> None:
 def load(base: BaseModelConfig, lora: LoraSettings, device: torch.device, seed: int) -> PeftModel:
     """The frozen base with fresh LoRA weights (float32) in it, packed attention on."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_pretrained(base.model, revision=base.revision, **dtype_kwargs(base, device))
+    auto = "bfloat16" if device.type == "cuda" else "float32"
+    options: dict[str, Any] = {"dtype": auto if base.dtype == "auto" else base.dtype}
+    if base.quantization:
+        from transformers import BitsAndBytesConfig
+
+        options = {"dtype": "bfloat16", "device_map": {"": device}}
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype="bfloat16",
+        )
+    model = AutoModelForCausalLM.from_pretrained(base.model, revision=base.revision, **options)
     if base.gradient_checkpointing:
         model.gradient_checkpointing_enable()
         model.enable_input_require_grads()
@@ -71,22 +83,38 @@ def lora_config(lora: LoraSettings) -> LoraConfig:
     return LoraConfig(**size, target_modules=sorted(lora.targets), task_type="CAUSAL_LM")
 
 
-def dtype_kwargs(base: BaseModelConfig, device: torch.device) -> dict[str, Any]:
-    """Keyword arguments of `from_pretrained`: how the frozen weights are held."""
-    dtype = base.dtype if base.dtype != "auto" else ("bfloat16" if device.type == "cuda" else "float32")
-    if base.quantization is None:
-        return {"dtype": getattr(torch, dtype)}
-    from transformers import BitsAndBytesConfig
-
-    four = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
-    return {"dtype": torch.bfloat16, "quantization_config": four, "device_map": {"": device}}
-
-
 def weights(model: PeftModel) -> dict[str, Tensor]:
     """The LoRA weights, on the CPU."""
     return {name: tensor.detach().cpu().clone() for name, tensor in get_peft_model_state_dict(model).items()}
+
+
+def merge(path: str | Path, folder: str | Path, base: str | None = None) -> None:
+    """Write ``base`` (by default the one the adapter names) with the adapter merged in, and its tokenizer, to a folder.
+
+    The adapter is a local folder or lies in S3; what is written is local. The weights keep the base's dtype; the merge
+    itself is done in float32, so bfloat16 is rounded once.
+
+    Raises:
+        UserError: one line: no such adapter, another base than it was trained on, or a folder that is taken.
+    """
+    if "://" in str(folder):
+        raise UserError(f"{folder}: the merged model is written to a local folder")
+    out = Path(folder)
+    if out.exists() and (out.is_file() or any(out.iterdir())):
+        raise UserError(f"{out}: exists: name another folder, or remove it")
+    adapter = adapters.load(path)
+    trained = adapter.manifest
+    name = base or (trained.base_model if trained else None)
+    if name is None:
+        raise UserError(f"{adapter.uri}: carries no ner_batch.json: name its base model with --base")
+    revision = trained.base_revision if trained and not Path(name).is_dir() else None
+    if trained and adapters.model_fingerprint(name, revision) != trained.base_fingerprint:
+        raise UserError(f"{adapter.uri}: was trained on {trained.base_model}, {name} is another model")
+    try:
+        model = AutoModelForCausalLM.from_pretrained(name, revision=revision)
+    except OSError as error:
+        raise UserError(f"base model {name}: {first_line(error)}: say where it lies with --base") from None
+    dtype = model.dtype
+    merged = PeftModel.from_pretrained(model.float(), str(adapter.path)).merge_and_unload()
+    merged.to(dtype).save_pretrained(str(out))
+    AutoTokenizer.from_pretrained(name, revision=revision).save_pretrained(str(out))

@@ -1,8 +1,7 @@
 """Samples into rows of tokens: padded, cut, packed, or packed behind a shared prefix.
 
-A row is a prefix and segments behind it. A segment sees the prefix and itself, at the positions it would have alone;
-so packing changes no loss (Wang et al., 2025, "Packing Analysis", let samples of a row see each other, as
-:func:`unmasked` does).
+A segment of a row sees the prefix and itself, at the positions it would have alone; so packing changes no loss (Wang et
+al., 2025, "Packing Analysis", let samples of a row see each other, as :func:`unmasked` does).
 """
 
 from __future__ import annotations
@@ -39,9 +38,9 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """One row: ``prefix`` tokens, then segments of ``lengths``. A label is its own token's id.
+    """One row: ``prefix`` tokens, then segments of ``lengths``; ``padding`` of the tokens mean nothing.
 
-    ``padding`` counts the tokens that mean nothing.
+    A label is its own token's id, or ``IGNORED``.
     """
 
     ids: tuple[int, ...]
@@ -80,8 +79,7 @@ def none(samples: Sequence[Sample], tokens: int) -> list[Pack]:
         width = len(row[0])
         ids = [i for sample in row for i in (*sample.ids, *[0] * (width - len(sample)))]
         labels = [i for sample in row for i in (*sample.labels, *[IGNORED] * (width - len(sample)))]
-        padding = len(ids) - sum(map(len, row))
-        packs.append(Pack(tuple(ids), tuple(labels), 0, (width,) * len(row), padding))
+        packs.append(Pack(tuple(ids), tuple(labels), 0, (width,) * len(row), len(ids) - sum(map(len, row))))
     return packs
 
 
@@ -104,11 +102,10 @@ def cut(samples: Sequence[Sample], tokens: int) -> list[Pack]:
 def _best_fit(samples: Sequence[Sample], tokens: int, common: int) -> list[list[Sample]]:
     """Rows of samples whose lengths, less ``common`` each, add up to at most ``tokens`` less ``common``.
 
-    The longest come first, each into the fullest row that still has room. Rows are kept sorted by free room, so one
-    sample takes a binary search and a move: 100,000 samples in 0.2 s.
+    The longest come first, each into the fullest row that still has room.
     """
     rows: list[list[Sample]] = []
-    free: list[tuple[int, int]] = []  # (room, row), sorted
+    free: list[tuple[int, int]] = []  # (room, row), sorted: 100,000 samples in 0.2 s
     for sample in sorted(samples, key=len, reverse=True):
         size = len(sample) - common
         place = bisect.bisect_left(free, (size, -1))

@@ -1,7 +1,4 @@
-"""Everything that can be known before a worker starts: examples, demonstrations, samples, packs, steps.
-
-All problems of a run are found here and reported together.
-"""
+"""Everything that can be known before a worker starts: problems, examples, demonstrations, samples, packs, steps."""
 
 from __future__ import annotations
 
@@ -23,10 +20,9 @@ from ner_batch.prompts import formats
 from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.prompts.chat import load_tokenizer
 from ner_batch.task import Task, load_task
-from ner_batch.train import gold as golds
 from ner_batch.train import packing
 from ner_batch.train.packing import Pack, Sample
-from ner_batch.train.samples import ExampleSet, draw_epoch, windowed
+from ner_batch.train.samples import ExampleSet, draw_epoch, hold_out, read_gold, windowed, with_neighbours
 from ner_batch.train.settings import TrainConfig
 from ner_batch.verification import question as verify
 
@@ -41,10 +37,7 @@ CHECKPOINT_SCHEME = 2  # part of a run's digest: change it when older checkpoint
 
 @dataclass(frozen=True, slots=True)
 class BatchLayout:
-    """How samples become rows of ``tokens``, and rows optimiser steps over all workers.
-
-    ``kind`` is none, random, greedy or shared; ``masked``: samples of a row do not see each other.
-    """
+    """How samples become rows of ``tokens``, and rows optimiser steps over all workers. ``kind`` is never auto."""
 
     kind: str
     masked: bool
@@ -81,10 +74,7 @@ class Plan:
         return PromptBuilder(formats.get(config.format), self.task, chat, config.base.max_model_len)
 
     def epoch_rows(self, builder: PromptBuilder, epoch: int) -> list[Pack]:
-        """The rows of an epoch, in order; a function of the seed and the epoch alone.
-
-        Every worker makes those of all workers, 0.6 to 1.3 CPU-ms a sample; so nothing is shared but the plan.
-        """
+        """The rows of an epoch for all workers, in order; a function of the seed and the epoch alone."""
         config, seed = self.config, f"{self.config.run.seed}-{epoch}"
         samples, _ = draw_epoch(self.train, builder, config.demonstrations.shares, config.augmentation, seed)
         return pack_epoch(samples, self.layout, seed)
@@ -124,9 +114,9 @@ def prepare(config: TrainConfig) -> Plan:
     problems.check(lambda: _check_init(config, fingerprint))
     if task and chat and config.augmentation.verification:
         problems.check(verify.Questions(task, chat, base.max_model_len).tokens)
-    train = problems.check(lambda: golds.read(gold.train, task))
+    train = problems.check(lambda: read_gold(gold.train, task))
     dev_uri = gold.dev
-    dev = problems.check(lambda: golds.read(dev_uri, task)) if dev_uri else None
+    dev = problems.check(lambda: read_gold(dev_uri, task)) if dev_uri else None
     problems.check(lambda: _check_places(config))
     tracker = config.run.report_to
     if tracker in {"wandb", "mlflow"} and importlib.util.find_spec(tracker) is None:
@@ -135,10 +125,10 @@ def prepare(config: TrainConfig) -> Plan:
     assert task and fingerprint and chat and train
 
     if dev is None:
-        train, dev = golds.hold_out(train, gold, config.run.seed)
+        train, dev = hold_out(train, gold, config.run.seed)
     train_windows, lost = windowed(train, config.windows.max_tokens, chat)
     dev_windows, _ = windowed(dev[: config.evaluation.examples], config.windows.max_tokens, chat)
-    train_set, dev_set = golds.with_neighbours(train_windows, dev_windows, config.demonstrations)
+    train_set, dev_set = with_neighbours(train_windows, dev_windows, config.demonstrations)
 
     # The first epoch is made to see how many rows and steps there are.
     builder = PromptBuilder(formats.get(config.format), task, chat, base.max_model_len)
@@ -158,8 +148,8 @@ def prepare(config: TrainConfig) -> Plan:
 def batch_layout(config: TrainConfig, samples: Sequence[Sample]) -> BatchLayout:
     """How the samples of an epoch, and those of all others like it, become rows and steps.
 
-    Under ``auto``: shared prefixes, and rows and steps small enough for 20 steps an epoch. With few samples in few long
-    rows nothing is learnt for want of steps (conclusion 5 of Wang et al., 2025); the mask keeps the loss what it was.
+    Under ``auto`` rows and steps are small enough for 20 steps an epoch: few samples in few long rows learn nothing for
+    want of steps (conclusion 5 of Wang et al., 2025).
     """
     settings, batch_tokens, workers = config.packing, config.optimiser.batch_tokens, config.run.workers
     if settings.kind != "auto":
@@ -176,11 +166,8 @@ def training_schedule(config: TrainConfig, steps_per_epoch: int) -> TrainingSche
     """The steps of a run; however short it is, it is evaluated and saved several times."""
     steps = config.optimiser.steps or max(1, round(config.optimiser.epochs * steps_per_epoch))
     fifth = -(-steps // EVALUATIONS)
-    return TrainingSchedule(
-        steps=steps,
-        evaluate_every=config.evaluation.every or fifth,
-        checkpoint_every=config.run.checkpoint_every or min(fifth, MAX_STEPS_LOST),
-    )
+    checkpoint_every = config.run.checkpoint_every or min(fifth, MAX_STEPS_LOST)
+    return TrainingSchedule(steps, config.evaluation.every or fifth, checkpoint_every)
 
 
 def _describe(
@@ -251,10 +238,7 @@ def _check_places(config: TrainConfig) -> None:
 
 
 def _check_run(plan: Plan) -> None:
-    """A run of that name, and an adapter at that place whose proof is outstanding, must be this run's own.
-
-    It would go on from another's weights, or write over them.
-    """
+    """A run of that name, and an adapter at that place whose proof is outstanding, must be this run's own."""
     folder, output = _run_folder(plan.config), plan.config.output
     run_record = storage.join(folder, RUN_RECORD)
     if storage.exists(run_record) and storage.read_json(run_record)["digest"] != digest(plan):

@@ -1,24 +1,31 @@
-"""Gold examples to training samples, through the prompt builder and the formats that inference uses."""
+"""Gold examples for training: read, split, and made samples by the prompt builder and the formats of inference."""
 
 from __future__ import annotations
 
 import random
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 
+from ner_batch import retrieval
 from ner_batch.data import Entity, Example, clean
+from ner_batch.errors import UserError
+from ner_batch.io.examples import read_examples
 from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.prompts.chat import ChatTokenizer
-from ner_batch.retrieval import nearest
+from ner_batch.retrieval import ENCODED, nearest
+from ner_batch.task import Task
 from ner_batch.text import windows
 from ner_batch.train.packing import Sample
-from ner_batch.train.settings import AugmentationConfig
+from ner_batch.train.settings import AugmentationConfig, DemonstrationsConfig, GoldConfig
 from ner_batch.verification import question as verify
 from ner_batch.verification.examples import VerificationExample, verification_examples
 from ner_batch.verification.pool import Mention, Pool
 
+LISTED_ROWS = 5
 Neighbours = tuple[tuple[Example, ...], ...]
 """The neighbours of each example of a set, the nearest last."""
 
@@ -37,6 +44,53 @@ class ExampleSet:
         return [nearest(neighbours, k) for neighbours in self.neighbours[0]]
 
 
+def read_gold(uri: str, task: Task | None) -> tuple[Example, ...]:
+    """Examples with text, whose types the task knows."""
+    examples = tuple(x for x in read_examples(uri) if x.text.strip())
+    if not examples:
+        raise UserError(f"{uri}: no example with text")
+    wrong = [(x.id, e.type) for x in examples for e in x.entities if task and e.type not in task.labels]
+    if wrong and task:
+        rows = "; ".join(f"{name} has {kind!r}" for name, kind in dict.fromkeys(wrong[:LISTED_ROWS]))
+        raise UserError(
+            f"{uri}: {len(wrong):,} entities of types the task does not know ({', '.join(task.names)}): {rows}: "
+            "add them to the task file, or take them out of the gold"
+        )
+    if not any(example.entities for example in examples):
+        raise UserError(f"{uri}: no example has an entity: there is nothing to learn")
+    return examples
+
+
+def hold_out(
+    examples: Sequence[Example], gold: GoldConfig, seed: int
+) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """Examples to train on and a random share to choose by; at least one of each, and an entity to train on."""
+    order = random.Random(seed).sample(range(len(examples)), len(examples))  # noqa: S311 - repeatable, not secret
+    count = min(max(1, round(gold.dev_share * len(examples))), len(examples) - 1)
+    if count < 1:
+        raise UserError(f"{gold.train}: one example is too few: name gold.dev")
+    if not any(examples[i].entities for i in order[count:]):
+        annotated = next(place for place, i in enumerate(order) if examples[i].entities)
+        order[annotated], order[-1] = order[-1], order[annotated]
+    dev = set(order[:count])
+    return tuple(x for i, x in enumerate(examples) if i not in dev), tuple(examples[i] for i in order[:count])
+
+
+def with_neighbours(
+    train: tuple[Example, ...], dev: tuple[Example, ...], config: DemonstrationsConfig
+) -> tuple[ExampleSet, ExampleSet]:
+    """Both with the training examples nearest to each by every kind; an index never gives a text itself."""
+    of_train: list[Neighbours] = []
+    of_dev: list[Neighbours] = []
+    for kind in dict.fromkeys(config.kind):
+        with tempfile.TemporaryDirectory() as folder:
+            retrieval.build(train, kind, Path(folder) / "index", config.encoder if kind in ENCODED else None)
+            index = retrieval.open_index(Path(folder) / "index")
+            for examples, neighbours in ((train, of_train), (dev, of_dev)):
+                neighbours.append(tuple(map(tuple, index.nearest([x.text for x in examples], max(config.k)))))
+    return ExampleSet(train, tuple(of_train)), ExampleSet(dev, tuple(of_dev))
+
+
 def draw_epoch(
     data: ExampleSet, builder: PromptBuilder, shares: Mapping[int, float], augmentation: AugmentationConfig, seed: str
 ) -> tuple[list[Sample], Counter[str]]:
@@ -53,55 +107,38 @@ def draw_epoch(
         share = augmentation.swapped
         return rng.choice(surfaces[entity.type]) if share and rng.random() < share else entity.text
 
-    candidates: list[_Candidate] = []
-    questions: list[_VerificationQuestion] = []
+    samples: list[Sample | None] = []
+    negatives: dict[int, bool] = {}  # those whose type is not there, by their place in samples: whether they are hard
+    questions: list[tuple[Mention, bool, int]] = []
     whole, fraction = divmod(augmentation.verification, 1)
     for number, example in enumerate(data.examples):
         (k,) = rng.choices(list(shares), list(shares.values()))
         kind = rng.randrange(len(data.neighbours)) if len(data.neighbours) > 1 else 0
         neighbours = data.neighbours[kind][number] if data.neighbours else ()
         swapped, question_seed = swap(example, surface), f"{seed}-{number}"
-        candidates += _extraction_candidates(swapped, neighbours, k, builder)
+        for sample, hard in _extraction_samples(swapped, neighbours, k, builder):
+            if sample and hard is not None:
+                negatives[len(samples)] = hard
+            samples.append(sample)
         count = int(whole) + (random.Random(question_seed).random() < fraction)  # noqa: S311 - repeatable, not secret
         cleaned = replace(swapped, text=clean(swapped.text))
-        for claim in verification_examples(cleaned, builder.task.names, count, question_seed):
-            mention = Mention(claim.text, claim.entity, example.text)
-            questions.append(_VerificationQuestion(mention, claim.is_true, k))
-    candidates += _verification_candidates(questions, data.examples, builder)
+        claims = verification_examples(cleaned, builder.task.names, count, question_seed)
+        questions += [(Mention(claim.text, claim.entity, example.text), claim.is_true, k) for claim in claims]
+    samples += _verification_samples(questions, data.examples, builder)
 
-    negatives = [i for i, candidate in enumerate(candidates) if candidate.sample and candidate.negative]
-    negatives.sort(key=lambda i: (not candidates[i].hard, rng.random()))
-    surplus = set(negatives[round(augmentation.negatives * len(negatives)) :])
-    samples = [c.sample for i, c in enumerate(candidates) if c.sample and i not in surplus]
-    too_long = sum(candidate.sample is None for candidate in candidates)
-    return samples, Counter({"too long": too_long, "negative": len(surplus)})
+    hard_first = sorted(negatives, key=lambda place: (not negatives[place], rng.random()))
+    surplus = set(hard_first[round(augmentation.negatives * len(negatives)) :])
+    drawn = [sample for place, sample in enumerate(samples) if sample and place not in surplus]
+    return drawn, Counter({"too long": samples.count(None), "negative": len(surplus)})
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    """A prompt's sample, None if it is too long. A negative asks a per-type format for a type that is not there.
-
-    It is hard where one of the example's neighbours has an entity of that type.
-    """
-
-    sample: Sample | None
-    negative: bool = False
-    hard: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _VerificationQuestion:
-    """A question about an entity, its answer, and how many demonstrations are to be found for it."""
-
-    about: Mention
-    answer: bool
-    k: int
-
-
-def _extraction_candidates(
+def _extraction_samples(
     example: Example, neighbours: Sequence[Example], k: int, builder: PromptBuilder
-) -> Iterator[_Candidate]:
-    """One candidate per label group, with the nearest ``k`` demonstrations."""
+) -> Iterator[tuple[Sample | None, bool | None]]:
+    """One sample per label group, with the nearest ``k`` demonstrations; None if it is too long.
+
+    With it whether it is a hard negative: one of a type that a neighbour has; None if it is no negative at all.
+    """
     text, groups = clean(example.text), builder.format.groups(builder.task)
     for labels in groups:
         prompt = builder.build(text, labels, nearest(neighbours, k))
@@ -109,40 +146,34 @@ def _extraction_candidates(
         fits = prompt is not None and len(prompt.token_ids) + len(answer) <= builder.max_model_len
         sample = Sample(tuple(prompt.token_ids), tuple(answer)) if prompt and fits else None
         negative = len(groups) > 1 and not any(e.type in labels for e in example.entities)
-        hard = negative and any(e.type in labels for other in neighbours for e in other.entities)
-        yield _Candidate(sample, negative, hard)
+        yield sample, any(e.type in labels for x in neighbours for e in x.entities) if negative else None
 
 
-def _verification_candidates(
-    questions: Sequence[_VerificationQuestion], examples: tuple[Example, ...], builder: PromptBuilder
-) -> Iterator[_Candidate]:
-    """The samples of verification questions, each with the demonstrations that inference would show."""
-    demonstrations: list[Sequence[VerificationExample]] = [()] * len(questions)
-    numbers_of_claims = {question.k for question in questions} - {0}
-    pool = Pool(examples if numbers_of_claims else ())
+def _verification_samples(
+    questions: Sequence[tuple[Mention, bool, int]], examples: tuple[Example, ...], builder: PromptBuilder
+) -> Iterator[Sample | None]:
+    """The samples of (mention, answer, number of demonstrations), shown what inference would show; None: too long."""
+    numbers_of_claims = {k for _, _, k in questions}
+    pool = Pool(examples if any(numbers_of_claims) else ())
+    demonstrations: dict[int, list[VerificationExample]] = {}
     for k in numbers_of_claims:  # those with equally many are searched together
-        numbers = [i for i, question in enumerate(questions) if question.k == k]
-        for i, nearest_claims in zip(numbers, pool.nearest([questions[i].about for i in numbers], k), strict=True):
-            demonstrations[i] = nearest_claims
+        places = [place for place, question in enumerate(questions) if question[2] == k]
+        demonstrations |= zip(places, pool.nearest([questions[place][0] for place in places], k), strict=True)
     prompts = verify.Questions(builder.task, builder.chat, builder.max_model_len)
-    for question, claims in zip(questions, demonstrations, strict=True):
-        prompt = prompts.prompt(question.about.text, question.about.entity, claims)
-        answer = builder.chat.encode_answer(verify.answer(builder.task, question.answer))
-        yield _Candidate(Sample(tuple(prompt), tuple(answer)) if prompt else None)
+    for place, (about, is_true, _) in enumerate(questions):
+        prompt = prompts.prompt(about.text, about.entity, demonstrations[place])
+        answer = builder.chat.encode_answer(verify.answer(builder.task, is_true))
+        yield Sample(tuple(prompt), tuple(answer)) if prompt else None
 
 
 def windowed(examples: Sequence[Example], max_tokens: int, chat: ChatTokenizer) -> tuple[tuple[Example, ...], int]:
     """Examples cut into windows as inference cuts texts, with the entities inside; and the number of entities cut."""
     cut = []
-    texts = [clean(example.text) for example in examples]
-    entities_inside = Counter[int]()
-    for window in windows.split(texts, max_tokens, chat.count):
+    for window in windows.split([clean(example.text) for example in examples], max_tokens, chat.count):
         example, end = examples[window.document], window.start + len(window.text)
         inside = tuple(e.shifted(-window.start) for e in example.entities if window.start <= e.start and e.end <= end)
-        entities_inside[window.document] += len(inside)
         cut.append(Example(f"{example.id}@{window.start}", window.text, inside))
-    lost = sum(len(x.entities) - entities_inside[i] for i, x in enumerate(examples) if not texts[i].isspace())
-    return tuple(cut), lost
+    return tuple(cut), sum(len(x.entities) for x in examples) - sum(len(x.entities) for x in cut)
 
 
 def swap(example: Example, surface: Callable[[Entity], str]) -> Example:

@@ -24,10 +24,7 @@ from ner_batch.verification.verifier import Verifier
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How many of the answers to ``prompts`` are identical, the first pair (trained, served) that is not.
-
-    With it what was fitted to the served answers on dev; None where there was too little to fit it from.
-    """
+    """How many answers are identical, the first pair (trained, served) that is not, and what was fitted on dev."""
 
     prompts: int
     identical: int
@@ -35,21 +32,12 @@ class Agreement:
     calibration: Calibration | None = None
     verification: Verification | None = None
 
-    @property
-    def share(self) -> float:
-        """Identical answers among all."""
-        return self.identical / self.prompts if self.prompts else 1.0
-
 
 def compare(plan: Plan, files: Mapping[str, bytes], gpu: bool) -> Agreement:
     """Ask both for the same dev prompts. One after the other, so that one GPU is enough.
 
     The served adapter answers all of dev, for its probabilities are measured too. ``files`` are the adapter's, by name:
-    this may run on a node that does not have the driver's disk.
-
-    Raises:
-        UserError: vLLM cannot serve this model as configured.
-        EngineDeadError: vLLM did not start, or died.
+    this may run on a node that does not have the driver's disk. Raises what :class:`Engine` does.
     """
     builder, dev, base, verification = plan.builder(), plan.dev.examples, plan.config.base, None
     prompts = evaluate.dev_prompts(dev, plan.dev.demonstrations(plan.dev_k), builder)

@@ -14,9 +14,9 @@ from ner_batch.retrieval import ENCODED
 Packing = Literal["auto", "none", "random", "greedy", "shared"]
 ReportTo = Literal["tensorboard", "wandb", "mlflow", "none"]
 Positive = Annotated[float, Field(gt=0)]
+LINEAR_MAPS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
-# Ye et al. (2024) state Adam and an initial learning rate of 0.02, which is what ChatGLM's prompt tuning used; for LoRA
-# it is a hundred times what works. Here by name for those who want to repeat the paper.
+# Ye et al. (2024) state a learning rate of 0.02, that of ChatGLM's prompt tuning; a hundred times what works for LoRA.
 PRESETS: dict[str, dict[str, Any]] = {"ye2024": {"learning_rate": 0.02, "batch_tokens": 8 * 256, "weight_decay": 0.0}}
 
 
@@ -86,15 +86,7 @@ class LoraSettings(Config):
     """The rank; vLLM serves 512 at most."""
     alpha: Count = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    targets: Annotated[tuple[str, ...], Field(min_length=1)] = (
-        "q_proj",
-        "k_proj",
-        "v_proj",
-        "o_proj",
-        "gate_proj",
-        "up_proj",
-        "down_proj",
-    )
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = LINEAR_MAPS
     """Names of the linear maps that are adapted."""
     init: str | None = None
     """An adapter folder to go on from, for more gold or another task; r, alpha and targets must be its own."""
@@ -184,10 +176,7 @@ class RunConfig(Config):
 
 
 class ServingConfig(Config):
-    """The last step: vLLM loads the adapter, and its greedy answers are compared with the trained model's.
-
-    The adapter is at its place before that; ``serving.json`` beside it says how the comparison came out.
-    """
+    """The last step: vLLM loads the adapter, and its greedy answers are compared with the trained model's."""
 
     prompts: Annotated[int, Field(ge=0)] = 32
     """Dev prompts to compare; 0 leaves the comparison out."""
@@ -221,8 +210,6 @@ class TrainConfig(Config):
         if kind == "shared" and not self.packing.masked:
             raise UserError("packing.masked: false is for random and greedy; with a shared prefix it has no meaning")
         if kind not in {"none", "random"} and tokens < longest:
-            raise UserError(
-                f"packing.tokens={tokens} is less than base.max_model_len={longest}: "
-                "a pack must hold the longest sample"
-            )
+            reason = "a pack must hold the longest sample"
+            raise UserError(f"packing.tokens={tokens} is less than base.max_model_len={longest}: {reason}")
         return self

@@ -1,7 +1,4 @@
-"""Examples of the verification question, made of gold: entities that a text has, and hard negatives.
-
-They train verification and demonstrate it (:mod:`ner_batch.verification.pool`).
-"""
+"""Examples of the verification question, made of gold: entities that a text has, and hard negatives."""
 
 from __future__ import annotations
 
@@ -51,38 +48,34 @@ def hard_negative(example: Example, names: Sequence[str], rng: random.Random) ->
 
     Its edge is moved by a word or two, or its type is another; where neither can be made, it is any run of words.
     """
-    gold = {(e.text, e.type) for e in example.entities}
-    ways = [_shifted, _retyped] if example.entities else []
-    for way in [*rng.sample(ways, len(ways)), _other_words]:
-        candidates = [e for e in way(example, names, rng) if e.text.strip() and (e.text, e.type) not in gold]
-        if candidates:
-            return rng.choice(candidates)
+    gold, edges = {(e.text, e.type) for e in example.entities}, word_edges(example.text)
+    kinds = rng.sample(["edge", "type"], 2) if example.entities else []
+    for kind in [*kinds, "words"]:
+        if kind == "words":
+            candidates = _random_words(example.text, edges, names, rng)
+        else:
+            entity = rng.choice(example.entities)
+            others = (replace(entity, type=name) for name in names if name != entity.type)
+            candidates = shift_boundary(example.text, entity, edges) if kind == "edge" else others
+        negatives = [e for e in candidates if e.text.strip() and (e.text, e.type) not in gold]
+        if negatives:
+            return rng.choice(negatives)
     return None
-
-
-def _shifted(example: Example, _names: Sequence[str], rng: random.Random) -> Iterable[Entity]:
-    return shift_boundary(example.text, rng.choice(example.entities), word_edges(example.text))
 
 
 def shift_boundary(text: str, entity: Entity, edges: Sequence[int]) -> Iterator[Entity]:
     """The entity with one of its edges a word or two further in or out; ``edges`` are the text's word edges."""
     starts = [(start, entity.end) for start in _adjacent_edges(edges, entity.start)]
     ends = [(entity.start, end) for end in _adjacent_edges(edges, entity.end)]
-    return _spans(text, [*starts, *ends], entity.type)
+    return _spans(text, starts + ends, entity.type)
 
 
-def _retyped(example: Example, names: Sequence[str], rng: random.Random) -> Iterable[Entity]:
-    entity = rng.choice(example.entities)
-    return [replace(entity, type=label) for label in names if label != entity.type]
-
-
-def _other_words(example: Example, names: Sequence[str], rng: random.Random) -> Iterable[Entity]:
+def _random_words(text: str, edges: Sequence[int], names: Sequence[str], rng: random.Random) -> Iterator[Entity]:
     """Runs of one to four words anywhere, each under a label drawn at random."""
-    edges = word_edges(example.text)
     for _ in range(8):
         first = rng.randrange(max(1, len(edges) - 1))
         last = min(first + rng.randint(1, 4), len(edges) - 1)
-        yield from _spans(example.text, [(edges[first], edges[last])], rng.choice(names))
+        yield from _spans(text, [(edges[first], edges[last])], rng.choice(names))
 
 
 def _spans(text: str, spans: Iterable[tuple[int, int]], label: str) -> Iterator[Entity]:

@@ -1,18 +1,13 @@
 """Demonstrations of verification: the gold mentions and non-mentions most like the entity asked about.
 
-After GPT-NER (Wang et al., 2025), whose self-verification looks for them by kNN; here with as many false claims as true
-ones, and hard ones. What can be claimed is a surface of an example, once, at its first gold place: its gold mentions;
-near misses, which are runs of words with one edge of a gold mention moved (:func:`.examples.shift_boundary`); and
-coincidences, gold mentions of other examples that stand in this one between word boundaries, the longest first.
+After GPT-NER (Wang et al., 2025), but with as many false claims as true ones. What can be claimed of an example are its
+gold mentions; near misses, gold mentions with one edge moved; and coincidences, gold mentions of other examples between
+word boundaries in this one. Claimed as type T a surface is true where the example has (surface, T) as gold.
 
-Claimed as type T it is true where the example has (surface, T) as gold, and false otherwise: so mentions of the same
-words under another type are false claims too. Likeness is lexical and exact: cosines of damped TF-IDF of
-character n-grams (:class:`.NgramTfidf`), that of the surface between its edges and that of its context, weighted. Ties
-go to the earlier example.
-
-Over Resume's 3,803 distinct training texts a pool has 48,260 places, takes 1.6 CPU-seconds and 32 MB, and answers a
-question in 0.8 CPU-ms. The likeness alone tells true claims about dev from near misses with an AUROC of 0.96 on Resume,
-0.87 on Weibo and 0.88 on GUM (without context 0.92, 0.86, 0.86): ``tests/benchmarks/bench_mention.py``.
+Likeness is lexical and exact: cosines of TF-IDF of the character n-grams of surface and context, weighted. Ties go to
+the earlier example. Resume's 3,803 training texts make 48,260 places: 1.6 CPU-seconds, 32 MB, 0.8 CPU-ms a question;
+likeness alone tells true claims about dev from near misses with an AUROC of 0.96 (0.92 without context):
+``tests/benchmarks/bench_mention.py``.
 """
 
 from __future__ import annotations
@@ -21,7 +16,6 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from math import sqrt
 from typing import TYPE_CHECKING
 
@@ -74,12 +68,11 @@ class Pool:
             lengths[surface[:2]].add(len(surface))
         for stripped, example in distinct.items():
             begin = len(self.places)
-            types: dict[str, set[str]] = defaultdict(set)
-            for entity in example.entities:
-                types[entity.text].add(entity.type)
+            gold = {(entity.text, entity.type) for entity in example.entities}
             for entity in _claimable(example, surfaces, lengths):
-                for label in types.get(entity.text, ()):
-                    self._true[label].append(len(self.places))
+                for surface, label in gold:
+                    if surface == entity.text:
+                        self._true[label].append(len(self.places))
                 self.places.append(Mention(example.text, entity))
             self._own[stripped] = slice(begin, len(self.places))
         self._surface_tfidf, self._context_tfidf = NgramTfidf(), NgramTfidf()
@@ -87,11 +80,10 @@ class Pool:
             self._postings = self._vectors(self.places, fit=True).T.tocsr()  # features x places
 
     def nearest(self, queries: Sequence[Mention], k: int) -> list[list[VerificationExample]]:
-        """Up to ``k`` examples per query under the type asked about, the nearest LAST; see :meth:`Index.nearest`.
+        """Up to ``k`` examples per query under the type asked about, the nearest LAST; none of the query's own text.
 
         Half of them are true and half false; of an odd number the kind whose next one is nearer has one more. Where
-        one kind runs short the other does too: one-sided demonstrations would tell the answer. None is about
-        the text itself or its origin, outer white space aside. What else is asked makes no difference.
+        one kind runs short the other does too: one-sided demonstrations would tell the answer.
         """
         if k == 0 or not self.places:
             return [[] for _ in queries]
@@ -144,12 +136,20 @@ def _best(scores: NDArray[np.float32], numbers: NDArray[np.int64], count: int) -
 
 
 def _claimable(example: Example, surfaces: set[str], lengths: Mapping[str, set[int]]) -> list[Entity]:
-    """A place for every surface of an example that can be claimed."""
+    """A place for every surface of an example that can be claimed: its first gold one, if there is one."""
+    text, edges = example.text, word_edges(example.text)
     gold = [entity for entity in example.entities if entity.text.strip()]
+    own = {entity.text for entity in gold}
     claimable: dict[str, Entity] = {}
-    for entity in chain(gold, _near_misses(example.text, gold)):
+    for entity in gold:
         claimable.setdefault(entity.text, entity)
-    places = sorted(_occurrences(example.text, surfaces, lengths), reverse=True)
+    for entity in gold:
+        moved = {e.text: e for e in shift_boundary(text, entity, edges)}
+        candidates = [e for surface, e in moved.items() if surface not in own]
+        draw = random.Random(f"{text}\0{entity.start}\0{entity.end}")  # noqa: S311 - repeatable, not secret
+        for near_miss in draw.sample(candidates, min(NEAR_MISSES, len(candidates))):
+            claimable.setdefault(near_miss.text, near_miss)
+    places = sorted(_occurrences(text, surfaces, lengths), reverse=True)
     others = {e.text: e for e in places if e.text not in claimable}
     longest = sorted(others.values(), key=lambda e: (-len(e.text), e.start))
     return [*claimable.values(), *longest[:COINCIDENCES]]
@@ -163,11 +163,3 @@ def _occurrences(text: str, surfaces: set[str], lengths: Mapping[str, set[int]])
             for end in (start + length for length in lengths.get(beginning, ())):
                 if end <= len(text) and cuts[end] and text[start:end] in surfaces:
                     yield Entity(start, end, "", text[start:end])
-
-
-def _near_misses(text: str, gold: Sequence[Entity]) -> Iterator[Entity]:
-    edges, surfaces = word_edges(text), {entity.text for entity in gold}
-    for entity in gold:
-        candidates = list({e.text: e for e in shift_boundary(text, entity, edges) if e.text not in surfaces}.values())
-        draw = random.Random(f"{text}\0{entity.start}\0{entity.end}")  # noqa: S311 - repeatable, not secret
-        yield from draw.sample(candidates, min(NEAR_MISSES, len(candidates)))

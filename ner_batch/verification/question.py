@@ -1,9 +1,8 @@
 """Self-verification (GPT-NER, Wang et al., 2025): a yes/no question about one entity, and how likely "yes" is.
 
-The paper believes the word that comes. Here the first token of the answer is read as P(yes) / (P(yes) + P(no)), so
-that a threshold can decide; and every type is asked about (the paper's code leaves persons out), by the mention's words
-alone, not by its place. The system message begins as extraction's does and the text comes before the question, so that
-both prompts of a text, and all questions about it, share their beginnings in the prefix cache.
+The paper believes the word that comes; here the first token of the answer is read as P(yes) / (P(yes) + P(no)). It is
+asked about a mention's words, not its place. The system message begins as extraction's does and the text comes before
+the question, so that all prompts of a text share their beginnings in the prefix cache.
 """
 
 from __future__ import annotations
@@ -40,20 +39,13 @@ def messages(
 
 
 class Questions:
-    """Builds the prompts of one task and model, for training and inference alike.
-
-    Args:
-        max_model_len: tokens the model can hold, prompt and answer together.
-    """
+    """Builds the prompts of one task and model; prompt and answer have ``max_model_len`` tokens at most."""
 
     def __init__(self, task: Task, chat: ChatTokenizer, max_model_len: int) -> None:
         self.task, self.chat, self.max_model_len = task, chat, max_model_len
 
     def prompt(self, text: str, entity: Entity, demonstrations: Sequence[VerificationExample] = ()) -> list[int] | None:
-        """Token ids, with room left for the answer; the farthest demonstrations are dropped until it fits.
-
-        None where it does not fit even without them.
-        """
+        """Token ids, without the farthest demonstrations where it does not fit with them; None where it never fits."""
         for dropped in range(len(demonstrations) + 1):
             ids = self.chat.encode(messages(text, entity, self.task, demonstrations[dropped:]))
             if len(ids) + ANSWER_TOKENS <= self.max_model_len:

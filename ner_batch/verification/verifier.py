@@ -25,10 +25,7 @@ class Verifier:
     """Asks about entities.
 
     One whose question does not fit the model, or was not answered, stays, with nothing in ``score`` and ``verified``:
-    doubt about the verification is no evidence against the entity.
-
-    Args:
-        pool: what demonstrations are taken from; empty where ``config.k`` is 0.
+    doubt about the verification is no evidence against the entity. ``pool`` is what demonstrations are taken from.
     """
 
     def __init__(
@@ -44,28 +41,22 @@ class Verifier:
         answers = self.ask([Mention(texts[i], entity) for i, entity in claims])
         remaining: list[list[Entity]] = [[] for _ in texts]
         completions: list[list[Completion]] = [[] for _ in texts]
-        for (i, entity), completion in zip(claims, answers, strict=True):
+        for (i, entity), (completion, p_yes) in zip(claims, answers, strict=True):
             completions[i] += [completion] if completion else []
-            p_yes = self.p_yes(completion)
             verified = None if p_yes is None else p_yes >= (self.config.threshold or 0.0)
             if verified is not False or self.config.rejected == "keep":
                 remaining[i].append(replace(entity, score=p_yes, verified=verified))
         return [Verdict(tuple(remaining[i]), tuple(completions[i])) for i in range(len(texts))]
 
-    def ask(self, mentions: Sequence[Mention]) -> list[Completion | None]:
-        """The answers to questions about mentions; None where a question does not fit the model."""
+    def ask(self, mentions: Sequence[Mention]) -> list[tuple[Completion | None, float | None]]:
+        """The answers to questions about mentions, and P(yes); None where a question does not fit the model."""
         prompts = self.prompts(mentions)
         requests = [Request(ids, 1, self.adapter, logprobs=self.tokens) for ids in prompts if ids]
         completions = iter(self.engine.generate(requests))
-        return [next(completions) if ids else None for ids in prompts]
+        answers = [next(completions) if ids else None for ids in prompts]
+        return [(x, verify.probability(x.logprobs[0], self.tokens) if x and x.logprobs else None) for x in answers]
 
     def prompts(self, mentions: Sequence[Mention]) -> list[list[int] | None]:
         """The questions' token ids, with the demonstrations most like each; None where one does not fit the model."""
         demonstrations = self.pool.nearest(mentions, self.config.k)
         return [self.questions.prompt(m.text, m.entity, d) for m, d in zip(mentions, demonstrations, strict=True)]
-
-    def p_yes(self, completion: Completion | None) -> float | None:
-        """P(yes) of an answer; None where there is none."""
-        if completion is None or not completion.logprobs:
-            return None
-        return verify.probability(completion.logprobs[0], self.tokens)
