@@ -1,8 +1,4 @@
-"""The adapter directory: PEFT's files and, beside them, ``ner_batch.json``: what the weights were trained for.
-
-The manifest carries the fingerprints of the training prompt and of the base model, so that a wrong combination is an
-error before any GPU is asked for.
-"""
+"""The adapter directory: PEFT's files and, beside them, ``ner_batch.json``: what the weights were trained for."""
 
 from __future__ import annotations
 
@@ -98,8 +94,7 @@ def save_manifest(path: str | Path, manifest: AdapterManifest) -> None:
 def load(path: str | Path) -> Adapter:
     """Read an adapter directory, local or ``s3://``, without loading its weights: as long as reading the files once.
 
-    Raises:
-        UserError: one line: no such adapter, broken files, or a kind of adapter that the engine cannot serve.
+    A UserError, one line, where there is none, files are broken, or the engine cannot serve an adapter of that kind.
     """
     uri = str(path)
     if "://" not in uri:
@@ -168,8 +163,7 @@ def check(
 ) -> None:
     """Compare what the adapter was trained for, where it has a manifest, with what a run would use it for.
 
-    Raises:
-        UserError: every contradiction, one line each, naming both values.
+    A UserError has every contradiction, one line each, naming both values.
     """
     trained = adapter.manifest
     if trained is None:
@@ -197,10 +191,8 @@ def model_fingerprint(model: str, revision: str | None = None) -> str:
     """A short name of exactly this base model.
 
     A hub name: ``name@revision``; pin the revision, for ``main`` moves. A local folder: a digest of its config,
-    tokenizer, chat template and 3 MiB of every weight file (60 GB in 16 files take 0.1 s).
-
-    Raises:
-        UserError: a path that is no model folder.
+    tokenizer, chat template and 3 MiB of every weight file (60 GB in 16 files take 0.1 s). A UserError for a path that
+    is no model folder.
     """
     folder = Path(model)
     if not folder.is_dir():

@@ -21,6 +21,7 @@ IndexKind = Literal["random", "lexical", "sentence", "entity"]
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
 Uri = Annotated[str, Field(min_length=1)]
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from ner_batch.data import clean
 from ner_batch.encoder.settings import TextConfig
@@ -57,20 +56,8 @@ class Sample:
             del self._sentences[number]
 
 
-@dataclass(frozen=True, slots=True)
-class Corpus:
-    """Sentences drawn from ``seen`` ones, in random order, and what could not be read, one line each."""
-
-    sentences: list[str]
-    seen: int
-    unreadable: list[str]
-
-
-def draw(listing: Listing, config: TextConfig, seed: int, progress: Callable[[str], None]) -> Corpus:
-    """Read the corpus, or a random part of about ``config.bytes`` of it, and draw the sentences.
-
-    Files and rows that are corrupt are passed over and named, as in extraction.
-    """
+def draw(listing: Listing, config: TextConfig, seed: int, progress: Callable[[str], None]) -> tuple[Sample, list[str]]:
+    """Sentences of the corpus, or of a random part of about ``config.bytes``; and what is corrupt, one line each."""
     sample = Sample(config.sentences, seed)
     unreadable = [f"{corrupt.name}: {corrupt.reason}" for corrupt in listing.corrupt]
     units = [unit for unit in plan_units(listing.shards, _UNIT_ROWS, _UNIT_BYTES) if unit.rows]
@@ -89,7 +76,7 @@ def draw(listing: Listing, config: TextConfig, seed: int, progress: Callable[[st
         for text in filter(None, texts):
             for sentence in windows.sentences(clean(text)):
                 sample.add(sentence)
-    return Corpus(sample.sentences(), sample.seen, unreadable)
+    return sample, unreadable
 
 
 def fitted(sentences: Sequence[str], max_tokens: int, count: Count) -> list[str]:

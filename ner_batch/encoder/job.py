@@ -36,8 +36,7 @@ from ner_batch.jobs.record import versions
 def run(plan: Plan, console: Console, callbacks: Sequence[TrainerCallback] = (), every: float = PLAIN_SECONDS) -> int:
     """Train, score and write; 0. ``every`` is the number of seconds between two lines of a log.
 
-    Raises:
-        JobError: a gradient is no number any more, or the GPU's memory does not do.
+    A JobError where a gradient is no number any more, or the GPU's memory does not do.
     """
     seed = plan.config.run.seed
     scores: dict[str, dict[str, float]] = {}

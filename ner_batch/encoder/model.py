@@ -23,11 +23,7 @@ _COUNTED = 10_000  # sentences whose tokens are counted together
 
 
 def load(base: BaseEncoderConfig, device: str | None) -> SentenceTransformer:
-    """The encoder in float32, its dropout set as configured and seen to work.
-
-    Raises:
-        UserError: one line: it cannot be loaded, has a pooling of its own, or has no dropout.
-    """
+    """The encoder in float32, its dropout set as configured and seen to work; else a UserError of one line."""
     disable_progress_bar()  # bars over the weights of one file would stand between a refusal's lines
     try:
         has_modules = is_sentence_transformer_model(base.model, revision=base.revision)

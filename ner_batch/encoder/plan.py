@@ -71,11 +71,7 @@ class Plan:
 
 
 def prepare(config: TrainEncoderConfig, console: Console) -> Plan:
-    """Check everything, read the text and plan the run.
-
-    Raises:
-        UserError: every problem found, one line each.
-    """
+    """Check everything, read the text and plan the run. A UserError has every problem found, one line each."""
     problems = Problems()
     problems.check(lambda: _check_output(config.output))
     with ProgressLine(console) as progress:
@@ -87,17 +83,18 @@ def prepare(config: TrainEncoderConfig, console: Console) -> Plan:
         listing = problems.check(lambda: list_shards(config.input.path, config.input.text_column))
         problems.stop_if_any()
         assert base and encoder and listing
-        text = corpus.draw(listing, config.input, config.run.seed, progress.show)
+        sample, corrupt = corpus.draw(listing, config.input, config.run.seed, progress.show)
+        drawn = sample.sentences()
         progress.show("counting tokens")
         longest = (encoder.max_seq_length or sys.maxsize) - encoder.tokenizer.num_special_tokens_to_add()
         budget = max(1, min(config.input.max_tokens, longest))
-        sentences = corpus.fitted(text.sentences, budget, lambda texts: model.count_tokens(encoder, texts))
+        sentences = corpus.fitted(drawn, budget, lambda texts: model.count_tokens(encoder, texts))
     batch, epochs = config.optimiser.batch, config.optimiser.epochs
     held_out = min(_HELD_OUT, round(len(sentences) * config.run.held_out))
     count = len(sentences) - held_out
-    unreadable = [f"unreadable: {line}" for line in text.unreadable[:_UNREADABLE]]
-    if len(text.unreadable) > _UNREADABLE:
-        unreadable.append(f"unreadable: {len(text.unreadable) - _UNREADABLE:,} more like these")
+    unreadable = [f"unreadable: {line}" for line in corrupt[:_UNREADABLE]]
+    if len(corrupt) > _UNREADABLE:
+        unreadable.append(f"unreadable: {len(corrupt) - _UNREADABLE:,} more like these")
     if count < batch:
         too_little = (
             f"input.path: {config.input.path} has {count:,} distinct sentences to train on, "
@@ -106,7 +103,7 @@ def prepare(config: TrainEncoderConfig, console: Console) -> Plan:
         raise UserError("\n".join([too_little, *unreadable]))
     steps = config.optimiser.steps or max(1, round(epochs * (count // batch)))
     bf16 = config.base.compute == "bfloat16" or (config.base.compute is None and encoder.device.type == "cuda")
-    data_digest = digest(text.sentences)
+    data_digest = digest(drawn)
     # Encoder and text count by their content, for both may move.
     settings = training_settings(config)
     settings["input"] = {"max_tokens": config.input.max_tokens}
@@ -123,7 +120,7 @@ def prepare(config: TrainEncoderConfig, console: Console) -> Plan:
         digest=digest([settings, base, model.structure(encoder), data_digest, bf16]),
         report=(
             *unreadable,
-            f"{text.seen:,} sentences read, {count:,} distinct ones to train on, {held_out:,} held out",
+            f"{sample.seen:,} sentences read, {count:,} distinct ones to train on, {held_out:,} held out",
             f"{steps:,} steps of {batch:,} sentences, in {'bf16' if bf16 else 'float32'}",
         ),
     )
@@ -139,7 +136,6 @@ def training_settings(config: TrainEncoderConfig) -> dict[str, Any]:
 
 
 def _device(name: str | None) -> str:
-    """The device to use, seen to be there."""
     device = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.zeros(1, device=device)

@@ -6,9 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ner_batch.config import Config, Count, Share, Uri
-
-Positive = Annotated[float, Field(gt=0)]
+from ner_batch.config import Config, Count, Positive, Share, Uri
 
 
 class BaseEncoderConfig(Config):

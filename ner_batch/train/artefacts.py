@@ -26,15 +26,14 @@ def write(folder: Path, plan: Plan, state: TrainingState, weights: Mapping[str, 
     """Write PEFT's files, ``ner_batch.json``, a model card and the curve into a local folder."""
     folder.mkdir(parents=True, exist_ok=True)
     config = lora_config(plan.config.lora)
-    config.base_model_name_or_path = plan.config.base.model
-    config.revision = plan.config.base.revision
+    config.base_model_name_or_path, config.revision = plan.config.base.model, plan.config.base.revision
     config.inference_mode = True
     config.target_modules = sorted(plan.config.lora.targets)  # PEFT makes a set of them: another order in every run
     config.save_pretrained(str(folder))
     save_file(dict(weights), folder / adapters.WEIGHTS[0])
-    adapters.save_manifest(folder, manifest(plan, state))
-    curve(folder / CURVE, state.history)
-    (folder / CARD).write_text(card(plan, state), encoding="utf-8")
+    adapters.save_manifest(folder, _manifest(plan, state))
+    (folder / CURVE).write_bytes(_curve(state.history))
+    (folder / CARD).write_text(_card(plan, state), encoding="utf-8")
 
 
 def add_calibration(folder: Path, agreement: Agreement) -> None:
@@ -51,8 +50,7 @@ def publish(folder: Path, output: str) -> None:
         storage.write_bytes(storage.join(output, path.name), path.read_bytes())
 
 
-def manifest(plan: Plan, state: TrainingState) -> AdapterManifest:
-    """What the adapter was trained for and with."""
+def _manifest(plan: Plan, state: TrainingState) -> AdapterManifest:
     config = plan.config
     shares = config.demonstrations.shares
     return AdapterManifest(
@@ -71,7 +69,7 @@ def manifest(plan: Plan, state: TrainingState) -> AdapterManifest:
     )
 
 
-def curve(path: Path, history: Sequence[Metrics]) -> None:
+def _curve(history: Sequence[Metrics]) -> bytes:
     """Loss and dev F1 over the steps, as a PNG."""
     figure, left = canvas(8, 4.5)
     loss = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
@@ -82,11 +80,10 @@ def curve(path: Path, history: Sequence[Metrics]) -> None:
     right.plot(*zip(*f1, strict=True), "o-", color="tab:orange", label="dev span F1")
     right.set(ylabel="F1", ylim=(0, 1))
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
-    path.write_bytes(png(figure))
+    return png(figure)
 
 
-def card(plan: Plan, state: TrainingState) -> str:
-    """The model card."""
+def _card(plan: Plan, state: TrainingState) -> str:
     config, task = plan.config, plan.task
     lines = "\n".join(f"- `{name}`: {task.definition(name)}" for name in task.names)
     report = "\n".join(f"- {line}" for line in plan.report)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, wait
+from multiprocessing.pool import AsyncResult, ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +34,8 @@ POLL_SECONDS = 0.5
 def run(plan: Plan, console: Console) -> int:
     """Train, write the adapter, compare it with what vLLM serves; the exit code. The same command goes on after a stop.
 
-    Raises:
-        UserError: training cannot succeed with these settings.
-        JobError: workers keep dying, or the proof fails. The adapter is at its place then.
+    A UserError where training cannot succeed with these settings; a JobError where workers keep dying, or the proof
+    fails.
     """
     claim(plan)
     output = plan.config.output
@@ -80,10 +77,12 @@ def fit(plan: Plan, gpu: bool, console: Console) -> Any:
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
     )
-    result = _in_background(trainer.fit)
+    # In the main thread Ray Train would put a handler of its own in Ctrl-C's place, which ends the process with 0. The
+    # pool's thread is a daemon, which nobody waits for.
+    result = ThreadPool(1).apply_async(trainer.fit)
     _follow(plan, progress, result, console)
     try:
-        return result.result().checkpoint
+        return result.get().checkpoint
     except ray.train.WorkerGroupError as error:
         failures = list(error.worker_failures.values())
         for failure in failures:
@@ -96,24 +95,7 @@ def fit(plan: Plan, gpu: bool, console: Console) -> Any:
         raise JobError(f"training failed: {cluster.last_line(error)}") from None
 
 
-def _in_background(step: Callable[[], Any]) -> Future[Any]:
-    """Run a step in a daemon thread, which nobody waits for after Ctrl-C.
-
-    In the main thread Ray Train would put a handler of its own in Ctrl-C's place, which ends the process with 0.
-    """
-    future: Future[Any] = Future()
-
-    def work() -> None:
-        try:
-            future.set_result(step())
-        except Exception as error:  # noqa: BLE001 - raised where the result is asked for
-            future.set_exception(error)
-
-    threading.Thread(target=work, daemon=True).start()
-    return future
-
-
-def _follow(plan: Plan, progress: Queue, result: Future[Any], console: Console) -> None:
+def _follow(plan: Plan, progress: Queue, result: AsyncResult[Any], console: Console) -> None:
     """Pass on what the workers measure, until training has ended."""
     config, steps = plan.config.run, plan.schedule.steps
     logs = Path(config.storage if "://" not in config.storage else "runs") / config.name / "logs"
@@ -124,7 +106,8 @@ def _follow(plan: Plan, progress: Queue, result: Future[Any], console: Console) 
         line.show("starting the training workers")
         running = True
         while running:
-            running = bool(wait([result], POLL_SECONDS).not_done)
+            result.wait(POLL_SECONDS)
+            running = not result.ready()
             for step, measured in progress.get_nowait_batch(progress.qsize()):
                 if not first_step:
                     first_step, start_time = step, time.monotonic()

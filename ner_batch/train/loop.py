@@ -44,7 +44,7 @@ SMOOTHED = 10  # steps that one reported loss is the mean of
 
 @dataclass(slots=True)
 class TrainingState:
-    """Where a run is: ``epoch_step`` of ``epoch`` comes next. ``losses`` are (loss, learnt tokens) of the last steps."""
+    """Where a run is: ``epoch_step`` of ``epoch`` comes next. ``losses``: (loss, learnt tokens) of the last steps."""
 
     step: int = 0
     epoch: int = 0
@@ -62,10 +62,8 @@ class TrainingState:
 def train(config: dict[str, Any]) -> None:
     """Train to the last step, or until dev F1 has not risen for long enough. Ray Train's entry point.
 
-    ``config`` has ``plan`` and ``progress``, a queue for the number of every step and what was measured after it.
-
-    Raises:
-        UserError: a gradient that is not finite, or an epoch without a sample that fits.
+    ``config`` has ``plan`` and ``progress``, a queue for the number of every step and what was measured after it. A
+    UserError where a gradient is not finite, or no sample of an epoch fits.
     """
     plan: Plan = config["plan"]
     settings, schedule = plan.config, plan.schedule
@@ -117,8 +115,6 @@ def train(config: dict[str, Any]) -> None:
             config["progress"].put((state.step, measured))
         if is_last or state.stopped_early or state.step % schedule.checkpoint_every == 0:
             save_checkpoint(state, model, best_weights, optimiser)
-        if state.stopped_early:
-            break
 
 
 def make_optimiser(weights: Sequence[Tensor], config: OptimiserConfig) -> torch.optim.AdamW:
@@ -151,7 +147,7 @@ def remaining_steps(plan: Plan, builder: PromptBuilder, state: TrainingState) ->
             for first in range(state.epoch_step * size, len(rows), size):
                 state.epoch_step += 1
                 yield rows[first : first + size]
-                if state.step == steps:
+                if state.step == steps or state.stopped_early:
                     return
             state.epoch, state.epoch_step = state.epoch + 1, 0
 

@@ -20,11 +20,7 @@ from ner_batch.train.settings import BaseModelConfig, LoraSettings
 
 
 def check_base(base: BaseModelConfig, lora: LoraSettings) -> None:
-    """Whether the base can be adapted as configured; looks at its config alone.
-
-    Raises:
-        UserError: one line: no such model, target names that match nothing, 4-bit without CUDA or bitsandbytes.
-    """
+    """Raises UserError, one line, where the base cannot be adapted as configured; looks at its config alone."""
     place = f"base.model: {base.model}"
     try:
         config = AutoConfig.from_pretrained(base.model, revision=base.revision)
@@ -91,11 +87,8 @@ def weights(model: PeftModel) -> dict[str, Tensor]:
 def merge(path: str | Path, folder: str | Path, base: str | None = None) -> None:
     """Write ``base`` (by default the one the adapter names) with the adapter merged in, and its tokenizer, to a folder.
 
-    The adapter is a local folder or lies in S3; what is written is local. The weights keep the base's dtype; the merge
-    itself is done in float32, so bfloat16 is rounded once.
-
-    Raises:
-        UserError: one line: no such adapter, another base than it was trained on, or a folder that is taken.
+    The merge is done in float32 and rounded once to the base's dtype. A UserError, one line, where there is no such
+    adapter, it was trained on another base, or the folder is taken.
     """
     if "://" in str(folder):
         raise UserError(f"{folder}: the merged model is written to a local folder")

@@ -94,11 +94,7 @@ def pack_epoch(samples: Sequence[Sample], layout: BatchLayout, seed: str) -> lis
 
 
 def prepare(config: TrainConfig) -> Plan:
-    """Check everything and plan the run.
-
-    Raises:
-        UserError: every problem found, one line each.
-    """
+    """Check everything and plan the run. A UserError has every problem found, one line each."""
     problems = Problems()
     problems.check(lambda: check_lasting("output", config.output))
     problems.check(lambda: check_lasting("run.storage", config.run.storage))

@@ -6,14 +6,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from ner_batch.config import Config, Count, FormatName, IndexKind, Share, Uri
+from ner_batch.config import Config, Count, FormatName, IndexKind, Positive, Share, Uri
 from ner_batch.errors import UserError
 from ner_batch.extract.settings import WindowsConfig
 from ner_batch.retrieval import ENCODED
 
 Packing = Literal["auto", "none", "random", "greedy", "shared"]
 ReportTo = Literal["tensorboard", "wandb", "mlflow", "none"]
-Positive = Annotated[float, Field(gt=0)]
 LINEAR_MAPS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 # Ye et al. (2024) state a learning rate of 0.02, that of ChatGLM's prompt tuning; a hundred times what works for LoRA.
@@ -164,7 +163,7 @@ class RunConfig(Config):
     workers: Count = 1
     gpu: bool | None = None
     """None: a GPU per worker if the cluster has one."""
-    cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
+    cpus_per_worker: Positive = 1.0
     checkpoint_every: Count | None = None
     """Steps between checkpoints; None: five times in a run, and every 50 steps at least."""
     max_failures: Annotated[int, Field(ge=-1)] = 3

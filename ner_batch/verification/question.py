@@ -60,11 +60,7 @@ class Questions:
         return hashlib.sha256(json.dumps([ids, self.tokens()]).encode()).hexdigest()[:16]
 
     def tokens(self) -> tuple[int, int]:
-        """The first tokens of yes and of no.
-
-        Raises:
-            UserError: the tokenizer begins both with the same token, so that one token cannot tell them apart.
-        """
+        """The first tokens of yes and of no. A UserError where one token cannot tell them apart."""
         words = _ANSWERS[self.task.language]
         yes, no = (self.chat.encode_answer(word)[0] for word in words)
         if yes == no:

@@ -21,7 +21,7 @@ from ner_batch.extract.extractor import Extractor
 from ner_batch.extract.reader import Query, Reader, Reading
 from ner_batch.extract.recipe import Recipe, TaskRecipe, rereading
 from ner_batch.task import load_task
-from ner_batch.train.calibrate import auroc
+from ner_batch.train.serving import auroc
 
 FILES = Path(__file__).parents[2] / "ner_batch" / "demo" / "files"
 
