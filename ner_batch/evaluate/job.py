@@ -120,7 +120,7 @@ def evaluate(plan: Plan, progress: Callable[[str], None] = lambda _: None) -> Re
         UserError: see :func:`run`.
     """
     config = plan.config
-    rows_to_read = sum(source.rows for source in {id(source): source for source in plan.sources}.values())
+    rows_to_read = sum(source.rows for source in {source.name: source for source in plan.sources}.values())
     rows_read = 0
 
     def count_read(rows: int) -> None:
