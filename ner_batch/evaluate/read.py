@@ -91,7 +91,7 @@ class ValidationErrors:
 def read(source: Source, unit: Unit, errors: ValidationErrors) -> pa.Table:
     """A unit's rows as ``id``, ``text`` (if there is one), ``status`` and columns of type :data:`SPANS`.
 
-    Without an id column a row is called by its shard and number. Rows that are noted in ``errors`` are not to be used.
+    Rows that are noted in ``errors`` are not to be used.
 
     Raises:
         UserError: the file cannot be read, is not the file that was listed, or has columns of other types.
@@ -378,9 +378,7 @@ def _resources_explained(folder: str) -> Iterator[None]:
         yield
     except duckdb.OutOfMemoryException as error:
         raise UserError(f"job.memory_bytes: too little for the join ({first_line(error)}); {where}") from error
-    except duckdb.IOException as error:
-        raise UserError(f"the join's files cannot be written or read ({first_line(error)}); {where}") from error
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except (duckdb.IOException, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.ENOSPC:
             raise
-        raise UserError(f"no space left; {where}") from error
+        raise UserError(f"the join's files cannot be written or read ({first_line(error)}); {where}") from error
