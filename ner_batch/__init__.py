@@ -21,8 +21,7 @@ errors      :class:`UserError` (what you can mend, one line each), :class:`JobEr
 ==========  ============================================================================================================
 
 Names are loaded when they are used: ``import ner_batch`` takes milliseconds and needs neither Ray, torch nor vLLM.
-The library call is not called ``extract``: that is the package :mod:`ner_batch.extract`, and importing a submodule
-binds its name here, so ``ner_batch.extract`` would be a function or a module depending on what was imported before.
+The library call is not ``extract``, for importing the package :mod:`ner_batch.extract` binds that name here.
 """
 
 from __future__ import annotations

@@ -35,15 +35,12 @@ console = Console(soft_wrap=True)
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML config, e.g. jobs/extract.yaml")]
+DRY_RUN = functools.partial(typer.Option, "--dry-run")
 Overrides = Annotated[list[str] | None, typer.Argument(help="a.b=value, on top of the file", metavar="[A.B=VALUE]...")]
 
 
 def exit_code(job: Callable[[], int | None]) -> int:
-    """Run a job from its settings on; its exit code.
-
-    What the user can mend goes to stderr, one line each: 2. A job that cannot go on: one line, 1. An interruption: 130.
-    Any other exception is a bug of ours and passes through, to end the process with its traceback and 1.
-    """
+    """Run a job from its settings on; its exit code. An exception that is a bug of ours passes through."""
     try:
         return job() or 0
     except UserError as error:
@@ -61,10 +58,7 @@ def exit_code(job: Callable[[], int | None]) -> int:
 
 
 def verb(job: Callable[P, int | None]) -> Callable[P, None]:
-    """Make a command of a job: the process ends with the job's :func:`exit_code`.
-
-    A job imports what it needs itself, once its config is read: `--help` and a wrong config need neither Ray nor torch.
-    """
+    """Make a command of a job. It imports what it needs once its config is read: `--help` needs no Ray or torch."""
 
     @app.command()
     @functools.wraps(job)
@@ -84,9 +78,7 @@ def print_lines(lines: Iterable[str]) -> None:
 def extract(
     config_file: ConfigFile,
     overrides: Overrides = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, read a sample, print cost; write nothing")
-    ] = False,
+    dry_run: Annotated[bool, DRY_RUN(help="Check everything, read a sample, print cost; write nothing")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows")] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Do rows with status `failed` again")] = False,
 ) -> int:
@@ -105,9 +97,7 @@ def extract(
 def train(
     config_file: ConfigFile,
     overrides: Overrides = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, tell samples, rows and steps; train nothing")
-    ] = False,
+    dry_run: Annotated[bool, DRY_RUN(help="Check everything, tell samples, rows and steps; train nothing")] = False,
 ) -> int:
     """Train a LoRA adapter from gold examples. Start it again after any crash: it goes on from its last checkpoint."""
     from ner_batch.train.settings import TrainConfig
@@ -127,7 +117,7 @@ def train_encoder(
     config_file: ConfigFile,
     overrides: Overrides = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, read the text, tell sentences and steps; train nothing")
+        bool, DRY_RUN(help="Check everything, read the text, tell sentences and steps; train nothing")
     ] = False,
 ) -> int:
     """Train a sentence encoder from raw text (SimCSE). Start it again after any crash: it goes on from there."""
@@ -161,9 +151,7 @@ def merge(
 def index(
     config_file: ConfigFile,
     overrides: Overrides = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, tell examples and vectors; write nothing")
-    ] = False,
+    dry_run: Annotated[bool, DRY_RUN(help="Check everything, tell examples and vectors; write nothing")] = False,
 ) -> int:
     """Build the index that demonstrations are retrieved from."""
     from ner_batch.jobs.index import IndexConfig, prepare, run

@@ -35,11 +35,7 @@ C = TypeVar("C", bound=Config)
 
 
 def load(kind: type[C], path: str | Path, overrides: Sequence[str] = ()) -> C:
-    """A config from a YAML file and ``a.b=c`` overrides (values are YAML).
-
-    Raises:
-        UserError: every problem found, one line each, naming file and field.
-    """
+    """A config from a YAML file and overrides; raises a UserError with one line for each problem."""
     values = read_yaml(path)
     problems = [problem for override in overrides if (problem := _apply(values, override))]
     try:
@@ -123,21 +119,20 @@ def _fields_at(kind: type[BaseModel], location: Sequence[str]) -> list[str]:
 
 
 # Words that name credentials, as whole parts of a key: `token`, `hf_token`, `secret_key`; not `max_tokens`.
-_SECRET_KEY = re.compile(
-    r"(^|_)(token|secret|password|passwd|credentials?|api_key|access_key|secret_key)($|_)", re.IGNORECASE
-)
+_SECRET_KEY = re.compile(r"(^|_)(token|secret|password|passwd|credentials?|api_key|access_key)($|_)", re.IGNORECASE)
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 def dump(config: Config) -> dict[str, Any]:
     """The resolved config as plain values, secrets replaced by ``***``; safe to print and to store."""
-    redacted: dict[str, Any] = _redact(config.model_dump(mode="json"))
-    return redacted
+    return {key: _redact(value, key) for key, value in config.model_dump(mode="json").items()}
 
 
-def _redact(value: Any) -> Any:
+def _redact(value: Any, key: str = "") -> Any:
+    if _SECRET_KEY.search(key) and value is not None:
+        return "***"
     if isinstance(value, dict):
-        return {k: "***" if _SECRET_KEY.search(k) and v is not None else _redact(v) for k, v in value.items()}
+        return {k: _redact(v, k) for k, v in value.items()}
     if isinstance(value, list):
         return [_redact(part) for part in value]
     if isinstance(value, str):

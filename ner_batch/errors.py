@@ -21,19 +21,14 @@ class JobError(RuntimeError):
 
 
 class Problems:
-    """Collects the :class:`UserError` of several checks. Any other exception passes through: it is a bug.
-
-    Args:
-        lines: the collection; a new one by default.
-        place: what every line noted through this object begins with.
-    """
+    """Collects the :class:`UserError` of several checks; lines noted through this object begin with ``place``."""
 
     def __init__(self, lines: list[str] | None = None, place: str = "") -> None:
         self.lines = [] if lines is None else lines
         self.place = place
 
     def under(self, place: str) -> Problems:
-        """The same collection; what is noted through this one begins with ``place``."""
+        """The same collection with another place."""
         return Problems(self.lines, place)
 
     def check(self, step: Callable[[], T]) -> T | None:
@@ -56,15 +51,9 @@ def first_line(error: BaseException) -> str:
 
 
 def require_extra(extra: str, *modules: str, purpose: str) -> None:
-    """Check that the modules of an optional dependency group of this package can be imported; nothing is imported.
+    """Raise a UserError where modules of an optional dependency group cannot be found; nothing is imported.
 
-    Args:
-        extra: the group's name in pyproject.toml.
-        modules: names as they are imported.
-        purpose: what they are needed for; begins the message.
-
-    Raises:
-        UserError: one line: which are missing, and the command that installs them.
+    ``extra`` is the group's name in pyproject.toml; ``purpose``, what they are needed for, begins the message.
     """
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:

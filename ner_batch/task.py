@@ -42,13 +42,10 @@ class Task(BaseModel):
     def _shorthand(cls, labels: object) -> object:
         """Allow ``ORG: an organisation`` and a bare ``ORG:`` beside the full form."""
         if isinstance(labels, list):
-            return {str(name): {} for name in labels}
+            labels = dict.fromkeys(map(str, labels))
         if not isinstance(labels, dict):
             return labels
-        return {
-            str(name): {"definition": value} if isinstance(value, str) else (value or {})
-            for name, value in labels.items()
-        }
+        return {str(name): {"definition": v} if isinstance(v, str) else (v or {}) for name, v in labels.items()}
 
     @field_validator("labels")
     @classmethod

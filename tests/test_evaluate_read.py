@@ -99,7 +99,7 @@ def test_a_full_disk_is_explained(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(pq, "write_table", full)
-    assert "no space left" in refusal(plan)
+    assert "No space left" in refusal(plan)
     assert "TMPDIR" in refusal(plan)
 
 

@@ -1,8 +1,8 @@
 """How sure the figures are: rows drawn with replacement, and the difference of two runs on the same draws.
 
-Intervals are percentiles (Efron and Tibshirani 1993). The comparison draws the same rows for both runs; its p-value is
-two-sided, from differences shifted to a mean of none: the share of resamples whose difference is at least as far from
-the one observed as that is from 0 (Berg-Kirkpatrick et al. 2012), counted with the sample itself so that it is never 0.
+Intervals are percentiles (Efron and Tibshirani 1993). A comparison's p-value is two-sided: the share of resamples whose
+difference is at least as far from the one observed as that is from 0 (Berg-Kirkpatrick et al. 2012), counted with the
+sample itself so that it is never 0.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CHUNK_CELLS = 4_000_000
 """Drawn numbers held at once: 32 MB."""
 
 Figures = dict[str, np.ndarray]
-"""``strict/micro/f1`` and so on; each of the shape the counts had before their last two axes."""
+"""``strict/micro/f1`` and so on, of the shape of the counts before their last two axes."""
 
 
 def resamples(histogram: CountHistogram, count: int, seed: int) -> Iterator[np.ndarray]:
@@ -40,29 +40,37 @@ def members(groups: Mapping[str, tuple[str, ...]], types: Sequence[str]) -> dict
     }
 
 
-def figures(counts: np.ndarray, types: Sequence[str], groups: Mapping[str, tuple[str, ...]]) -> Figures:
-    """Precision, recall and F1 from one run's counts of shape (..., len(types) + 1, 3).
-
-    ``macro`` is the mean over types that are in gold or predicted (as in seqeval); a resample may lack some.
-    """
+def sums(counts: np.ndarray, types: Sequence[str], groups: Mapping[str, tuple[str, ...]]) -> dict[str, np.ndarray]:
+    """Correct, predicted and gold entities by figure (``strict/micro``), of counts (..., len(types) + 1, 3)."""
     by_type, schemes = counts[..., :-1, :], counts[..., -1, :]
-    all_types, present = by_type.sum(-2), by_type[..., PREDICTED] + by_type[..., GOLD] > 0
-    values = _precision_recall_f1("strict/micro", all_types[..., CORRECT], all_types)
-    for name, of_types in _precision_recall_f1("strict/macro", by_type[..., CORRECT], by_type).items():
-        values[name] = ratio((of_types * present).sum(-1), present.sum(-1))
-    for i, type_ in enumerate(types):
-        values |= _precision_recall_f1(f"strict/type/{type_}", by_type[..., i, CORRECT], by_type[..., i, :])
+    all_types = by_type.sum(-2)
+    values = {"strict/micro": all_types}
+    values |= {f"strict/type/{type_}": by_type[..., i, :] for i, type_ in enumerate(types)}
     for name, indices in members(groups, types).items():
-        group = by_type[..., indices, :].sum(-2)
-        values |= _precision_recall_f1(f"strict/group/{name}", group[..., CORRECT], group)
-    values |= _precision_recall_f1("exact/micro", schemes[..., EXACT], all_types)
-    values |= _precision_recall_f1("partial/micro", schemes[..., PARTIAL] / 2, all_types)
-    values |= _precision_recall_f1("type/micro", schemes[..., TYPE], all_types)
+        values[f"strict/group/{name}"] = by_type[..., indices, :].sum(-2)
+    for scheme, slot, weight in (("exact", EXACT, 1), ("partial", PARTIAL, 2), ("type", TYPE, 1)):
+        correct = schemes[..., slot, None] / weight
+        values[f"{scheme}/micro"] = np.concatenate([correct, all_types[..., PREDICTED:]], -1)
     return values
 
 
-def _precision_recall_f1(name: str, correct: np.ndarray, counts: np.ndarray) -> Figures:
-    predicted, gold = counts[..., PREDICTED], counts[..., GOLD]
+def figures(counts: np.ndarray, types: Sequence[str], groups: Mapping[str, tuple[str, ...]]) -> Figures:
+    """Precision, recall and F1 of all :func:`sums`, and ``strict/macro``.
+
+    That is the mean over types that are in gold or predicted (as in seqeval); a resample may lack some.
+    """
+    by_type, by_name = counts[..., :-1, :], sums(counts, types, groups)
+    present = by_type[..., PREDICTED] + by_type[..., GOLD] > 0
+    values = _precision_recall_f1("strict/micro", by_name.pop("strict/micro"))
+    for name, of_types in _precision_recall_f1("strict/macro", by_type).items():
+        values[name] = ratio((of_types * present).sum(-1), present.sum(-1))
+    for name, summed in by_name.items():
+        values |= _precision_recall_f1(name, summed)
+    return values
+
+
+def _precision_recall_f1(name: str, counts: np.ndarray) -> Figures:
+    correct, predicted, gold = (counts[..., slot] for slot in (CORRECT, PREDICTED, GOLD))
     return {
         f"{name}/precision": ratio(correct, predicted),
         f"{name}/recall": ratio(correct, gold),
@@ -72,19 +80,21 @@ def _precision_recall_f1(name: str, correct: np.ndarray, counts: np.ndarray) -> 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """``part / whole``, 0 where there is nothing, as in :mod:`ner_batch.evaluate.metrics`."""
-    quotient: np.ndarray = np.divide(
-        part, whole, out=np.zeros(np.broadcast(part, whole).shape), where=np.asarray(whole) > 0
-    )
+    zeros = np.zeros(np.broadcast(part, whole).shape)
+    quotient: np.ndarray = np.divide(part, whole, out=zeros, where=np.asarray(whole) > 0)
     return quotient
 
 
 def draw(histogram: CountHistogram, groups: Mapping[str, tuple[str, ...]], count: int, seed: int) -> list[Figures]:
     """The figures of each run over resamples; draw i is of the same rows in all runs."""
-    chunks: list[list[Figures]] = [[] for _ in range(histogram.runs)]
-    for totals in resamples(histogram, count, seed):
-        for run, chunk in enumerate(chunks):
-            chunk.append(figures(totals[:, run], histogram.types, groups))
-    return [{name: np.concatenate([part[name] for part in chunk]) for name in chunk[0]} for chunk in chunks]
+    chunks = [
+        [figures(totals[:, run], histogram.types, groups) for run in range(histogram.runs)]
+        for totals in resamples(histogram, count, seed)
+    ]
+    return [
+        {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        for parts in zip(*chunks, strict=True)
+    ]
 
 
 def interval(draws: np.ndarray, level: float) -> tuple[float, float]:

@@ -23,11 +23,6 @@ class Reliability:
         self.bins = np.zeros((3, BINS), np.int64)
         self.gold = self.unscored = 0
 
-    @property
-    def scored(self) -> int:
-        """Predicted entities with a score."""
-        return int(self.bins[0].sum())
-
     def add(self, scores: np.ndarray, correct: np.ndarray, gold: int) -> None:
         """Count predicted entities: their scores (NaN: none) and whether they are correct; and how many gold are."""
         scored = ~np.isnan(scores)
@@ -44,37 +39,32 @@ def summary(reliability: Reliability) -> dict[str, Any] | None:
     """Expected calibration error, the reliability table and the threshold curve; None without scores.
 
     ECE (Guo et al. 2017): the mean distance of accuracy and score over ten bins of equal width, weighted by entities.
-    Coverage is the share of scored entities that a threshold keeps; recall is of all gold.
+    Thresholds are in steps of 0.01: coverage is the share of scored entities that one keeps; recall is of all gold.
     """
-    if not reliability.scored:
+    scored, gold = int(reliability.bins[0].sum()), reliability.gold
+    if not scored:
         return None
     tenths = reliability.bins.reshape(3, SHOWN_BINS, -1).sum(2) * [[1.0], [1.0], [SCORE_UNIT]]
-    full = tenths[0] > 0
-    gaps = np.abs(tenths[1] - tenths[2])
     table = [
         {"from": i / SHOWN_BINS, "entities": int(n), "accuracy": correct / n, "score": total / n}
         for i, (n, correct, total) in enumerate(tenths.T.tolist())
         if n
     ]
-    return {
-        "scored": reliability.scored,
-        "unscored": reliability.unscored,
-        "ece": float(gaps[full].sum() / tenths[0].sum()),
-        "reliability": table,
-        "thresholds": _thresholds(reliability),
-    }
-
-
-def _thresholds(reliability: Reliability) -> list[dict[str, float]]:
-    """Precision, recall, F1 and coverage where only entities of at least this score are kept, in steps of 0.01."""
     at_least = reliability.bins[:2, ::-1].cumsum(1)[:, ::-1][:, :: BINS // 100]
-    return [
+    thresholds = [
         {
             "threshold": i / 100,
             "precision": correct / n if n else 0.0,
-            "recall": correct / reliability.gold if reliability.gold else 0.0,
-            "f1": 2 * correct / (n + reliability.gold) if n + reliability.gold else 0.0,
-            "coverage": n / reliability.scored,
+            "recall": correct / gold if gold else 0.0,
+            "f1": 2 * correct / (n + gold) if n + gold else 0.0,
+            "coverage": n / scored,
         }
         for i, (n, correct) in enumerate(at_least.T.tolist())
     ]
+    return {
+        "scored": scored,
+        "unscored": reliability.unscored,
+        "ece": float(np.abs(tenths[1] - tenths[2]).sum() / scored),
+        "reliability": table,
+        "thresholds": thresholds,
+    }

@@ -1,9 +1,8 @@
 """Joined rows to counts: of each run by row, by kind of error and by score, and the rows with the most errors.
 
-Counts add up batch by batch, in any order of the rows. For the bootstrap it is enough to know how many rows have which
-counts: drawing from that histogram (multinomially) is the ordinary bootstrap over rows. Where rows are so many and so
-long that each has counts of its own, they are put into :data:`GROUPS` groups by a hash of their ids, and groups are
-drawn: random groups vary among each other as rows do, and the memory is bounded.
+Counts add up batch by batch, in any order of the rows. Drawing from the histogram of rows by their counts
+(multinomially) is the ordinary bootstrap over rows. Of very many rows :data:`GROUPS` groups, by a hash of their ids,
+are drawn instead: random groups vary among each other as rows do, and the memory is bounded.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ class CountHistogram:
 
 @dataclass(frozen=True, slots=True)
 class ErrorRow:
-    """A row with errors. ``status`` is None where the run has none."""
+    """A row with errors; no ``status`` where the run has none."""
 
     id: str
     errors: int
@@ -104,11 +103,7 @@ class RunTally:
 class Tally:
     """Counts of all rows that were added. ``gold_skipped`` and ``predictions_skipped`` are rows that were left out.
 
-    Args:
-        types: all types that occur in the rows to come.
-        runs: how many runs the rows hold.
-        worst: how many of the worst rows of each run are kept.
-        grouped: whether the bootstrap draws groups of rows, see :class:`CountHistogram`.
+    ``types`` are all that occur in the rows to come; the ``worst`` rows of each run are kept.
     """
 
     def __init__(self, types: Sequence[str], runs: int, worst: int, *, grouped: bool) -> None:
@@ -131,8 +126,7 @@ class Tally:
                 named = [id_ for id_, status in zip(ids, statuses, strict=True) if status == unanswered]
                 run.unanswered[unanswered] = sorted([*run.unanswered.get(unanswered, ()), *named])[:NAMED]
             rows = sorted(np.flatnonzero(errors).tolist(), key=lambda row: (-errors[row], ids[row]))[: self._worst]
-            sides = zip(rows, _of_rows(gold, rows, types), _of_rows(predicted, rows, types), strict=True)
-            for row, *spans in sides:
+            for row, *spans in zip(rows, *(_of_rows(side, rows, types) for side in (gold, predicted)), strict=True):
                 run.worst.append(ErrorRow(ids[row], int(errors[row]), statuses[row], *map(tuple, spans)))
             run.worst = sorted(run.worst, key=lambda row: (-row.errors, row.id))[: self._worst]
         self.histogram.add(counts, ids)
@@ -189,8 +183,7 @@ def _count_run(
 ) -> np.ndarray:
     """Count one run into ``counts`` (rows, types + 1, 3) and into its tally; errors by row, shape (rows,).
 
-    Identical spans are found by sorting. Of the others only rows with something left on both sides need pairing; what
-    is left in the rest is missed or spurious throughout.
+    Only rows with spans that are not identical on both sides need pairing; in the rest all is missed or spurious.
     """
     gold_correct, correct = _identical(gold, predicted)
     for slot, spans in ((CORRECT, predicted[correct]), (PREDICTED, predicted), (GOLD, gold)):

@@ -61,12 +61,7 @@ def prepare(config: EvaluateConfig) -> Plan:
 
 
 def _source(config: EvaluateConfig, name: str, path: str, columns: Mapping[str, str | None]) -> Source:
-    """A source whose shards all have the columns, given by our names (id, text, entities, gold); None: there is none.
-
-    Raises:
-        UserError: a shard that is no Parquet or lacks a column, one line each; no rows at all.
-    """
-    fields = {"id": "id_column", "text": "text_column", "entities": "column", "gold": "column"}
+    """A source with rows whose shards all have the columns, given by our names; None: there is none."""
     named = {ours: column for ours, column in columns.items() if column is not None}
     listing = list_shards(storage.absolute(path), named.get("text"))
     problems = [f"{name}: {corrupt.uri}: {corrupt.reason}" for corrupt in listing.corrupt]
@@ -74,8 +69,9 @@ def _source(config: EvaluateConfig, name: str, path: str, columns: Mapping[str, 
         for ours, column in named.items():
             if column not in shard.columns:
                 section = "gold" if "gold" in (ours, name) else "predictions"
+                field = f"{ours}_column" if ours in ("id", "text") else "column"
                 there = f"in {shard.uri} ({name}); there are {', '.join(shard.columns)}"
-                problems.append(f"{section}.{fields[ours]}: no column {column!r} {there}")
+                problems.append(f"{section}.{field}: no column {column!r} {there}")
     if not sum(shard.rows for shard in listing.shards):
         problems.append(f"{name}: {path} has no rows")
     if problems:
@@ -85,7 +81,6 @@ def _source(config: EvaluateConfig, name: str, path: str, columns: Mapping[str, 
 
 
 def _is_unfinished(path: str) -> bool:
-    """Whether a run's manifest says that rows are still to come."""
     manifest = storage.join(path, MANIFEST)
     values = storage.read_json(manifest) if storage.exists(manifest) else None
     return isinstance(values, dict) and values.get("state") != "complete"
@@ -114,13 +109,9 @@ def run(plan: Plan, console: Console) -> int:
 
 
 def evaluate(plan: Plan, progress: Callable[[str], None] = lambda _: None) -> Report:
-    """The values of the report, see :func:`ner_batch.evaluate.report.build`; ``progress`` is told what is being done.
-
-    Raises:
-        UserError: see :func:`run`.
-    """
+    """The values of the report; ``progress`` is told what is being done. Raises UserError as :func:`run` does."""
     config = plan.config
-    rows_to_read = sum(source.rows for source in {id(source): source for source in plan.sources}.values())
+    rows_to_read = sum(source.rows for source in {source.name: source for source in plan.sources}.values())
     rows_read = 0
 
     def count_read(rows: int) -> None:

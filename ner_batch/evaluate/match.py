@@ -1,12 +1,10 @@
 """Gold and predicted spans of one text, paired so that the pairs explain as much as can be explained.
 
-Entities may nest, cross and share a span, so who belongs to whom is a choice. The same span and type is right, and
-paired first. Of the rest as many pairs as possible are of the same span (and another type), then as many as possible
-overlap; of these choices one has the most pairs of one type, and of these the largest overlap (intersection over union,
-summed): an assignment problem, solved for each cluster of overlapping spans by SciPy's `linear_sum_assignment`.
-
-So the pairs maximise what SemEval-2013 task 9 counts as strict, exact and partial: an exact pair is worth as much as
-the two partial ones it may stand in the way of. Its fourth scheme, type, has another optimum: :func:`same_type`.
+Entities may nest, cross and share a span, so who belongs to whom is a choice. The same span and type is paired first.
+Of the rest as many pairs as possible are of the same span, then as many as possible overlap; then most pairs are of
+one type, then the overlap (intersection over union, summed) is largest: an assignment problem for each cluster of
+overlapping spans. The pairs maximise what SemEval-2013 task 9 counts as strict, exact and partial; its fourth scheme,
+type, has another optimum: :func:`same_type`.
 """
 
 from __future__ import annotations

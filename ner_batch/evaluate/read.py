@@ -1,9 +1,7 @@
 """Rows of gold and predictions: each span checked against its text, then joined by id in bounded memory.
 
-Every source is read once, unit by unit, brought into one shape and kept as Parquet in a temporary folder (TMPDIR).
-DuckDB joins those files and spills into the same folder what its memory limit does not hold. Of 1,000,000 rows with
-2.5 spans each this took 13 s and 456 MB at a limit of 256 MB; DuckDB's own tables took 54 s and 685 MB, Polars 2.1 with
-its spilling 11 s and 683 MB, and its limit holds for a whole process, not for one join.
+Every source is read once, unit by unit, and kept in one shape as Parquet in a temporary folder (TMPDIR), where DuckDB
+joins the files and spills what its memory limit does not hold: 1,000,000 rows in 13 s and 456 MB at a limit of 256 MB.
 """
 
 from __future__ import annotations
@@ -34,6 +32,7 @@ NO_ROW = "no row"
 """The status of a gold row that no prediction row belongs to, where that counts as missed."""
 SPAN = pa.struct([("start", pa.int32()), ("end", pa.int32()), ("type", pa.string()), ("score", pa.float32())])
 SPANS = pa.list_(SPAN)
+SPAN_COLUMNS = ("entities", "gold")
 NAMED = 5
 """Rows named in one line of validation errors; the others are counted."""
 OFFSETS = "offsets are code points, half-open"
@@ -41,7 +40,7 @@ OFFSETS = "offsets are code points, half-open"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Gold, or a run's predictions; ``name`` is the config's section, for messages.
+    """Gold, or a run's predictions; ``name`` is the config's section and tells sources apart.
 
     ``columns`` are those that there are of id, text, entities and gold, with the names they have in the files. Gold may
     lie in the rows of a run, which then has both ``entities`` and ``gold``.
@@ -64,11 +63,6 @@ class Source:
     def text_bytes(self) -> int:
         """What the text column takes uncompressed."""
         return sum(shard.text_bytes for shard in {unit.shard for unit in self.units})
-
-    @property
-    def span_columns(self) -> dict[str, str]:
-        """``entities``, ``gold`` or both, with the names they have in the files."""
-        return {ours: column for ours, column in self.columns.items() if ours in ("entities", "gold")}
 
 
 class ValidationErrors:
@@ -97,30 +91,24 @@ class ValidationErrors:
 def read(source: Source, unit: Unit, errors: ValidationErrors) -> pa.Table:
     """A unit's rows as ``id``, ``text`` (if there is one), ``status`` and columns of type :data:`SPANS`.
 
-    Without an id column a row is called by its shard and number. Rows that are noted in ``errors`` are not to be used.
+    Rows that are noted in ``errors`` are not to be used.
 
     Raises:
         UserError: the file cannot be read, is not the file that was listed, or has columns of other types.
     """
-    columns_to_read = dict.fromkeys(source.columns.values())
+    columns_to_read = {*source.columns.values()}
     if "entities" in source.columns and STATUS in unit.shard.columns:
-        columns_to_read[STATUS] = None
+        columns_to_read.add(STATUS)
     with storage.explained(unit.shard.uri):
-        table = read_unit(unit, list(columns_to_read))
-    for ours, column in source.columns.items():
-        kind = table.schema.field(column).type
-        if ours == "id" and not _is_id(kind):
-            raise UserError(f"{unit.shard.uri}: column {column!r} is {kind}, not strings or whole numbers")
-        if ours in source.span_columns and not is_spans(kind):
-            raise UserError(f"{unit.shard.uri}: column {column!r} is {kind}, not list<struct<start, end, type, ...>>")
+        table = read_unit(unit, sorted(columns_to_read))
     rows = _UnitRows(source, unit, table, errors)
     columns = {"id": rows.ids}
     if rows.texts is not None:
         columns["text"] = pa.array(rows.texts, pa.string())
     if "entities" in source.columns:
-        has_status = STATUS in table.column_names and _is_id(table.schema.field(STATUS).type)
+        has_status = STATUS in table.column_names and _is_string(table[STATUS].type)  # another one is not ours
         columns[STATUS] = table[STATUS].cast(pa.string()) if has_status else pa.nulls(len(table), pa.string())
-    return pa.table(columns | {ours: rows.spans(ours) for ours in source.span_columns})
+    return pa.table(columns | {ours: rows.spans(ours) for ours in SPAN_COLUMNS if ours in source.columns})
 
 
 class _UnitRows:
@@ -132,9 +120,12 @@ class _UnitRows:
         if text_column := source.columns.get("text"):  # null, and what is not UTF-8, becomes "": no span fits in there
             self.texts = [text or "" for text in texts_of(table, text_column)[0]]
         if id_column := source.columns.get("id"):
-            self.ids = self._cast(id_column, table[id_column].combine_chunks(), pa.string())
-            places = [self._place(row) for row in np.flatnonzero(self.ids.is_null())]
-            errors.add(f"{source.name}: rows whose id is null", "every row needs an id", len(places), places)
+            ids, kind = table[id_column].combine_chunks(), table[id_column].type
+            if not (_is_string(kind) or pa.types.is_integer(kind)):
+                raise UserError(f"{unit.shard.uri}: column {id_column!r} is {kind}, not strings or whole numbers")
+            self.ids = self._cast(id_column, ids, pa.string())
+            places = map(self._place, np.flatnonzero(self.ids.is_null()))
+            self._note("rows whose id is null", "every row needs an id", places)
         else:
             self.ids = pa.array([f"{unit.shard.name}:{unit.start + row}" for row in range(len(table))], pa.string())
 
@@ -147,43 +138,42 @@ class _UnitRows:
         """
         source, column = self._source, self._source.columns[ours]
         lists = self._table[column].combine_chunks()
+        if not is_spans(lists.type):
+            kind = f"{lists.type}, not list<struct<start, end, type, ...>>"
+            raise UserError(f"{self._unit.shard.uri}: column {column!r} is {kind}")
         if pa.types.is_null(lists.type) or pa.types.is_null(lists.type.value_type):
             lists = lists.cast(SPANS)
         remedy = "[] means no entities; null says that nobody has looked"
         self._note(f"column {column!r} is null in rows", remedy, map(self._name, np.flatnonzero(lists.is_null())))
         structs = pc.list_flatten(lists)
-        names = {field.name for field in structs.type} & {*SPAN.names, "text", "task", "verified"}
-        fields = {name: pc.struct_field(structs, name) for name in names}
-        spans = pa.table({"row": pc.list_parent_indices(lists), **fields})
-        if ours == "entities" and "task" in fields:
-            tasks = sorted(task for task in pc.unique(fields["task"]).to_pylist() if task is not None)
+        names = {field.name for field in structs.type}
+        fields = [*SPAN, pa.field("text", pa.string())]
+        if ours == "entities":
+            more = (pa.field("task", pa.string()), pa.field("verified", pa.bool_()))
+            fields += [field for field in more if field.name in names]
+        columns = {"row": pc.list_parent_indices(lists)}
+        for field in fields:
+            columns[field.name] = pa.nulls(len(structs), field.type)
+            if field.name in names:
+                values = pc.struct_field(structs, field.name)
+                columns[field.name] = self._cast(column, values, field.type, f"spans: field {field.name!r} ")
+        spans = pa.record_batch(columns)
+        if "task" in columns:
+            tasks = sorted(columns["task"].unique().drop_null().to_pylist())
             if source.task is None and len(tasks) > 1:
                 listed = f"entities of several tasks ({', '.join(tasks)})"
                 raise UserError(f"{self._unit.shard.uri}: {listed}: name one in predictions.task")
             if source.task is not None:
                 spans = spans.filter(pc.equal(spans["task"], source.task))
-        if ours == "entities" and not source.keep_rejected and "verified" in fields:
-            field = "spans: field 'verified' "
-            verified = self._cast(column, spans["verified"].combine_chunks(), pa.bool_(), field)
-            spans = spans.filter(pc.fill_null(verified, True))  # null: nobody asked, which is no rejection
-        typed = {}
-        for field in [*SPAN, pa.field("text", pa.string())]:
-            typed[field.name] = pa.nulls(len(spans), field.type)
-            if field.name in fields:
-                values = spans[field.name].combine_chunks()
-                typed[field.name] = self._cast(column, values, field.type, f"spans: field {field.name!r} ")
-        rows = spans["row"].to_numpy()
-        self._check(f"column {column!r}", rows, typed)
-        offsets = np.searchsorted(rows, np.arange(len(lists) + 1)).astype(np.int32)
-        structs = pa.StructArray.from_arrays([typed[field.name] for field in SPAN], fields=list(SPAN))
+        if "verified" in columns and not source.keep_rejected:  # null: nobody asked, which is no rejection
+            spans = spans.filter(pc.fill_null(spans["verified"], True))
+        self._check(f"column {column!r}", spans)
+        offsets = np.searchsorted(spans["row"], np.arange(len(lists) + 1)).astype(np.int32)
+        structs = pa.StructArray.from_arrays([spans[field.name] for field in SPAN], fields=list(SPAN))
         return pa.ListArray.from_arrays(pa.array(offsets), structs)
 
     def _cast(self, column: str, values: pa.Array, kind: pa.DataType, what: str = "") -> pa.Array:
-        """Values as another type; strings are checked to be UTF-8, which Parquet does not promise.
-
-        Raises:
-            UserError: they do not fit that type.
-        """
+        """Values as another type; strings are checked to be UTF-8, which Parquet does not promise."""
         original = values.type
         try:
             if pa.types.is_dictionary(original):
@@ -195,8 +185,9 @@ class _UnitRows:
             problem = f"column {column!r}: {what}is {original}, not {kind}: {first_line(error)}"
             raise UserError(f"{self._unit.shard.uri}: {problem}") from None
 
-    def _check(self, where: str, rows: np.ndarray, spans: dict[str, pa.Array]) -> None:
-        """Spans without start, end or type, with impossible scores, outside of their text, with other words than it."""
+    def _check(self, where: str, spans: pa.RecordBatch) -> None:
+        """Note spans that lack a field, have impossible scores, or do not fit their text."""
+        rows = spans["row"].to_numpy()
         incomplete = pc.or_(pc.or_(spans["start"].is_null(), spans["end"].is_null()), spans["type"].is_null())
         if incomplete.true_count:
             names = map(self._name, rows[incomplete.to_numpy(zero_copy_only=False)])
@@ -205,7 +196,7 @@ class _UnitRows:
         scores = spans["score"].to_numpy(zero_copy_only=False)
         remedy = "a score is a probability; log-probabilities want exp()"
         self._note(f"{where} has scores outside 0 to 1", remedy, map(self._name, rows[(scores < 0) | (scores > 1)]))
-        columns = (rows.tolist(), *(spans[name].to_pylist() for name in ("start", "end", "type", "text")))
+        columns = [spans[name].to_pylist() for name in ("row", "start", "end", "type", "text")]
         misfits = []
         for row, start, end, type_, surface in zip(*columns, strict=True):
             text = None if self.texts is None else self.texts[row]
@@ -233,10 +224,9 @@ class _UnitRows:
         return f"{self._unit.shard.name} row {self._unit.start + row}"
 
 
-def _is_id(kind: pa.DataType) -> bool:
+def _is_string(kind: pa.DataType) -> bool:
     plain = kind.value_type if pa.types.is_dictionary(kind) else kind
-    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_integer)
-    return any(test(plain) for test in tests)
+    return any(test(plain) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,12 +260,8 @@ class JoinedRows:
         return dict(self.id_and_text.filter(duckdb.ColumnExpression("id").isin(*constants)).fetchall())
 
 
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """A source and its rows as :func:`read` gives them, in DuckDB."""
-
-    source: Source
-    rows: duckdb.DuckDBPyRelation
+Stored = dict[str, duckdb.DuckDBPyRelation]
+"""The rows of every source as :func:`read` gives them, by the source's name."""
 
 
 @contextmanager
@@ -298,37 +284,40 @@ def join(sources: Sequence[Source], config: EvaluateConfig, progress: Callable[[
         }
         with duckdb.connect(config=options) as database:
             errors = ValidationErrors()
-            stored: dict[int, _Stored] = {}  # gold in a run's own rows is read once
-            for source in {id(source): source for source in sources}.values():
+            stored: Stored = {}
+            distinct = {source.name: source for source in sources}  # gold in a run's own rows is read once
+            for source in distinct.values():
                 files: list[str] = []
                 for unit in source.units:
                     files.append(f"{folder}/{len(stored)}-{len(files)}.parquet")
                     pq.write_table(read(source, unit, errors), files[-1])
                     progress(unit.rows)
-                stored[id(source)] = _Stored(source, database.read_parquet(files))
+                stored[source.name] = database.read_parquet(files)
             errors.stop_if_any()
-            gold, *runs = [stored[id(source)] for source in sources]
-            predictions_skipped = _check_ids(gold, runs, config, errors)
-            with_text = next(each for each in (gold, *runs) if "text" in each.source.columns)
-            _check_texts(with_text, [each for each in stored.values() if each is not with_text], errors)
+            predictions_skipped = _check_ids(stored, sources[0].name, config, errors)
+            with_text = next(source for source in sources if "text" in source.columns)
+            _check_texts(stored, with_text, [source for source in distinct.values() if source is not with_text], errors)
             errors.stop_if_any()
-            joined, gold_skipped = _side_by_side(gold, runs, skip=config.without_prediction == "skip")
+            runs = [stored[source.name] for source in sources[1:]]
+            skip = config.without_prediction == "skip"
+            joined, gold_skipped = _side_by_side(stored[sources[0].name], runs, skip=skip)
             spans = " || ".join(["gold", *(f"entities{i}" for i in range(len(runs)))])
             names = joined.project(f"unnest(list_transform({spans}, lambda span: span.type)) AS type").distinct()
             types = tuple(sorted(name for (name,) in names.fetchall()))
-            yield JoinedRows(joined, with_text.rows.project("id, text"), types, gold_skipped, predictions_skipped)
+            texts = stored[with_text.name].project("id, text")
+            yield JoinedRows(joined, texts, types, gold_skipped, predictions_skipped)
 
 
-def _side_by_side(gold: _Stored, runs: Sequence[_Stored], *, skip: bool) -> tuple[duckdb.DuckDBPyRelation, int]:
+def _side_by_side(
+    gold: duckdb.DuckDBPyRelation, runs: Sequence[duckdb.DuckDBPyRelation], *, skip: bool
+) -> tuple[duckdb.DuckDBPyRelation, int]:
     """Gold with the predictions of all runs, as :meth:`JoinedRows.batches` gives it; how many gold rows are skipped."""
-    joined = gold.rows.project("id, gold").set_alias("gold")
-    columns = ["id", "gold"]
+    joined, columns, skipped = gold.project("id, gold").set_alias("gold"), ["id", "gold"], 0
     for i, run in enumerate(runs):
-        own = run.rows.project(f"id AS id{i}, status AS status{i}, entities AS entities{i}")
+        own = run.project(f"id AS id{i}, status AS status{i}, entities AS entities{i}")
         joined = joined.join(own.set_alias(f"run{i}"), f"id = id{i}", how="left")
         columns.append(f"CASE WHEN id{i} IS NULL THEN '{NO_ROW}' ELSE status{i} END AS status{i}")
         columns.append(f"coalesce(entities{i}, []) AS entities{i}")
-    skipped = 0
     if skip:
         complete = " AND ".join(f"id{i} IS NOT NULL" for i in range(len(runs)))
         skipped, _ = _count_ids(joined.filter(f"NOT ({complete})"))
@@ -336,43 +325,42 @@ def _side_by_side(gold: _Stored, runs: Sequence[_Stored], *, skip: bool) -> tupl
     return joined.project(", ".join(columns)), skipped
 
 
-def _check_ids(gold: _Stored, runs: Sequence[_Stored], config: EvaluateConfig, errors: ValidationErrors) -> int:
+def _check_ids(stored: Stored, gold: str, config: EvaluateConfig, errors: ValidationErrors) -> int:
     """Note ids that are repeated or, where that is refused, without a partner; how many predictions have no gold."""
-    apart = [run for run in runs if run is not gold]
-    for each in (gold, *apart):
-        duplicate_ids = _count_ids(each.rows.aggregate("id, count(*) AS times", "id").filter("times > 1"))
-        errors.add(f"{each.source.name}: ids that more than one row has", "ids must be unique", *duplicate_ids)
     predictions_skipped = 0
-    for run in apart:
-        gold_ids, run_ids = gold.rows.project("id"), run.rows.project("id")
+    gold_ids = stored[gold].project("id")
+    for name, rows in stored.items():
+        duplicate_ids = _count_ids(rows.aggregate("id, count(*) AS times", "id").filter("times > 1"))
+        errors.add(f"{name}: ids that more than one row has", "ids must be unique", *duplicate_ids)
+        if name == gold:
+            continue
+        ids = rows.project("id")
         if config.without_prediction == "refuse":
-            gold_without_prediction = _count_ids(gold_ids.join(run_ids, "id", how="anti"))
             remedy = "finish the run, or set without_prediction=miss or skip"
-            errors.add(f"{run.source.name}: no row for gold's ids", remedy, *gold_without_prediction)
-        unmatched_predictions = _count_ids(run_ids.join(gold_ids, "id", how="anti"))
-        predictions_skipped += unmatched_predictions[0]
+            errors.add(f"{name}: no row for gold's ids", remedy, *_count_ids(gold_ids.join(ids, "id", how="anti")))
+        without_gold = _count_ids(ids.join(gold_ids, "id", how="anti"))
+        predictions_skipped += without_gold[0]
         if config.without_gold == "refuse":
             remedy = "give the gold of all rows, or set without_gold=skip"
-            problem = f"{run.source.name}: ids that {gold.source.name} does not have"
-            errors.add(problem, remedy, *unmatched_predictions)
+            errors.add(f"{name}: ids that {gold} does not have", remedy, *without_gold)
     return predictions_skipped
 
 
-def _check_texts(with_text: _Stored, others: Iterable[_Stored], errors: ValidationErrors) -> None:
+def _check_texts(stored: Stored, with_text: Source, others: Iterable[Source], errors: ValidationErrors) -> None:
     """Note rows of other sources whose text is another one, or whose spans end behind it where they have no text."""
-    texts = with_text.rows.project("id, hash(text) AS text_hash, length(text) AS text_length")
-    for each in others:
-        name = each.source.name
-        if "text" in each.source.columns:
-            pairs = each.rows.project("id, hash(text) AS own_hash").join(texts, "id")
-            problem = f"{name}: other text than {with_text.source.name} has under the same id"
+    texts = stored[with_text.name].project("id, hash(text) AS text_hash, length(text) AS text_length")
+    for source in others:
+        rows = stored[source.name]
+        if "text" in source.columns:
+            pairs = rows.project("id, hash(text) AS own_hash").join(texts, "id")
+            problem = f"{source.name}: other text than {with_text.name} has under the same id"
             remedy = "both must be made from one text, character for character"
             errors.add(problem, remedy, *_count_ids(pairs.filter("own_hash <> text_hash")))
             continue
-        for ours, column in each.source.span_columns.items():
+        for ours in source.columns.keys() & set(SPAN_COLUMNS):
             last_end = f'list_max(list_transform({ours}, lambda span: span."end"))'
-            pairs = each.rows.project(f"id, {last_end} AS last_end").join(texts, "id")
-            problem = f"{name}: column {column!r} has spans that end behind their text"
+            pairs = rows.project(f"id, {last_end} AS last_end").join(texts, "id")
+            problem = f"{source.name}: column {source.columns[ours]!r} has spans that end behind their text"
             errors.add(problem, OFFSETS, *_count_ids(pairs.filter("last_end > text_length")))
 
 
@@ -390,9 +378,7 @@ def _resources_explained(folder: str) -> Iterator[None]:
         yield
     except duckdb.OutOfMemoryException as error:
         raise UserError(f"job.memory_bytes: too little for the join ({first_line(error)}); {where}") from error
-    except duckdb.IOException as error:
-        raise UserError(f"the join's files cannot be written or read ({first_line(error)}); {where}") from error
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except (duckdb.IOException, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.ENOSPC:
             raise
-        raise UserError(f"no space left; {where}") from error
+        raise UserError(f"the join's files cannot be written or read ({first_line(error)}); {where}") from error

@@ -14,7 +14,7 @@ from rich.text import Text
 from ner_batch.config import dump
 from ner_batch.evaluate import bootstrap, calibration
 from ner_batch.evaluate.bootstrap import Figures
-from ner_batch.evaluate.count import EXACT, GOLD, GROUPS, PARTIAL, PREDICTED, TYPE, ErrorRow, RunTally, Tally
+from ner_batch.evaluate.count import GROUPS, ErrorRow, RunTally, Tally
 from ner_batch.evaluate.match import OUTCOMES
 from ner_batch.evaluate.settings import EvaluateConfig
 from ner_batch.io import storage
@@ -30,19 +30,11 @@ SURFACE = 60
 """Characters of a mention in a list."""
 TERMINAL_ROWS, TERMINAL_IDS, TERMINAL_ERRORS, TERMINAL_SPANS = 5, 10, 12, 10
 FILE_ERRORS, FILE_SPANS = 20, 100
-COUNTS = ("correct", "predicted", "gold")
 COMPARISON = ("this", "other", "difference", "interval", "better in", "p")
 
 
 def build(config: EvaluateConfig, tally: Tally, texts: Mapping[str, str], unfinished: Sequence[str] = ()) -> Report:
-    """The report of one run, or of two and their difference.
-
-    Args:
-        config: where ``against`` is set, the tally is of two runs.
-        tally: at least one row.
-        texts: those of the tally's worst rows, by id.
-        unfinished: runs whose manifest says that they are not complete.
-    """
+    """The report of one run, or of two and their difference; ``texts``, by id, are those of the tally's worst rows."""
     histogram, level = tally.histogram, config.bootstrap.level
     types, totals = histogram.types, histogram.total()
     values = [bootstrap.figures(total, types, config.groups) for total in totals]
@@ -77,31 +69,27 @@ def _scores(
     config: EvaluateConfig, types: Sequence[str], totals: np.ndarray, values: Figures, draws: Figures
 ) -> Report:
     """A run's figures with their intervals and counts; ``totals`` are its counts, shape (len(types) + 1, 3)."""
+    sums = bootstrap.sums(totals, types, config.groups)
 
-    def entry(name: str, counts: np.ndarray | None = None) -> Report:
+    def entry(name: str) -> Report:
         parts: Report = {}
         for part in ("precision", "recall", "f1"):
             low, high = bootstrap.interval(draws[f"{name}/{part}"], config.bootstrap.level)
             parts[part] = {"value": float(values[f"{name}/{part}"]), "interval": [low, high]}
-        return parts if counts is None else parts | dict(zip(COUNTS, counts.tolist(), strict=True))
+        if name in sums:
+            correct, predicted, gold = sums[name]
+            parts |= {"correct": correct.item(), "predicted": int(predicted), "gold": int(gold)}
+        return parts
 
-    by_type, schemes = totals[:-1], totals[-1]
-    micro = by_type.sum(0)
-    correct = {"exact": schemes[EXACT], "partial": schemes[PARTIAL] / 2, "type": schemes[TYPE]}
-    sides = {"predicted": int(micro[PREDICTED]), "gold": int(micro[GOLD])}
+    groups = bootstrap.members(config.groups, types).items()
     return {
         "strict": {
-            "micro": entry("strict/micro", micro),
+            "micro": entry("strict/micro"),
             "macro": entry("strict/macro"),
-            "types": {type_: entry(f"strict/type/{type_}", by_type[i]) for i, type_ in enumerate(types)},
-            "groups": {
-                name: entry(f"strict/group/{name}", by_type[indices].sum(0)) | {"types": [types[i] for i in indices]}
-                for name, indices in bootstrap.members(config.groups, types).items()
-            },
+            "types": {type_: entry(f"strict/type/{type_}") for type_ in types},
+            "groups": {n: entry(f"strict/group/{n}") | {"types": [types[i] for i in indices]} for n, indices in groups},
         },
-        "schemes": {
-            name: entry(f"{name}/micro") | {"correct": float(count)} | sides for name, count in correct.items()
-        },
+        "schemes": {name: entry(f"{name}/micro") for name in ("exact", "partial", "type")},
     }
 
 
@@ -129,11 +117,10 @@ def outcomes(run: RunTally, type_: str | None = None) -> dict[str, int]:
 
 
 def error_row(row: ErrorRow, text: str) -> Report:
-    """A row with errors: an excerpt of :data:`EXCERPT` characters that begins just before its first error.
+    """A row with errors: the :data:`EXCERPT` characters of its text from ``offset`` on, just before its first error.
 
-    ``offset`` is where the excerpt begins in the text. ``gold`` and ``predicted`` are the spans that lie in the
-    excerpt, relative to it; ``gold_beyond`` and ``predicted_beyond`` are errors that do not, as (start, end, type,
-    surface), in the whole text.
+    ``gold`` and ``predicted`` are the spans in the excerpt, relative to it; ``gold_beyond`` and ``predicted_beyond``
+    are errors that do not lie in it, as (start, end, type, surface), in the whole text.
     """
     wrong = set(row.gold) ^ set(row.predicted)
     first = min((start for start, _, _ in wrong), default=0)
@@ -151,15 +138,13 @@ def error_row(row: ErrorRow, text: str) -> Report:
 
 
 def _shortened(surface: str) -> str:
-    """A surface that may be a whole document, for a list."""
     return surface if len(surface) <= SURFACE else f"{surface[: SURFACE - 3]}..."
 
 
 def write(folder: str, report: Report, images: Mapping[str, bytes | None]) -> None:
-    """Replace the report in a folder: plots and report.md first, report.json last, each written whole.
+    """Replace the report in a folder: report.json last, so that none speaks of other plots.
 
-    While it is written there is no report.json, so none speaks of other plots. ``images`` are PNGs by file name; one
-    that is None is not there any more.
+    ``images`` are PNGs by file name; one that is None is not there any more.
     """
     plots = {name: image for name, image in images.items() if image is not None}
     lines = "\n".join(markdown_lines(report, list(plots)))
@@ -308,9 +293,8 @@ def worst_row(row: Report) -> Text:
 def marked(row: Report, side: str, most: int) -> list[tuple[str, bool | None]]:
     """A side of an :func:`error_row` in pieces: its text with ``[Ohio|LOC]`` around spans, also inside each other.
 
-    Behind the text stand spans that cross another one and errors beyond the excerpt, at offsets of the whole text:
-    errors first, ``most`` of them and how many more there are. A piece comes with whether the other side has its span
-    too; None where it is in no span.
+    Behind it stand ``most`` of the spans that cross another one and of errors beyond the excerpt, errors first. A piece
+    comes with whether the other side has its span too; None where it is in no span.
     """
     text, shift = row["text"], row["offset"]
     other = {tuple(span) for span in row["predicted" if side == "gold" else "gold"]}

@@ -31,8 +31,7 @@ from ner_batch.train.settings import RunConfig, ServingConfig, TrainConfig
 def draw_subset(examples: Sequence[Example], subset: Subset) -> tuple[Example, ...]:
     """The examples of a subset: of one seed the smaller are part of the larger.
 
-    The first has an entity, whichever it is: a set without any can teach nothing. Otherwise the draw is plain chance,
-    types that it misses included, as where somebody annotates the first sentences at hand.
+    The first has an entity, for a set without any can teach nothing. Otherwise the draw is plain chance.
 
     Raises:
         UserError: there are fewer examples than the subset has, or none has an entity.
@@ -60,9 +59,7 @@ class Training:
 def plan_trainings(
     config: AblateConfig, train: TrainConfig, task: Task, examples: Sequence[Example], dev: Sequence[Example]
 ) -> list[Training]:
-    """The training of every subset; adapters, subsets and checkpoints lie in the output folder. Nothing is written.
-
-    ``train`` is the config that the curve names, ``dev`` the examples of its gold.dev, if it names one.
+    """The training of every subset, as the curve's ``train`` and the examples of its gold.dev say. Nothing is written.
 
     Raises:
         UserError: the base's tokenizer or the adapter to go on from is not usable.
@@ -71,20 +68,17 @@ def plan_trainings(
     base = train.base
     chat = load_tokenizer(base.model, base.revision)
     prompts = PromptBuilder(formats.get(train.format), task, chat, base.max_model_len).fingerprint()
+    # The config without what only says where something lies, or what is asked of the finished adapter.
+    settings = {
+        "base": base.model_copy(update={"model": "base"}),
+        "task": "task",
+        "gold": train.gold.model_copy(update={"train": "draw", "dev": "dev" if dev else None}),
+        "output": "out",
+        "run": RunConfig(workers=train.run.workers),
+        "serving": ServingConfig(prompts=train.serving.prompts),
+    }
     deciding = [
-        # The config without what only says where something lies, or what is asked of the finished adapter.
-        dump(
-            train.model_copy(
-                update={
-                    "base": base.model_copy(update={"model": "base"}),
-                    "task": "task",
-                    "gold": train.gold.model_copy(update={"train": "draw", "dev": "dev" if dev else None}),
-                    "output": "out",
-                    "run": RunConfig(workers=train.run.workers),
-                    "serving": ServingConfig(prompts=train.serving.prompts),
-                }
-            )
-        ),
+        dump(train.model_copy(update=settings)),
         [adapters.model_fingerprint(base.model, base.revision), task.digest(), prompts],
         examples_digest(dev),
         adapters.load(train.lora.init).digest if train.lora.init else "",
@@ -101,21 +95,13 @@ def plan_trainings(
 
 def _placed(config: TrainConfig, folder: Path) -> TrainConfig:
     """A training's config with its subset, its checkpoints and its adapter in a folder."""
-    name = config.run.name
-    places = {
-        "gold": config.gold.model_copy(update={"train": str(folder / "draws" / f"{name}.parquet")}),
-        "run": config.run.model_copy(update={"storage": str(folder / "runs")}),
-        "output": str(folder / "adapters" / name),
-    }
-    return config.model_copy(update=places)
+    gold = config.gold.model_copy(update={"train": str(folder / "draws" / f"{config.run.name}.parquet")})
+    run = config.run.model_copy(update={"storage": str(folder / "runs")})
+    return config.model_copy(update={"gold": gold, "run": run, "output": str(folder / "adapters" / config.run.name)})
 
 
 def check_training(training: Training) -> None:
-    """Let the training job check everything as it would when it begins; what it writes is gone afterwards.
-
-    Raises:
-        UserError: every problem it finds, one line each.
-    """
+    """Let the training job check everything, in a folder that is gone afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         elsewhere = _placed(training.config, Path(folder))
         storage.write_table(elsewhere.gold.train, examples_table(training.examples), {})
@@ -123,11 +109,7 @@ def check_training(training: Training) -> None:
 
 
 def train_adapter(training: Training, console: Console) -> None:
-    """Train one adapter, or go on where its training stopped; checkpoints are removed when it is there.
-
-    Raises:
-        UserError, JobError: as the training job does.
-    """
+    """Train one adapter, or go on where its training stopped; checkpoints are removed when it is there."""
     from ner_batch.train import job  # torch and peft take seconds to import
 
     storage.write_table(training.config.gold.train, examples_table(training.examples), {})
@@ -137,10 +119,7 @@ def train_adapter(training: Training, console: Console) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One way of reading: F1 with every subset, by its number of examples, in order of size.
-
-    ``flat`` is a way that no subset makes a difference to: its one F1 holds for every size.
-    """
+    """One way of reading: F1 of every subset by number of examples; ``flat``: one F1 that holds for every size."""
 
     name: str
     points: Mapping[int, tuple[float, ...]]
@@ -148,22 +127,16 @@ class Curve:
 
 
 def curves(f1: Mapping[Combination, float], total: int) -> list[Curve]:
-    """A curve for each way of reading, which is a combination whatever its subset; none without subsets.
-
-    Args:
-        f1: strict micro F1 of all combinations.
-        total: the number of examples that the size "all" stands for.
-    """
+    """A curve for each combination whatever its subset, out of strict micro F1; ``total`` is the size "all"."""
     count = {c.subset: total if c.subset.size == "all" else c.subset.size for c in f1 if c.subset}
-    sizes = sorted(set(count.values()))
     axes = [name for name in varying_axes(list(f1)) if name not in ("size", "seed")]
-    result = []
-    for way in dict.fromkeys(replace(combination, subset=None) for combination in f1) if sizes else ():
-        of_way = {c.subset: value for c, value in f1.items() if replace(c, subset=None) == way}
-        points = {
-            size: tuple(value for subset, value in of_way.items() if subset is None or count[subset] == size)
-            for size in sizes
-        }
-        measured = {size: values for size, values in points.items() if values}
-        result.append(Curve(label(way, axes), measured, flat=None in of_way))
-    return result
+    points: dict[Combination, dict[int, tuple[float, ...]]] = {}
+    for combination, value in f1.items():
+        of_way = points.setdefault(replace(combination, subset=None), {})
+        for size in [count[combination.subset]] if combination.subset else set(count.values()):
+            of_way[size] = (*of_way.get(size, ()), value)
+    return [
+        Curve(label(way, axes), dict(sorted(by_size.items())), flat=way in f1)
+        for way, by_size in points.items()
+        if by_size  # there are subsets
+    ]

@@ -32,10 +32,7 @@ def subsets(curve: CurveConfig) -> list[Subset]:
 
 @dataclass(frozen=True, slots=True)
 class Combination:
-    """One value of every axis: a cell of the report.
-
-    ``retrieval`` "none" has ``k`` 0; ``subset`` is None where none makes a difference.
-    """
+    """A cell of the report. ``retrieval`` "none" has ``k`` 0; ``subset`` is None where it makes no difference."""
 
     reader: str
     format: FormatName
@@ -47,7 +44,7 @@ class Combination:
 
     @property
     def name(self) -> str:
-        """Its file's name: readable, and different for different combinations."""
+        """Its file's name."""
         parts = [self.reader, self.format, self.decoding, self.retrieval, f"k{self.k}", f"verify-{self.verification}"]
         return "_".join([*parts, self.subset.name] if self.subset else parts)
 
@@ -55,8 +52,8 @@ class Combination:
     def values(self) -> dict[str, object]:
         """Its place on every axis, as plain values."""
         values = asdict(self)
-        del values["subset"]
-        return values | {"size": self.subset and self.subset.size, "seed": self.subset and self.subset.seed}
+        subset = values.pop("subset") or {"size": None, "seed": None}
+        return values | subset
 
 
 def combinations(config: AblateConfig) -> list[Combination]:
@@ -76,10 +73,7 @@ def combinations(config: AblateConfig) -> list[Combination]:
 
 
 def index_kinds(config: AblateConfig) -> tuple[str, ...]:
-    """The indexes that some combination searches.
-
-    Few-shot verification without retrieval takes the first of them, or lexical where there is none.
-    """
+    """The indexes that are searched; few-shot verification without retrieval takes the first, or lexical."""
     kinds = tuple(dict.fromkeys(kind for kind in config.axes.retrieval if kind != "none"))
     return kinds or (("lexical",) if "few-shot" in config.axes.verification else ())
 
@@ -87,10 +81,7 @@ def index_kinds(config: AblateConfig) -> tuple[str, ...]:
 def recipe_config(
     combination: Combination, config: AblateConfig, adapter: str | None, indexes: Mapping[str, str]
 ) -> RecipeConfig:
-    """What `extract` is configured with for a combination.
-
-    ``adapter`` is a folder, None for the bare model; ``indexes`` are folders by kind.
-    """
+    """What `extract` is configured with; ``adapter`` None: the bare model; ``indexes`` are folders by kind."""
     few_shot = combination.verification == "few-shot"
     kind = combination.retrieval
     if kind == "none" and few_shot:
@@ -115,10 +106,7 @@ def varying_axes(grid: Sequence[Combination]) -> list[str]:
 
 
 def label(combination: Combination, axes: Sequence[str]) -> str:
-    """A combination in as few words as tell it from others that differ on ``axes``.
-
-    For example `news json 4 lexical + zero-shot verification`.
-    """
+    """What tells a combination from others that differ on ``axes``: `json 4 lexical + zero-shot verification`."""
     words = [str(combination.values[name]) for name in ("reader", "format", "decoding") if name in axes]
     if {"retrieval", "k"} & set(axes):
         words.append(f"{combination.k} {combination.retrieval}" if combination.k else "no demonstrations")

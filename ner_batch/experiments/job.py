@@ -7,7 +7,6 @@ import os
 import time
 from contextlib import closing
 
-import pyarrow as pa
 from rich.console import Console
 
 from ner_batch.data import predictions_table
@@ -56,10 +55,7 @@ def run(plan: Plan, console: Console) -> int:
 
 
 def train_adapters(plan: Plan, console: Console) -> UserError | JobError | None:
-    """Train the adapters of the curve that are not there yet; what went wrong, all in one.
-
-    In one Ray session, which has ended before the engine starts.
-    """
+    """Train, in one Ray session, the adapters that are not there yet; what went wrong, all in one."""
     waiting = [training for training in plan.trainings if not finished(training.config.output)]
     console.print(f"{len(plan.trainings)} adapters, {len(waiting)} to train", highlight=False)
     if not waiting:
@@ -86,18 +82,14 @@ def train_adapters(plan: Plan, console: Console) -> UserError | JobError | None:
 
 
 def read(plan: Plan, waiting: list[Run], console: Console) -> None:
-    """Read the test set as each run says, with one engine, and keep the predictions of each.
-
-    Raises:
-        JobError: the engine died. Runs that are finished are kept.
-    """
+    """Read the test set as each run says, with one engine; a JobError where it died, finished runs are kept."""
     if not os.environ.get("NER_BATCH_VERBOSE"):
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # it runs in this process, beside our own lines
     adapters = any(task.adapter for run in plan.runs for task in run.recipe.tasks)
     try:
         with ProgressLine(console) as line:
             line.show("starting the engine")
-            with closing(Engine(plan.engine, adapters=adapters)) as engine:
+            with closing(Engine(waiting[0].recipe.engine, adapters=adapters)) as engine:
                 for number, run in enumerate(waiting, 1):
                     title = f"{number} of {len(waiting)}  {run.combination.name}"
                     seconds = read_one(plan, run, engine, line, title)
@@ -107,10 +99,7 @@ def read(plan: Plan, waiting: list[Run], console: Console) -> None:
 
 
 def read_one(plan: Plan, run: Run, engine: Engine, line: ProgressLine, title: str) -> float:
-    """Read the test set as a run says and keep the predictions; the seconds that took.
-
-    A few texts are read before the clock starts: what a first prompt costs (compiling, loading an adapter) is left out.
-    """
+    """Read the test set as a run says and keep the predictions; the seconds that took."""
     extractor = Extractor(run.recipe, start_engine=lambda *_: engine)
     texts = [example.text for example in plan.test]
     rows_read = 0
@@ -121,20 +110,15 @@ def read_one(plan: Plan, run: Run, engine: Engine, line: ProgressLine, title: st
         line.show(f"{title}  {rows_read:,} of {len(texts):,} texts")
 
     progress(0, 0)
-    extractor.predict(texts[:2])
+    extractor.predict(texts[:2])  # what a first prompt costs (compiling, loading an adapter) is left out of the time
     start_time = time.monotonic()
     predictions = extractor.predict(texts, progress)
     seconds = time.monotonic() - start_time
-    gold, columns = examples_table(plan.test), predictions_table(predictions)
-    table = pa.table(
-        {
-            "id": [str(number) for number in range(len(gold))],  # gold's own need not be unique
-            "gold_id": gold["id"],
-            "text": gold["text"],
-            "gold_entities": gold["entities"],
-            **{name: columns[name] for name in columns.column_names},
-        }
-    )
+    table = examples_table(plan.test).rename_columns(["gold_id", "text", "gold_entities"])
+    table = table.add_column(0, "id", [[str(number) for number in range(len(texts))]])  # gold's own need not be unique
+    columns = predictions_table(predictions)
+    for name in columns.column_names:
+        table = table.append_column(name, columns[name])
     metadata = {"digest": run.digest, "seconds": seconds, "cell": run.combination.values}
     storage.write_table(predictions_file(plan, run), table, {METADATA: json.dumps(metadata)})
     return seconds

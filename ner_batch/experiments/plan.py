@@ -12,7 +12,6 @@ from ner_batch import adapter as adapters
 from ner_batch import config as configs
 from ner_batch import retrieval
 from ner_batch.data import Example
-from ner_batch.engine.settings import EngineConfig
 from ner_batch.errors import Problems, UserError
 from ner_batch.experiments.curve import Training, check_training, draw_subset, plan_trainings
 from ner_batch.experiments.grid import Combination, Subset, combinations, index_kinds, recipe_config
@@ -43,24 +42,18 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """An ablation that can start.
-
-    ``runs`` has none of the curve's adapters before they are trained, see :func:`with_runs`. ``left_out`` has
-    combinations that make no sense, with the reason.
-    """
+    """An ablation that can start; ``runs`` has none of the curve's adapters before they are trained."""
 
     config: AblateConfig
     test: tuple[Example, ...]
-    engine: EngineConfig
+    examples: tuple[Example, ...]
+    """What demonstrations and subsets come from."""
     indexes: Mapping[Subset | None, Mapping[str, str]]
     """Folders by kind, for each set of examples that demonstrations come from; None: all of them, without a curve."""
-    example_count: int
-    """How many examples demonstrations and subsets come from."""
-    overlap: int
-    """Texts of ``test`` that stand among them."""
     trainings: tuple[Training, ...] = ()
     runs: tuple[Run, ...] = field(default=(), repr=False)
     left_out: tuple[tuple[Combination, str], ...] = ()
+    """Combinations that make no sense, with the reason."""
 
 
 def prepare(config: AblateConfig) -> Plan:
@@ -71,7 +64,9 @@ def prepare(config: AblateConfig) -> Plan:
     """
     problems = Problems()
     problems.check(lambda: _check_output(config.output))
-    test = problems.check(lambda: _read_test(config))
+    test = problems.check(lambda: tuple(read_examples(config.gold.test)[: config.gold.limit]))
+    if test == ():
+        problems.lines.append(f"gold.test: {config.gold.test}: no example")
     train_file = config.curve.train if config.curve and TRAINED in config.axes.reader else None
     train = problems.check(lambda: configs.load(TrainConfig, train_file)) if train_file else None
     task = problems.check(lambda: load_task(config.task)) if train else None
@@ -89,12 +84,11 @@ def prepare(config: AblateConfig) -> Plan:
     trainings: list[Training] = []
     if train and task:
         trainings = of_training.check(lambda: plan_trainings(config, train, task, examples, dev)) or []
-        problems.stop_if_any()
-        of_training.check(lambda: check_training(min(trainings, key=lambda training: len(training.examples))))
+        smallest = min(trainings, key=lambda training: len(training.examples), default=None)
+        of_training.check(lambda: check_training(smallest) if smallest else None)
         problems.stop_if_any()
     indexes = _build_indexes(config, examples)  # written, so only where all else is sound
-    overlap = len({example.text.strip() for example in test} & {example.text.strip() for example in examples})
-    plan = Plan(config, test, config.engine, indexes, len(examples), overlap, tuple(trainings))
+    plan = Plan(config, test, examples, indexes, tuple(trainings))
     return with_runs(plan, [combination for combination in combinations(config) if combination.reader != TRAINED])
 
 
@@ -107,9 +101,8 @@ def with_runs(plan: Plan, grid: Sequence[Combination]) -> Plan:
     trained = {training.subset: training.config.output for training in plan.trainings}
     runs, left_out = [], []
     for combination in grid:
-        subset, adapter = combination.subset, plan.config.adapters.get(combination.reader)
-        if combination.reader == TRAINED and subset:
-            adapter = trained[subset]
+        reader, subset = combination.reader, combination.subset
+        adapter = trained[subset] if reader == TRAINED and subset else plan.config.adapters.get(reader)
         try:
             recipe = make_recipe(recipe_config(combination, plan.config, adapter, plan.indexes.get(subset, {})))
         except UserError as error:
@@ -127,7 +120,7 @@ def with_runs(plan: Plan, grid: Sequence[Combination]) -> Plan:
         rank = max(recipe.engine.max_lora_rank for recipe in of_adapters)
         engine = engine.model_copy(update={"max_loras": max(engine.max_loras, slots), "max_lora_rank": rank})
     runs = [replace(run, recipe=replace(run.recipe, engine=engine)) for run in runs]
-    return replace(plan, engine=engine, runs=tuple(runs), left_out=tuple(left_out))
+    return replace(plan, runs=tuple(runs), left_out=tuple(left_out))
 
 
 def predictions_file(plan: Plan, run: Run) -> str:
@@ -151,17 +144,8 @@ def _check_output(folder: str) -> None:
     storage.check_writable(folder)
 
 
-def _read_test(config: AblateConfig) -> tuple[Example, ...]:
-    if examples := read_examples(config.gold.test)[: config.gold.limit]:
-        return tuple(examples)
-    raise UserError(f"gold.test: {config.gold.test}: no example")
-
-
 def _read_examples(config: AblateConfig, task: Task | None) -> tuple[Example, ...]:
-    """What demonstrations and subsets come from: the examples with text, enough of them for every subset.
-
-    ``task`` is that of the trainings, if there are any: it must know the types, and there must be an entity.
-    """
+    """The examples with text, enough of them for every subset; ``task``, that of trainings, must know their types."""
     uri, sizes = config.gold.examples, config.curve.sizes if config.curve else ()
     if uri is None or not (index_kinds(config) or config.curve):
         return ()
@@ -175,13 +159,10 @@ def _read_examples(config: AblateConfig, task: Task | None) -> tuple[Example, ..
 
 
 def _check_readers(config: AblateConfig, train: TrainConfig | None, problems: Problems) -> None:
-    """Note what keeps a reader from reading by itself, without demonstrations.
-
-    The bare model stands in for adapters that are still to be trained: their prompts must fit the engine.
-    """
+    """Note what keeps a reader from reading without demonstrations; for adapters to come the bare model stands in."""
     bare = RecipeConfig(engine=config.engine, task=config.task, windows=config.windows)
-    there = [name for name in dict.fromkeys(config.axes.reader) if name != TRAINED]
-    readers = [bare.model_copy(update={"adapter": config.adapters.get(name)}) for name in there]
+    there = dict.fromkeys(config.axes.reader)
+    readers = [bare.model_copy(update={"adapter": config.adapters.get(name)}) for name in there if name != TRAINED]
     for verification in dict.fromkeys(config.axes.verification) if train else ():
         verify = None if verification == "none" else VerifyConfig()
         readers.append(bare.model_copy(update={"format": train and train.format, "verify": verify}))
@@ -197,11 +178,11 @@ def _check_readers(config: AblateConfig, train: TrainConfig | None, problems: Pr
 def _check_fit(config: AblateConfig, train: TrainConfig, problems: Problems, of_training: Problems) -> None:
     """The adapters of the curve must be of the engine's model, and the axes must ask them what they learn."""
     where, engine = of_training.place, config.engine
-    fingerprint = problems.check(lambda: adapters.model_fingerprint(engine.model, engine.revision))
+    served = problems.check(lambda: adapters.model_fingerprint(engine.model, engine.revision))
     base = of_training.check(lambda: adapters.model_fingerprint(train.base.model, train.base.revision))
-    if fingerprint and base and fingerprint != base:
-        models = f"base.model is {train.base.model} ({base}), but engine.model is {engine.model} ({fingerprint})"
-        problems.lines.append(f"{where}{models}")
+    if served and base and served != base:
+        models = f"base.model is {train.base.model} ({base}), but engine.model is {engine.model} ({served})"
+        problems.lines.append(where + models)
     if train.format not in config.axes.format:
         problems.lines.append(f"axes.format: {where}trains {train.format}: add it, or `trained` has nothing to read")
     kinds = {"none", *train.demonstrations.kind} if 0 in train.demonstrations.k else set(train.demonstrations.kind)
@@ -210,10 +191,7 @@ def _check_fit(config: AblateConfig, train: TrainConfig, problems: Problems, of_
 
 
 def _build_indexes(config: AblateConfig, examples: tuple[Example, ...]) -> Mapping[Subset | None, Mapping[str, str]]:
-    """An index of every kind for every subset that a combination depends on, as folders by kind.
-
-    Built where they are not there yet: their names have a digest of the examples.
-    """
+    """Folders by kind for every subset that a combination depends on; built where they are not there yet."""
     folder = Path(storage.absolute(config.output)) / "indexes"
     indexes: dict[Subset | None, dict[str, str]] = defaultdict(dict)
     for subset in dict.fromkeys(combination.subset for combination in combinations(config)):

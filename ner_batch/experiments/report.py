@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +15,10 @@ from rich.table import Table
 
 from ner_batch.config import dump
 from ner_batch.evaluate import job as evaluation
-from ner_batch.evaluate.report import score_cells
+from ner_batch.evaluate.report import Report, score_cells
 from ner_batch.evaluate.settings import BootstrapConfig, EvaluateConfig, GoldConfig, PredictionsConfig
 from ner_batch.experiments.curve import Curve, curves
-from ner_batch.experiments.grid import Combination, label, varying_axes
+from ner_batch.experiments.grid import label, varying_axes
 from ner_batch.experiments.plan import METADATA, Plan, Run, predictions_file
 from ner_batch.io import storage
 from ner_batch.jobs.markdown import markdown_table
@@ -31,45 +30,23 @@ COLUMNS = ("P", "R", "F1", "interval", "vs first", "p", "prompt", "answer", "s",
 TERMINAL_COLUMNS = ("F1", "interval", "vs first", "p", "prompt", "s")
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A run's figures. ``strict`` is the evaluation's entry; tokens and seconds are means over texts."""
-
-    combination: Combination
-    label: str
-    """The first cell of its row."""
-    strict: Mapping[str, Any]
-    difference: Mapping[str, Any] | None
-    """The evaluation's comparison of strict micro F1 with the first run; None for that one."""
-    prompt_tokens: float
-    completion_tokens: float
-    seconds: float
-    not_ok: int
-    """Texts that were not fully answered."""
-
-    @property
-    def f1(self) -> float:
-        """Strict micro F1."""
-        value: float = self.strict["micro"]["f1"]["value"]
-        return value
-
-
 def write(plan: Plan, console: Console) -> None:
     """Score every run; print the table; write report.json, report.md and the plots."""
     axes = varying_axes([run.combination for run in plan.runs])
-    results = []
+    results: dict[str, Report] = {}
     with ProgressLine(console) as line:
         for number, run in enumerate(plan.runs, 1):
             line.show(f"scoring {number} of {len(plan.runs)}  {run.combination.name}")
-            results.append(score(plan, run, label(run.combination, axes)))
-    by_size = curves({result.combination: result.f1 for result in results}, plan.example_count)
+            results[label(run.combination, axes)] = score(plan, run)
+    f1 = [result["strict"]["micro"]["f1"]["value"] for result in results.values()]
+    by_size = curves(dict(zip((run.combination for run in plan.runs), f1, strict=True)), len(plan.examples))
     if by_size:
         header, rows = curve_rows(by_size, ranges=False)
     else:
         header, rows = ["cell", *TERMINAL_COLUMNS], []
-        for result in results:
-            row = result_cells(result)
-            rows.append([result.label, *(row[column] for column in TERMINAL_COLUMNS)])
+        for name, result in results.items():
+            row = dict(zip(COLUMNS, result_cells(result), strict=True))
+            rows.append([name, *(row[column] for column in TERMINAL_COLUMNS)])
     table = Table(box=None, pad_edge=False)
     table.add_column(header[0], overflow="fold")
     for name in header[1:]:
@@ -77,24 +54,17 @@ def write(plan: Plan, console: Console) -> None:
     for cells in rows:
         table.add_row(*cells)
     console.print(table)
-    images = {F1_PLOT: f1_plot(results), COST_PLOT: cost_plot(results)}
-    if by_size:
-        images[CURVE_PLOT] = curve_plot(by_size)
     folder = plan.config.output
+    images = {F1_PLOT: f1_plot(results), COST_PLOT: cost_plot(results)}
+    images |= {CURVE_PLOT: curve_plot(by_size)} if by_size else {}
     for name, image in images.items():
         storage.write_bytes(storage.join(folder, name), image)
     lines = "\n".join(markdown_lines(plan, results, by_size, axes))
     storage.write_bytes(storage.join(folder, MARKDOWN), lines.encode())
-    figures = [name for name in Result.__slots__ if name not in ("combination", "label")]
-    entries = [
-        {"cell": result.combination.values, "name": result.combination.name}
-        | {name: getattr(result, name) for name in figures}
-        for result in results
-    ]
     values = {
         "texts": len(plan.test),
-        "examples": plan.example_count,
-        "cells": entries,
+        "examples": len(plan.examples),
+        "cells": list(results.values()),
         "left_out": [{"cell": combination.values, "reason": reason} for combination, reason in plan.left_out],
         "curves": [asdict(curve) for curve in by_size],
         "config": dump(plan.config),
@@ -103,8 +73,8 @@ def write(plan: Plan, console: Console) -> None:
     console.print(f"report: {folder}", highlight=False, soft_wrap=True, markup=False)
 
 
-def score(plan: Plan, run: Run, name: str) -> Result:
-    """Score a run as `ner-batch evaluate` does, against the first one."""
+def score(plan: Plan, run: Run) -> Report:
+    """Score a run as `ner-batch evaluate` does, against the first one; tokens and seconds are means over texts."""
     uri, first = predictions_file(plan, run), predictions_file(plan, plan.runs[0])
     config = EvaluateConfig(
         predictions=PredictionsConfig(path=uri),
@@ -117,25 +87,24 @@ def score(plan: Plan, run: Run, name: str) -> Result:
     values = evaluation.evaluate(evaluation.prepare(config))
     table = storage.read_table(uri)
     complete = pc.is_in(table["status"], value_set=pa.array(["ok", "empty"]))
-    return Result(
-        run.combination,
-        name,
-        strict=values["runs"][0]["strict"],
-        difference=values["comparison"] and values["comparison"]["strict/micro/f1"],
-        prompt_tokens=pc.mean(table["prompt_tokens"]).as_py(),
-        completion_tokens=pc.mean(table["completion_tokens"]).as_py(),
-        seconds=json.loads(storage.read_metadata(uri)[METADATA])["seconds"] / table.num_rows,
-        not_ok=table.num_rows - pc.sum(complete).as_py(),
-    )
+    return {
+        "cell": run.combination.values,
+        "name": run.combination.name,
+        "strict": values["runs"][0]["strict"],
+        "difference": values["comparison"] and values["comparison"]["strict/micro/f1"],
+        "prompt_tokens": pc.mean(table["prompt_tokens"]).as_py(),
+        "completion_tokens": pc.mean(table["completion_tokens"]).as_py(),
+        "seconds": json.loads(storage.read_metadata(uri)[METADATA])["seconds"] / table.num_rows,
+        "not_ok": table.num_rows - pc.sum(complete).as_py(),
+    }
 
 
-def result_cells(result: Result) -> dict[str, str]:
-    """One row of the main table, by :data:`COLUMNS`."""
-    against = result.difference
+def result_cells(result: Report) -> list[str]:
+    """The cells of :data:`COLUMNS`."""
+    against = result["difference"]
     difference = [f"{against['difference']:+.3f}", f"{against['p']:.3f}"] if against else ["", ""]
-    cost = [f"{result.prompt_tokens:,.0f}", f"{result.completion_tokens:,.0f}", f"{result.seconds:.3f}"]
-    cells = [*score_cells(result.strict["micro"]), *difference, *cost, f"{result.not_ok:,}"]
-    return dict(zip(COLUMNS, cells, strict=True))
+    cost = [f"{result['prompt_tokens']:,.0f}", f"{result['completion_tokens']:,.0f}", f"{result['seconds']:.3f}"]
+    return [*score_cells(result["strict"]["micro"]), *difference, *cost, f"{result['not_ok']:,}"]
 
 
 def curve_rows(by_size: Sequence[Curve], *, ranges: bool) -> tuple[list[str], list[list[str]]]:
@@ -153,7 +122,7 @@ def curve_rows(by_size: Sequence[Curve], *, ranges: bool) -> tuple[list[str], li
 
 
 def markdown_lines(
-    plan: Plan, results: Sequence[Result], by_size: Sequence[Curve], axes: Sequence[str]
+    plan: Plan, results: Mapping[str, Report], by_size: Sequence[Curve], axes: Sequence[str]
 ) -> Iterator[str]:
     """The lines of report.md; ``axes`` are those on which the runs differ."""
     yield "# Ablation\n"
@@ -165,35 +134,32 @@ def markdown_lines(
         "`not ok` counts texts that were not fully answered.\n"
     )
     if plan.config.curve and by_size:
+        overlap = len({example.text.strip() for example in plan.test} & {x.text.strip() for x in plan.examples})
         dev = any(training.config.gold.dev for training in plan.trainings)
         but_dev = "; checkpoints were chosen by the dev set that the training config names" if dev else ""
         yield "## F1 by the number of annotated examples\n"
         yield (
             f"The mean of {plan.config.curve.seeds} draws of each size (of all examples: of as many trainings), with "
             "the lowest and the highest F1 among them; a smaller draw is part of the larger one of its seed. "
-            f"Demonstrations come from the draw, and adapters have learnt from it alone{but_dev}. {plan.overlap:,} of "
+            f"Demonstrations come from the draw, and adapters have learnt from it alone{but_dev}. {overlap:,} of "
             "the texts that are read stand among the examples too.\n"
         )
         yield markdown_table(*curve_rows(by_size, ranges=True))
         yield f"\n![F1 by annotated examples]({CURVE_PLOT})\n\n## Every cell\n"
-    values = results[0].combination.values
-    fixed = [f"{name} {value}" for name, value in values.items() if name not in axes and value is not None]
+    first = next(iter(results.values()))
+    fixed = [f"{name} {value}" for name, value in first["cell"].items() if name not in axes and value is not None]
     yield f"The same in all rows: {', '.join(fixed)}.\n" if fixed else ""
-    yield markdown_table(["cell", *COLUMNS], [[result.label, *result_cells(result).values()] for result in results])
+    yield markdown_table(["cell", *COLUMNS], [[name, *result_cells(result)] for name, result in results.items()])
     yield "\n## F1 by type\n"
-    types = list(results[0].strict["types"])
-    rows = []
-    for result in results:
-        entries = [result.strict["types"].get(type_) for type_ in types]
-        rows.append([result.label, *(f"{entry['f1']['value']:.3f}" if entry else "" for entry in entries)])
+    types, rows = list(first["strict"]["types"]), []
+    for name, result in results.items():
+        entries = [result["strict"]["types"].get(type_) for type_ in types]
+        rows.append([name, *(f"{entry['f1']['value']:.3f}" if entry else "" for entry in entries)])
     yield markdown_table(["cell", *types], rows)
     if plan.config.groups:
         yield "\n## By group\n"
-        rows = [
-            [result.label, group, *score_cells(entry)]
-            for result in results
-            for group, entry in result.strict["groups"].items()
-        ]
+        groups = [(name, *group) for name, result in results.items() for group in result["strict"]["groups"].items()]
+        rows = [[name, group, *score_cells(entry)] for name, group, entry in groups]
         yield markdown_table(["cell", "group", "P", "R", "F1", "interval"], rows)
     if plan.left_out:
         yield "\n## Left out\n"
@@ -201,26 +167,26 @@ def markdown_lines(
     yield f"\n![F1 with intervals]({F1_PLOT})\n\n![F1 and tokens]({COST_PLOT})"
 
 
-def f1_plot(results: Sequence[Result]) -> bytes:
+def f1_plot(results: Mapping[str, Report]) -> bytes:
     """Strict F1 of every run with its interval."""
     figure, axes = canvas(9, 1.2 + 0.3 * len(results))
-    values = np.array([result.f1 for result in results])
-    ends = np.array([result.strict["micro"]["f1"]["interval"] for result in results])
+    f1 = [result["strict"]["micro"]["f1"] for result in results.values()]
+    values, ends = np.array([entry["value"] for entry in f1]), np.array([entry["interval"] for entry in f1])
     errors = np.maximum(0, [values - ends[:, 0], ends[:, 1] - values])
     axes.barh(range(len(results)), values, xerr=errors, color="tab:blue", capsize=3)
-    axes.set_yticks(range(len(results)), [result.label for result in results])
+    axes.set_yticks(range(len(results)), list(results))
     axes.invert_yaxis()
     axes.set(xlabel="strict F1, 95 % interval", xlim=(0, 1))
     return png(figure)
 
 
-def cost_plot(results: Sequence[Result]) -> bytes:
+def cost_plot(results: Mapping[str, Report]) -> bytes:
     """Strict F1 over the tokens a text costs."""
     figure, axes = canvas(8, 5)
-    for number, result in enumerate(results, 1):
-        tokens = result.prompt_tokens + result.completion_tokens
-        axes.plot(tokens, result.f1, "o", label=f"{number} {result.label}")
-        axes.annotate(str(number), (tokens, result.f1), textcoords="offset points", xytext=(5, 4), fontsize=8)
+    for number, (name, result) in enumerate(results.items(), 1):
+        place = result["prompt_tokens"] + result["completion_tokens"], result["strict"]["micro"]["f1"]["value"]
+        axes.plot(*place, "o", label=f"{number} {name}")
+        axes.annotate(str(number), place, textcoords="offset points", xytext=(5, 4), fontsize=8)
     axes.set(xlabel="tokens per text, prompts and answers", ylabel="strict F1", ylim=(0, 1), xlim=(0, None))
     figure.legend(loc="outside right upper", fontsize=7, frameon=False)
     return png(figure)

@@ -7,17 +7,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import overload
+from typing import TypeVar
 
 from ner_batch.errors import UserError
+
+NameOrPath = TypeVar("NameOrPath", str, "str | None")
 
 
 @contextmanager
 def session(wanted: str | None) -> Iterator[None]:
-    """A Ray cluster to work on: the one named, RAY_ADDRESS, or a local one that ends with the job.
-
-    Inside a session it is that session, whatever is wanted.
-    """
+    """A Ray cluster to work on: the session that there is, the one named, RAY_ADDRESS, or a local one for the job."""
     import ray  # jobs that need no Ray look here for paths alone
 
     if ray.is_initialized():
@@ -27,8 +26,8 @@ def session(wanted: str | None) -> Iterator[None]:
     local = {"include_dashboard": False} if address == "local" else {}
     verbose = bool(os.environ.get("NER_BATCH_VERBOSE"))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a job of ours calls nobody
-    # A replica that is killed (by the kernel's OOM killer, say) leaves its engine's process behind, and that holds the
-    # GPU: the next replica could not start. With this the node ends the whole process group (seen to work in 2.60).
+    # A replica that is killed leaves its engine's process behind, which holds the GPU: the next one could not start.
+    # With this the node ends the whole process group (seen to work in 2.60).
     os.environ.setdefault("RAY_process_group_cleanup_enabled", "1")
     if not verbose:  # Ray's core warns on stderr about every actor that may be restarted
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -59,11 +58,7 @@ def in_submitted_job() -> bool:
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
-@overload
-def on_every_node(path: str) -> str: ...
-@overload
-def on_every_node(path: None) -> None: ...
-def on_every_node(path: str | None) -> str | None:
+def on_every_node(path: NameOrPath) -> NameOrPath:
     """A path made absolute if it is there; as it stands if it is a hub name, or in a submitted job."""
     if path is None or in_submitted_job() or not Path(path).expanduser().exists():
         return path
@@ -79,12 +74,12 @@ def check_lasting(field: str, path: str) -> None:
 def root_cause(error: BaseException) -> BaseException:
     """The exception that Ray's wrappers carry; the innermost of Ray's own where a process or a node is gone."""
     seen = {id(error)}
-    while True:
-        inner = getattr(error, "cause", None) or error.__cause__
-        if not isinstance(inner, BaseException) or id(inner) in seen:
-            return error
+    while (
+        isinstance(inner := getattr(error, "cause", None) or error.__cause__, BaseException) and id(inner) not in seen
+    ):
         seen.add(id(inner))
         error = inner
+    return error
 
 
 def last_line(error: BaseException) -> str:

@@ -48,11 +48,7 @@ class Plan:
 
 
 def prepare(config: IndexConfig) -> Plan:
-    """Check kind, gold, place and encoder; the encoder is loaded for it.
-
-    Raises:
-        UserError: every problem, one line each.
-    """
+    """Check kind, gold, place and encoder, which is loaded for it; a UserError has every problem, one line each."""
     problems = Problems()
     kind = problems.check(lambda: check_kind(config.kind, config.encoder))
     problems.check(lambda: check_place(config.out))
@@ -98,7 +94,7 @@ def _dimension(encoder: Encoder, kind: str | None) -> int:
 
 
 def _vectors(config: IndexConfig, examples: int, mentions: int, dimension: int) -> str:
-    """How many vectors there will be, and how large; of mentions at most, for one without a token has none."""
+    """How many vectors there will be at most, and how large."""
     if config.kind == "random":
         return "none"
     if config.kind == "lexical":

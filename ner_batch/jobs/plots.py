@@ -14,10 +14,7 @@ WIDE_FONTS = (
 
 
 def canvas(width: float, height: float, **options: Any) -> tuple[Any, Any]:
-    """A matplotlib figure of that many inches and its axes.
-
-    Names in Chinese, Japanese and Korean are shown where the machine has a font for them.
-    """
+    """A matplotlib figure of that many inches and its axes; Chinese names are shown where there is a font for them."""
     import matplotlib as mpl
 
     mpl.use("agg")
@@ -42,10 +39,7 @@ def png(drawn: Any) -> bytes:
 
 
 def _wide_font() -> list[str]:
-    """The family to take for wide characters, if there is one. One that is not there would be a warning for each text.
-
-    A collection (.ttc) is known to matplotlib by its first face alone, which may be another country's.
-    """
+    """The installed family to take for wide characters, if any; one that is not there would warn at every text."""
     from matplotlib.font_manager import fontManager
 
     families = sorted({font.name for font in fontManager.ttflist})

@@ -19,13 +19,8 @@ class ProgressLine:
     """The newest text about a job, as often as it is worth reading. Use as a context manager.
 
     On a terminal it is redrawn in place. On a log it is printed by the first :meth:`show` that comes ``every`` seconds
-    or more after the last line; while no :meth:`show` comes (a long step, a model that loads) it is printed again, so
-    that a log is never silent for longer than one and a half times ``every``.
-
-    Args:
-        console: where to; whether it is a terminal is asked of it.
-        every: seconds between two lines of a log; 0: a line for every :meth:`show`.
-        clock: seconds from any fixed moment.
+    or more after the last line (0: by all), and again while none comes: a log is never silent for longer than one and a
+    half times ``every``. ``clock`` is seconds from any fixed moment.
     """
 
     def __init__(

@@ -22,12 +22,5 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def digest(value: Any, length: int = 16) -> str:
-    """SHA-256 of a value as JSON with sorted keys, the first ``length`` hex digits.
-
-    The JSON is Python's default form (``json.dumps(value, sort_keys=True)``): digests written down by earlier releases
-    were made of it, so it must stay.
-
-    Raises:
-        TypeError: JSON has no form for the value.
-    """
+    """SHA-256 of a value as JSON, the first ``length`` hex digits. Stored digests are made so: the form must stay."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:length]
