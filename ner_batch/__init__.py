@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from ner_batch.engine.settings import EngineConfig
     from ner_batch.errors import JobError, UserError
     from ner_batch.evaluate.metrics import score as score_entities
-    from ner_batch.extract.dataset import extract as extract_entities
     from ner_batch.extract.extractor import Extractor
+    from ner_batch.extract.job import extract as extract_entities
     from ner_batch.extract.recipe import make_recipe
     from ner_batch.extract.settings import ExtractConfig, JobConfig, RecipeConfig
     from ner_batch.io.examples import read_examples
@@ -80,7 +80,7 @@ _MODULES = {
     "task": ("Label", "Task", "load_task"),
 }
 _PLACES = {name: (module, name) for module, names in _MODULES.items() for name in names} | {
-    "extract_entities": ("extract.dataset", "extract"),
+    "extract_entities": ("extract.job", "extract"),
     "load_config": ("config", "load"),
     "score_entities": ("evaluate.metrics", "score"),
 }

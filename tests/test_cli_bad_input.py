@@ -97,7 +97,7 @@ def test_output_that_belongs_to_another_run(run, tmp_path):
     from ner_batch.extract import manifest, plan
     from ner_batch.extract.settings import ExtractConfig
 
-    manifest.begin(plan.prepare(load(ExtractConfig, tmp_path / "job.yaml")))
+    manifest.write(plan.prepare(load(ExtractConfig, tmp_path / "job.yaml")), "running", {})
     code, lines = run("format=mrc", "windows.max_tokens=100")
     assert code == 2
     text = "\n".join(lines)
@@ -112,7 +112,7 @@ def test_input_that_changed_under_a_run(run, tmp_path):
     from ner_batch.extract import manifest, plan
     from ner_batch.extract.settings import ExtractConfig
 
-    manifest.begin(plan.prepare(load(ExtractConfig, tmp_path / "job.yaml")))
+    manifest.write(plan.prepare(load(ExtractConfig, tmp_path / "job.yaml")), "running", {})
     pq.write_table(pa.table({"id": ["1", "2"], "text": ["Anna", "Bob"], "n": [1, 2]}), tmp_path / "good.parquet")
     code, lines = run()
     assert code == 2

@@ -37,7 +37,7 @@ def config(tmp_path, random_model):
 def begun(config, *statuses):
     """A run that has written as many units as there are statuses, every row of a unit with its status."""
     plan = prepare(config)
-    manifest.begin(plan)
+    manifest.write(plan, "running", {})
     for unit, status in zip(plan.pending, statuses, strict=False):
         (block,) = read_blocks(unit, plan.destination, retry=False)
         sink = UnitFiles(plan.destination, Tracker())

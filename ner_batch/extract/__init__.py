@@ -1,1 +1,1 @@
-"""Extraction: the job (planned by `plan`, run by `job`) and the library call for one's own Ray Dataset (`dataset`)."""
+"""Extraction: the job and the library call over one's own Ray Dataset; planned by `plan`, run by `job`."""

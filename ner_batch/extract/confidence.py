@@ -1,10 +1,8 @@
 """How likely the model found an entity when it named it: the ``score`` of an entity without verification.
 
 The score is the product of the probabilities of the tokens that name the mention: the words, the marks around them and,
-as far as the format says it there, the type; a token that reaches over two mentions counts for both. It is the model's
-own; an adapter brings a calibration of it where its dev set was large enough. Under a grammar vLLM's log-probabilities
-are those after the mask, which overstate; such an answer is read once more without it, so that a score means the same
-whatever the decoding.
+as far as the format says it there, the type; a token that reaches over two mentions counts for both. Under a grammar
+vLLM's log-probabilities are those after the mask, which overstate; such an answer is read once more without it.
 """
 
 from __future__ import annotations
@@ -29,8 +27,16 @@ def scored(
         return tuple(entities)
     logprobs = [places[token] for places, token in zip(completion.logprobs, completion.token_ids, strict=True)]
     spans = list(pairwise(accumulate(map(len, pieces), initial=0)))
-    free = list(named)
-    return tuple(replace(entity, score=_score(_take(free, entity), spans, logprobs)) for entity in entities)
+    unused = list(named)
+    scores = []
+    for entity in entities:
+        of_type = [mention for mention in unused if mention.type == entity.type]
+        same = [m for m in of_type if m.text.strip() == entity.text]
+        mentions = same or [m for m in of_type if fold(m.text.strip()).text == fold(entity.text).text]
+        if mentions:
+            unused.remove(mentions[0])
+        scores.append(_score(mentions[0], spans, logprobs) if mentions else None)
+    return tuple(replace(entity, score=score) for entity, score in zip(entities, scores, strict=True))
 
 
 def reread(completion: Completion, again: Completion) -> Completion:
@@ -55,29 +61,15 @@ def logit(probability: float) -> float:
 
 def calibrated(entities: Sequence[Entity], slope: float, offset: float) -> tuple[Entity, ...]:
     """The same entities with scores of ``sigmoid(slope * logit(score) + offset)``."""
-    return tuple(e if e.score is None else replace(e, score=sigmoid(slope * logit(e.score) + offset)) for e in entities)
+
+    def adjusted(score: float) -> float:
+        return 1 / (1 + math.exp(min(-(slope * logit(score) + offset), 700.0)))
+
+    return tuple(e if e.score is None else replace(e, score=adjusted(e.score)) for e in entities)
 
 
-def sigmoid(odds: float) -> float:
-    """The probability of some log-odds, however far from 0."""
-    return 1 / (1 + math.exp(-max(odds, -700.0)))
-
-
-def _take(free: list[AnswerSpan], entity: Entity) -> AnswerSpan | None:
-    """The first mention left that names the entity, in its own words or normalised ones."""
-    of_type = [mention for mention in free if mention.type == entity.type]
-    same = [m for m in of_type if m.text.strip() == entity.text]
-    mentions = same or [m for m in of_type if fold(m.text.strip()).text == fold(entity.text).text]
-    if not mentions:
-        return None
-    free.remove(mentions[0])
-    return mentions[0]
-
-
-def _score(mention: AnswerSpan | None, spans: Sequence[tuple[int, int]], logprobs: Sequence[float]) -> float | None:
+def _score(mention: AnswerSpan, spans: Sequence[tuple[int, int]], logprobs: Sequence[float]) -> float:
     """The product over the tokens that have a part in the mention, tokens of half a character among them."""
-    if mention is None:
-        return None
     inside = [
         logprob
         for (start, end), logprob in zip(spans, logprobs, strict=True)

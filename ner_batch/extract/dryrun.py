@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import chain
 
 import ray
 from rich.console import Console
@@ -40,7 +41,7 @@ def dry_run(plan: Plan, console: Console) -> int:
     )
     for corrupt in plan.listing.corrupt:
         console.print(f"[red]unreadable[/] {escape(f'{corrupt.name}: {corrupt.reason}')}", highlight=False)
-    texts = sample_texts(plan)
+    texts = _sample(plan)
     if not texts:
         return job.OK
     with cluster.session(plan.config.job.address):  # the sample is read where the job's replicas would run
@@ -68,15 +69,13 @@ def dry_run(plan: Plan, console: Console) -> int:
     return job.OK
 
 
-def sample_texts(plan: Plan) -> list[str | None]:
+def _sample(plan: Plan) -> list[str | None]:
     """Up to 256 texts from up to 16 places spread evenly over what is pending."""
     filled = [unit for unit in plan.pending if unit.rows]
     column = plan.config.input.text_column
     places = filled[:: max(1, len(filled) // SAMPLE_PLACES)][:SAMPLE_PLACES]
-    texts: list[str | None] = []
-    for unit in places:
-        texts += texts_of(read_unit(unit, [column]), column)[0][: SAMPLE_ROWS // len(places)]
-    return texts
+    texts = [texts_of(read_unit(unit, [column]), column)[0][: SAMPLE_ROWS // len(places)] for unit in places]
+    return list(chain(*texts))
 
 
 def read_sample(recipe: Recipe, texts: Sequence[str | None]) -> tuple[list[Prediction], float, float]:

@@ -1,9 +1,8 @@
 """One replica: texts in, grounded predictions out. This is the file to read first.
 
-A text becomes windows; each task's reader (:mod:`reader`) turns a window into one prompt per label group, with its
-nearest demonstrations; the engine answers; the format reads the answer back into spans of the window; a text's windows
-are merged into one prediction. Everything is a plain call: many units are in flight because several threads call, and
-the windows of a unit because a pool of threads reads them in batches.
+A text becomes windows; each task's reader (:mod:`reader`) turns a window into one prompt per label group; the engine
+answers; the format reads the answer back into spans of the window; a text's windows are merged into one prediction.
+Many units are in flight because several threads call, and the windows of a unit because a pool of threads reads them.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import NoReturn
 
 import psutil
 import pyarrow as pa
@@ -107,8 +105,12 @@ class Extractor:
             try:
                 read = self._predict_unit(unit, [texts[row] for row in rows])
             except EngineDeadError as death:
+                # Ray restarts an actor whose process ends, not one whose engine is gone (ray#60145); and the engine's
+                # own processes may still hang on to the GPU.
                 self.tracker.engine_died(str(death))
-                exit_process()
+                for child in psutil.Process().children(recursive=True):
+                    child.kill()
+                os._exit(ENGINE_DEAD_STATUS)
         for row, prediction in zip(rows, read, strict=True):
             problem = unreadable.get(row)
             predictions[row] = Prediction(status=Status.FAILED, error=problem) if problem else prediction
@@ -142,19 +144,15 @@ class Extractor:
 
     def _read(self, batch: Sequence[Window]) -> list[list[Reading]]:
         """The readings of some windows by every task's reader."""
-        by_window: list[list[Reading]] = [[] for _ in batch]
-        for reader in self.readers:
-            name = reader.recipe.task.name
-            for of_window, of_task in zip(by_window, reader.read(batch), strict=True):
-                of_window.extend([reading.tagged(name) for reading in of_task] if self.recipe.tagged else of_task)
-        return by_window
+        by_task = [reader.read(batch, self.recipe.tagged) for reader in self.readers]
+        return [list(itertools.chain(*of_window)) for of_window in zip(*by_task, strict=True)]
 
     @contextmanager
     def _in_flight(self, name: str | None, texts: Sequence[str | None]) -> Iterator[str]:
         """The name under which attempts at a table are counted.
 
-        A table of the user's own dataset has none: it is known by its replica, which Ray gives it to again, and its
-        texts. Two in flight with the same texts are numbered; which is which makes no difference.
+        A table of the user's own dataset has none: it is known by its replica, which Ray gives it to again, its texts,
+        and a number, where others with the same texts are in flight.
         """
         with self.names_lock:
             if name is None:
@@ -186,42 +184,28 @@ class Extractor:
         return predictions
 
 
-def exit_process() -> NoReturn:
-    """End this process, and the engine's own if it still hangs on to the GPU.
-
-    Ray restarts an actor whose process ends, not one whose engine is gone (ray#60145).
-    """
-    for child in psutil.Process().children(recursive=True):
-        child.kill()
-    os._exit(ENGINE_DEAD_STATUS)
-
-
 def merge(
     texts: Sequence[str | None], cut: Sequence[Window], readings: Sequence[Sequence[Reading]]
 ) -> list[Prediction]:
-    """One prediction per text from the readings of its windows, offsets mapped back to the text."""
-    per_text: list[list[tuple[Window, Reading]]] = [[] for _ in texts]
-    for window, of_window in zip(cut, readings, strict=True):
-        per_text[window.document] += [(window, reading) for reading in of_window]
-    return [_merge_one(text or "", parts) for text, parts in zip(texts, per_text, strict=True)]
+    """One prediction per text from the readings of its windows.
 
-
-def _merge_one(text: str, parts: Sequence[tuple[Window, Reading]]) -> Prediction:
-    if not parts:
-        return Prediction(status=Status.EMPTY)
-    readings = [reading for _, reading in parts]
-    status = worst(reading.parsed.status for reading in readings)
-    return Prediction(
-        entities=distinct(_lift(entity, w.start, text) for w, reading in parts for entity in reading.parsed.entities),
-        ungrounded=tuple(dict.fromkeys(mention for reading in readings for mention in reading.parsed.ungrounded)),
-        status=status,
-        error=next((reading.error for reading in readings if reading.parsed.status is status), None),
-        prompt_tokens=sum(reading.prompt_tokens for reading in readings),
-        completion_tokens=sum(reading.completion_tokens for reading in readings),
-    )
-
-
-def _lift(entity: Entity, offset: int, text: str) -> Entity:
-    """The entity at its place in the whole, untouched text: the promise ``text[start:end] == surface`` is made here."""
-    entity = entity.shifted(offset)
-    return replace(entity, text=text[entity.start : entity.end])
+    Offsets are mapped back to the whole, untouched text: the promise ``text[start:end] == surface`` is made here.
+    """
+    predictions = [Prediction(status=Status.EMPTY)] * len(texts)
+    for document, parts in itertools.groupby(zip(cut, readings, strict=True), key=lambda part: part[0].document):
+        text = texts[document] or ""
+        of_text: list[Reading] = []
+        shifted: list[Entity] = []
+        for window, of_window in parts:
+            of_text += of_window
+            shifted += [entity.shifted(window.start) for reading in of_window for entity in reading.parsed.entities]
+        status = worst(reading.parsed.status for reading in of_text)
+        predictions[document] = Prediction(
+            entities=distinct(replace(entity, text=text[entity.start : entity.end]) for entity in shifted),
+            ungrounded=tuple(dict.fromkeys(mention for reading in of_text for mention in reading.parsed.ungrounded)),
+            status=status,
+            error=next((reading.error for reading in of_text if reading.parsed.status is status), None),
+            prompt_tokens=sum(reading.prompt_tokens for reading in of_text),
+            completion_tokens=sum(reading.completion_tokens for reading in of_text),
+        )
+    return predictions

@@ -1,4 +1,4 @@
-"""The extraction job: units through three Ray Data steps, resumable anywhere, and a sum that must come out even."""
+"""The extraction job: units through three Ray Data steps, resumable anywhere; and the library call, without units."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from ner_batch.extract import manifest
 from ner_batch.extract import tracker as trackers
 from ner_batch.extract.extractor import Extractor, StartEngine
 from ner_batch.extract.plan import Plan
-from ner_batch.extract.settings import JobConfig
+from ner_batch.extract.recipe import make_recipe
+from ner_batch.extract.settings import JobConfig, RecipeConfig
 from ner_batch.extract.tracker import RunProgress, Tracker
 from ner_batch.extract.units import ShardUnits, UnitFiles, UnitReport, write_empty
 from ner_batch.io import storage
@@ -36,12 +37,11 @@ OK, TOO_MANY_FAILED = 0, 3
 
 
 def run(plan: Plan, console: Console, start_engine: StartEngine = Engine) -> int:
-    """Do what is pending; the exit code. ``start_engine`` makes each replica's engine. jobs/extract.py spells it out.
+    """Do what is pending; the exit code. ``start_engine`` makes each replica's engine.
 
     Raises:
         UserError: the engine refuses its config.
         JobError: the engines keep dying, or do not start. Finished units stay finished.
-        KeyboardInterrupt: likewise.
     """
     job = plan.config.job
     with extraction(plan, console) as this_run:
@@ -64,12 +64,46 @@ def run(plan: Plan, console: Console, start_engine: StartEngine = Engine) -> int
     return this_run.exit_code
 
 
+def extract(
+    dataset: ray.data.Dataset,
+    config: RecipeConfig,
+    *,
+    text_column: str = "text",
+    batch_rows: int = 256,
+    job: JobConfig | None = None,
+    start_engine: StartEngine = Engine,
+) -> ray.data.Dataset:
+    """``dataset`` with entities: the columns of :func:`ner_batch.data.predictions_schema` appended to every row.
+
+    One row out for each one in; a row that kills engines is found and given up alone. Writing and resuming are the
+    caller's.
+
+    Args:
+        dataset: any Ray Dataset with a string column ``text_column``; repartition it first
+            (``repartition(target_num_rows_per_block=...)``), for a block is what one replica works on at a time.
+        text_column: the column that is read.
+        config: model, task or adapter, format, retrieval, windows.
+        batch_rows: rows prompted together, and searched together for a row that kills engines.
+        job: ``replicas``, ``num_gpus``, ``num_cpus``, ``units_in_flight`` (batches side by side in one replica) and
+            ``max_engine_deaths``.
+        start_engine: makes each replica's engine.
+
+    Raises:
+        UserError: every problem of the config, one line each, before anything starts.
+    """
+    job = job or JobConfig()
+    recipe = make_recipe(config)
+    return dataset.map_batches(
+        Extractor,
+        batch_size=batch_rows,
+        fn_constructor_args=(recipe, trackers.start(job.max_engine_deaths), text_column, start_engine),
+        **replica_options(job, recipe.engine),
+    )
+
+
 @dataclass(slots=True)
 class ExtractionRun:
-    """One run of a plan: the units that need an engine, who counts their attempts, and where they go.
-
-    ``exit_code`` is there when the run is over.
-    """
+    """One run of a plan: the units that need an engine, who counts their attempts, and where they go."""
 
     units: list[Unit]
     tracker: Tracker
@@ -96,13 +130,14 @@ def extraction(plan: Plan, console: Console) -> Iterator[ExtractionRun]:
         yield this_run
         this_run.exit_code = conclude(plan, [], None, console)
         return
-    manifest.begin(plan)
+    storage.remove_stale_temporaries(plan.config.output.path)
+    storage.remove(storage.join(plan.config.output.path, manifest.SUCCESS))
+    manifest.write(plan, "running", {})
     try:
         with cluster.session(plan.config.job.address):
             tracker = trackers.start(plan.config.job.max_engine_deaths)
-            this_run = ExtractionRun(
-                [unit for unit in plan.pending if unit.rows], tracker, UnitFiles(plan.destination, tracker)
-            )
+            units = [unit for unit in plan.pending if unit.rows]
+            this_run = ExtractionRun(units, tracker, UnitFiles(plan.destination, tracker))
             write_empty([unit for unit in plan.pending if not unit.rows], this_run.sink)
             line = ExtractionLine(plan.rows, plan.rows_before)
             with _data_context(), explained(tracker), ProgressLine(console) as live:
@@ -115,10 +150,13 @@ def extraction(plan: Plan, console: Console) -> Iterator[ExtractionRun]:
     assert not unreported, f"units were lost on the way, start the run again: {', '.join(sorted(unreported)[:3])} ..."
     storage.remove_stale_temporaries(plan.config.output.path)  # of write workers that were killed
     seconds = time.monotonic() - clock
-    speed = {"rows": plan.pending_rows, "rows_per_second": round(plan.pending_rows / seconds, 2)}
-    about = {"started": start_time.isoformat(timespec="seconds"), "seconds": round(seconds, 1), **speed}
-    errors = [report for report in this_run.sink.reports if report.error]
-    this_run.exit_code = conclude(plan, errors, about, console)
+    about = {
+        "started": start_time.isoformat(timespec="seconds"),
+        "seconds": round(seconds, 1),
+        "rows": plan.pending_rows,
+        "rows_per_second": round(plan.pending_rows / seconds, 2),
+    }
+    this_run.exit_code = conclude(plan, [report for report in this_run.sink.reports if report.error], about, console)
 
 
 def read_tasks(job: JobConfig) -> int:
@@ -127,10 +165,7 @@ def read_tasks(job: JobConfig) -> int:
 
 
 def replica_options(job: JobConfig, engine: EngineConfig) -> dict[str, Any]:
-    """How ``map_batches`` runs replicas.
-
-    Each is called by as many threads as it has units in flight, with as many units waiting beside it.
-    """
+    """How ``map_batches`` runs replicas: a thread for each unit in flight, and as many units waiting beside it."""
     pool = ray.data.ActorPoolStrategy(
         size=job.replicas,
         max_tasks_in_flight_per_actor=2 * job.units_in_flight,
@@ -142,10 +177,8 @@ def replica_options(job: JobConfig, engine: EngineConfig) -> dict[str, Any]:
 
 def resources(job: JobConfig, engine: EngineConfig) -> dict[str, float]:
     """What one replica reserves: GPUs as configured, else the tensor-parallel size where the cluster has GPUs."""
-    gpus = job.num_gpus
-    if gpus is None:
-        gpus = engine.tensor_parallel_size if ray.cluster_resources().get("GPU") else 0
-    return {"num_cpus": job.num_cpus, "num_gpus": gpus}
+    gpus = engine.tensor_parallel_size if ray.cluster_resources().get("GPU") else 0
+    return {"num_cpus": job.num_cpus, "num_gpus": gpus if job.num_gpus is None else job.num_gpus}
 
 
 @contextmanager
@@ -181,9 +214,8 @@ def explained(tracker: Tracker) -> Iterator[None]:
             message, user_error = progress.fatal
             raise (UserError if user_error else JobError)(message) from None
         cause = cluster.root_cause(error)
-        is_bug = isinstance(cause, ray.exceptions.UserCodeException) or not isinstance(cause, ray.exceptions.RayError)
-        if is_bug:
-            raise
+        if isinstance(cause, ray.exceptions.UserCodeException) or not isinstance(cause, ray.exceptions.RayError):
+            raise  # a bug
         died = progress.causes[-1] if progress.causes else cluster.last_line(error)  # a worker or a node is gone
         raise JobError(f"a replica failed: {died}") from None
 
@@ -192,8 +224,7 @@ def explained(tracker: Tracker) -> Iterator[None]:
 class ExtractionLine:
     """Turns the counters of a run into a line. ``rows_before`` are done by earlier runs and do not count for speed.
 
-    Speed is counted from the first rows on, without the engines' start: ``baseline`` holds when they were seen, how
-    many, and with how many tokens.
+    Nor does the engines' start: ``baseline`` holds when the first rows were seen, how many, with how many tokens.
     """
 
     rows: int
@@ -214,9 +245,9 @@ class ExtractionLine:
         parts = [f"{self.rows_before + progress.rows:,} of {self.rows:,} rows"]
         if progress.rows > rows:
             speed = (progress.rows - rows) / (now - since)
-            parts.append(f"{speed:,.1f} rows/s")
-            parts.append(f"{(progress.tokens - tokens) / (now - since):,.0f} tokens/s")
-            parts.append(f"ETA {duration((self.rows - self.rows_before - progress.rows) / speed)}")
+            eta = duration((self.rows - self.rows_before - progress.rows) / speed)
+            tokens_per_second = (progress.tokens - tokens) / (now - since)
+            parts += [f"{speed:,.1f} rows/s", f"{tokens_per_second:,.0f} tokens/s", f"ETA {eta}"]
         parts += [f"{count:,} {status}" for status, count in sorted(progress.statuses.items()) if status != "ok"]
         parts += [f"engine restarted {progress.deaths} times"] if progress.deaths else []
         return " | ".join(parts)
@@ -225,8 +256,7 @@ class ExtractionLine:
 def conclude(plan: Plan, errors: Sequence[UnitReport], about: dict[str, Any] | None, console: Console) -> int:
     """Read back what is on disk, write the manifest, print the line that adds up; the exit code.
 
-    ``errors`` are the units that could not be read or written; ``about`` is what the manifest tells of the run that
-    ends: when, how long, how fast (engine start included).
+    ``errors``: the units that could not be read or written; ``about``: what the manifest tells of the run that ends.
     """
     folder = plan.config.output.path
     missing = {report.name: report.error for report in errors}
@@ -239,8 +269,7 @@ def conclude(plan: Plan, errors: Sequence[UnitReport], about: dict[str, Any] | N
     for report in reports:
         statuses.update(report.statuses)
     by_status = dict(sorted(statuses.items()))
-    failed = statuses[Status.FAILED]
-    within = failed <= plan.config.job.max_failed * rows
+    within = statuses[Status.FAILED] <= plan.config.job.max_failed * rows
     complete = within and not missing and not plan.listing.corrupt
     tokens = sum(report.tokens for report in reports)
     results = {"rows_out": rows, "rows_not_done": lost, "statuses": by_status, "tokens": tokens}
@@ -254,5 +283,5 @@ def conclude(plan: Plan, errors: Sequence[UnitReport], about: dict[str, Any] | N
         storage.write_bytes(storage.join(folder, manifest.SUCCESS), b"")
         return OK
     if not within:
-        console.print(f"{failed:,} rows failed, over job.max_failed; --retry does them again")
+        console.print(f"{statuses[Status.FAILED]:,} rows failed, over job.max_failed; --retry does them again")
     return TOO_MANY_FAILED

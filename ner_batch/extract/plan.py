@@ -1,7 +1,4 @@
-"""Everything that can be known before an engine starts: what to read, with which recipe, into which output.
-
-All problems of a run are found here and reported together.
-"""
+"""Everything that can be known before an engine starts: what to read, with which recipe, into which output."""
 
 from __future__ import annotations
 
@@ -54,8 +51,8 @@ class Plan:
             """A value of the fingerprint; of several tasks, all their values."""
             return ", ".join(v for k, v in self.fingerprint.items() if k == name or k.endswith(f": {name}"))
 
-        about = {name: every(name) for name in ("model", "adapter", "task", "format")}
-        about = {"fingerprint": digest(self.fingerprint), **about}
+        names = {name: every(name) for name in ("model", "adapter", "task", "format")}
+        about = {"fingerprint": digest(self.fingerprint), **names}
         return Destination(self.config.input, self.config.output, about, self.recipe.tagged)
 
 
@@ -107,16 +104,13 @@ def _layout(config: ExtractConfig, limit: int | None) -> dict[str, str]:
 def _check_columns(config: ExtractConfig, listing: Listing) -> None:
     """Named columns must exist, and none may meet one of ours in the output."""
     output, rename = config.output, config.input.rename
-    named = {
-        "input.rename": tuple(rename),
-        "output.keep": output.keep or (),
-        "output.drop_input_columns": output.drop_input_columns,
-    }
+    named = [("input.rename", name) for name in rename]
+    named += [("output.keep", name) for name in output.keep or ()]
+    named += [("output.drop_input_columns", name) for name in output.drop_input_columns]
     for shard in listing.shards:
-        for field, names in named.items():
-            for name in names:
-                if name not in shard.columns:
-                    raise UserError(f"{field}: no column {name!r} in {shard.uri} (it has {', '.join(shard.columns)})")
+        for field, name in named:
+            if name not in shard.columns:
+                raise UserError(f"{field}: no column {name!r} in {shard.uri} (it has {', '.join(shard.columns)})")
         out = [rename.get(name, name) for name in Destination(config.input, output).kept(shard.columns)]
         for name in out:
             if name in PREDICTIONS.names:
@@ -131,7 +125,7 @@ def _check_columns(config: ExtractConfig, listing: Listing) -> None:
 
 
 def _check_output(config: ExtractConfig) -> None:
-    """The output may not lie where the input is read, nor in a place that a submitted job loses."""
+    """The output may not lie where the input is read, and must be writable."""
     source, target = config.input.path.rstrip("/"), config.output.path.rstrip("/")
     if target == source or target.startswith(source + "/"):
         raise UserError(f"output.path: {target} lies inside input.path {source}: a later run would read it; move it")

@@ -84,18 +84,16 @@ class Reader:
         self.format = formats.get(recipe.format)
         self.groups = self.format.groups(recipe.task)
         self.builder = PromptBuilder(self.format, recipe.task, chat, max_model_len)
-        verify = recipe.verify
         # Its encoder runs on the CPU, beside the engine, which has the GPU for itself.
-        uses_index = recipe.index and (recipe.k or (verify and verify.k))
-        self.index = retrieval.open_index(recipe.index, recipe.encoder, "cpu") if recipe.index and uses_index else None
+        self.index = retrieval.open_index(recipe.index, recipe.encoder, "cpu") if recipe.index else None
         self.verifier = None
-        if verify:
+        if verify := recipe.verify:
             pool = Pool(self.index.examples if self.index and verify.k else ())
             questions = Questions(recipe.task, chat, max_model_len)
             self.verifier = Verifier(verify, self.adapter, engine, questions, pool)
 
-    def read(self, windows: Sequence[Window]) -> list[list[Reading]]:
-        """The readings of some windows, in order, one per label group each."""
+    def read(self, windows: Sequence[Window], tagged: bool = False) -> list[list[Reading]]:
+        """The readings of some windows, in order, one per label group each. ``tagged``: they name their task."""
         texts = [window.text for window in windows]
         demonstrations = self.index.nearest(texts, self.recipe.k) if self.index else [()] * len(texts)
         queries = [
@@ -104,12 +102,9 @@ class Reader:
             for labels in self.groups
         ]
         votes = self.recipe.votes
+        readings = self._ask(queries * (votes.passes if votes else 1))
         if votes:
-            readings = self._ask(queries * votes.passes)
-            by_query = [readings[i :: len(queries)] for i in range(len(queries))]
-            readings = [vote(passes, votes.least) for passes in by_query]
-        else:
-            readings = self._ask(queries)
+            readings = [vote(readings[i :: len(queries)], votes.least) for i in range(len(queries))]
         if self.verifier:
             entities = [reading.parsed.entities for reading in readings]
             verdicts = self.verifier.judge([query.window.text for query in queries], entities)
@@ -117,18 +112,20 @@ class Reader:
                 reading.with_entities(verdict.entities).plus(*verdict.completions)
                 for reading, verdict in zip(readings, verdicts, strict=True)
             ]
+        if tagged:
+            readings = [reading.tagged(self.recipe.task.name) for reading in readings]
         return [readings[i : i + len(self.groups)] for i in range(0, len(readings), len(self.groups))]
 
     def _ask(self, queries: Sequence[Query]) -> list[Reading]:
-        """Decode as configured; under ``auto``, whatever is not made of the source is asked again under the grammar."""
+        """Decode as configured; under ``auto``, whatever is not made of the source again, under the grammar."""
         readings = self._decode(queries, constrained=self.recipe.decoding == "constrained")
         if self.recipe.decoding != "auto":
             return readings
-        answered = (Status.OK, Status.MALFORMED, Status.TRUNCATED)
+        unanswered = (Status.TOO_LONG, Status.FAILED)
         doubtful = [
             i
-            for i, (query, reading) in enumerate(zip(queries, readings, strict=True))
-            if reading.parsed.status in answered and not reading.parsed.faithful and query.takes_grammar
+            for i, reading in enumerate(readings)
+            if not reading.parsed.faithful and reading.parsed.status not in unanswered and queries[i].takes_grammar
         ]
         for i, reading in zip(doubtful, self._decode([queries[i] for i in doubtful], constrained=True), strict=True):
             readings[i] = repaired(readings[i], reading)
@@ -168,12 +165,11 @@ class Reader:
         rereadings = dict(zip(again, self.engine.generate(list(again.values())), strict=True))
         scored = list(readings)
         for i, (request, completion) in answered.items():
-            text, labels, reading, rereading = queries[i].window.text, queries[i].labels, readings[i], rereadings.get(i)
-            spans = self.format.locate_mentions(completion.text, text, labels, self.recipe.task)
-            if rereading:
-                completion = confidence.reread(completion, rereading)  # noqa: PLW2901
+            query, reading, rereading = queries[i], readings[i], rereadings.get(i)
+            spans = self.format.locate_mentions(completion.text, query.window.text, query.labels, self.recipe.task)
             pieces = self.builder.chat.pieces(request.token_ids, completion.token_ids)
-            entities = confidence.scored(reading.parsed.entities, spans, completion, pieces)
+            answer = confidence.reread(completion, rereading) if rereading else completion
+            entities = confidence.scored(reading.parsed.entities, spans, answer, pieces)
             if calibration := self.recipe.calibration:
                 entities = confidence.calibrated(entities, calibration.slope, calibration.offset)
             costs = [rereading] if rereading and rereading.finish_reason != "error" else []
@@ -186,11 +182,9 @@ class Reader:
         prompt = self.builder.build(text, query.labels, query.demonstrations)
         if prompt is None:
             return None
-        grammar = None
-        if constrained and query.takes_grammar:
-            grammar = self.format.grammar(text, query.labels, self.recipe.task)
-        # Under a grammar they are of no use, see `confidence`.
-        logprobs = () if self.recipe.scored and not grammar else None
+        under_grammar = constrained and query.takes_grammar
+        grammar = self.format.grammar(text, query.labels, self.recipe.task) if under_grammar else None
+        logprobs = () if self.recipe.scored and not grammar else None  # masked ones are of no use, see `confidence`
         temperature = self.recipe.votes.temperature if self.recipe.votes else self.recipe.temperature
         return Request(prompt.token_ids, prompt.max_tokens, self.adapter, grammar, temperature, logprobs)
 
@@ -230,18 +224,12 @@ def vote(passes: Sequence[Reading], min_share: float) -> Reading:
     name it; this share is its score. Without any full answer the best of the readings stands. Tokens of all passes are
     counted, and what any of them named that is not in the text is ungrounded.
     """
-    answered = [reading for reading in passes if reading.parsed.status is Status.OK]
-    if not answered:
-        best = min(passes, key=lambda reading: list(Status).index(reading.parsed.status))
-        return best.plus(*(reading for reading in passes if reading is not best))
-    votes = Counter(
-        entity
-        for reading in answered
-        for entity in {replace(entity, score=None, verified=None) for entity in reading.parsed.entities}
-    )
-    shares = {entity: count / len(answered) for entity, count in votes.items()}
-    elected = distinct(replace(entity, score=share) for entity, share in shares.items() if share >= min_share)
-    ungrounded = tuple(dict.fromkeys(mention for reading in passes for mention in reading.parsed.ungrounded))
-    parsed = replace(answered[0].parsed, entities=elected, ungrounded=ungrounded)
-    first = replace(answered[0], parsed=parsed)
-    return first.plus(*(reading for reading in passes if reading is not answered[0]))
+    first = best = min(passes, key=lambda reading: list(Status).index(reading.parsed.status))
+    if best.parsed.status is Status.OK:
+        answered = [reading for reading in passes if reading.parsed.status is Status.OK]
+        votes = Counter(entity for reading in answered for entity in set(reading.parsed.entities))
+        shares = {entity: count / len(answered) for entity, count in votes.items()}
+        elected = distinct(replace(entity, score=share) for entity, share in shares.items() if share >= min_share)
+        ungrounded = tuple(dict.fromkeys(mention for reading in passes for mention in reading.parsed.ungrounded))
+        best = replace(best, parsed=replace(best.parsed, entities=elected, ungrounded=ungrounded))
+    return best.plus(*(reading for reading in passes if reading is not first))

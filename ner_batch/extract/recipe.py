@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -29,8 +29,7 @@ from ner_batch.verification.settings import VerifyConfig
 ANSWERS_VERSION = "1"
 """Part of every run's fingerprint: changed on purpose when our code, at the same settings, may answer differently.
 
-A release that changes no answer leaves it alone, so that a run begun before resumes after it. Prompts, tasks, adapters
-and the questions of verification have fingerprints of their own.
+Prompts, tasks, adapters and the questions of verification have fingerprints of their own.
 """
 
 S = TypeVar("S", bound=TaskConfig)
@@ -38,7 +37,7 @@ S = TypeVar("S", bound=TaskConfig)
 
 @dataclass(frozen=True, slots=True)
 class TaskRecipe:
-    """How one task is read. ``k`` is the demonstrations asked of the index, 0 without."""
+    """How one task is read. ``index`` is None where nothing is asked of it; ``k`` is the demonstrations, 0 without."""
 
     task: Task
     format: FormatName
@@ -52,6 +51,7 @@ class TaskRecipe:
     calibration: Calibration | None = None
     votes: VotesConfig | None = None
     verify: VerifyConfig | None = None
+    fingerprint: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def scored(self) -> bool:
@@ -97,15 +97,6 @@ def local(config: S) -> S:
     return config.model_copy(update=update)
 
 
-@dataclass(frozen=True, slots=True)
-class _LoadedTask:
-    """A task's recipe, its adapter, and what decides its answers in words a person can compare."""
-
-    recipe: TaskRecipe
-    adapter: Adapter | None
-    fingerprint: dict[str, str]
-
-
 def make_recipe(config: RecipeConfig) -> Recipe:
     """The recipe of a config, everything checked that can be without an engine.
 
@@ -117,25 +108,29 @@ def make_recipe(config: RecipeConfig) -> Recipe:
     problems = Problems()
     base = problems.check(lambda: adapters.model_fingerprint(engine.model, engine.revision))
     chat = problems.check(lambda: load_tokenizer(engine.model, engine.revision)) if base else None
-    places = [f"tasks.{i}: " if config.tasks else "" for i in range(len(config.each_task))]
-    loaded = [
-        _load_task(task, config, base, chat, problems.under(place))
-        for place, task in zip(places, config.each_task, strict=True)
-    ]
-    tasks = [task for task in loaded if task]
-    for place, task in zip(places, loaded, strict=True):
-        if task and task.adapter and any(other.recipe.reread for other in tasks):
-            problems.under(place).check(partial(_check_rereading, task.adapter))
-    names = [task.recipe.task.name for task in tasks]
+    tasks: list[TaskRecipe] = []
+    served: list[tuple[Problems, Adapter]] = []
+    for i, of_task in enumerate(config.each_task):
+        noted = problems.under(f"tasks.{i}: " if config.tasks else "")
+        adapter = noted.check(partial(adapters.load, of_task.adapter)) if of_task.adapter else None
+        served += [(noted, adapter)] if adapter else []
+        recipe = _load_task(of_task, adapter, config, base, chat, noted)
+        tasks += [recipe] if recipe else []
+    rereads = any(task.reread for task in tasks)
+    for noted, adapter in served if rereads else ():
+        noted.check(partial(_check_rereading, adapter))
+    names = [task.task.name for task in tasks]
     problems.lines += [
         f"tasks: two are called {name!r}: entities could not be told apart; rename one task"
         for name in sorted({name for name in names if names.count(name) > 1})
     ]
     problems.stop_if_any()
-    of_tasks: dict[str, str] = {}
-    for name, task in zip(names, tasks, strict=True):
-        of_tasks |= {f"{name}: {key}" if len(tasks) > 1 else key: value for key, value in task.fingerprint.items()}
-    engine = _engine(engine, tasks)
+    of_tasks = {
+        f"{task.task.name}: {key}" if len(tasks) > 1 else key: value
+        for task in tasks
+        for key, value in task.fingerprint.items()
+    }
+    engine = _engine(engine, [adapter for _, adapter in served], rereads)
     fingerprint = {
         "model": f"{Path(engine.model).name} ({base})",
         **of_tasks,
@@ -146,30 +141,34 @@ def make_recipe(config: RecipeConfig) -> Recipe:
         "engine.extra": json.dumps(engine.extra, sort_keys=True, default=str),
         "answers": ANSWERS_VERSION,
     }
-    return Recipe(engine, config.windows.max_tokens, tuple(task.recipe for task in tasks), fingerprint)
+    return Recipe(engine, config.windows.max_tokens, tuple(tasks), fingerprint)
 
 
 def _load_task(
-    config: TaskConfig, run: RecipeConfig, base: str | None, chat: ChatTokenizer | None, problems: Problems
-) -> _LoadedTask | None:
-    """A task's adapter, task file and index, checked; None, with the problems noted, where one cannot be loaded."""
-    uri = config.adapter
-    adapter = problems.check(lambda: adapters.load(uri)) if uri else None
-    task = problems.check(lambda: _task(config, adapter)) if config.task or adapter or not uri else None
+    config: TaskConfig,
+    adapter: Adapter | None,
+    run: RecipeConfig,
+    base: str | None,
+    chat: ChatTokenizer | None,
+    problems: Problems,
+) -> TaskRecipe | None:
+    """A task's recipe, everything checked; None, with the problems noted, where its task or model cannot be loaded."""
+    task = problems.check(lambda: _task(config, adapter)) if config.task or adapter or not config.adapter else None
     index = problems.check(lambda: _index(config))
-    problems.check(lambda: _check_verify(config, task, chat))
+    verify = config.verify
+    if verify and task and chat:
+        problems.check(question.Questions(task, chat, 0).tokens)
     if task is None or chat is None or base is None:
         return None
     demonstrations = config.retrieval if index else RetrievalConfig(k=0)
     manifest = adapter.manifest if adapter else None
-    verify = config.verify
     if verify and verify.threshold is None:
         fitted = manifest.verification if manifest else None
         verify = verify.model_copy(update={"threshold": fitted.threshold if fitted else 0.5})
     recipe = TaskRecipe(
         task,
         config.format or (cast(FormatName, manifest.format) if manifest else "json"),
-        uri,
+        config.adapter,
         demonstrations.index,
         demonstrations.encoder,
         demonstrations.k,
@@ -196,7 +195,7 @@ def _load_task(
             retrieval=index.kind if index and recipe.k else None,
         )
         problems.check(check_use)
-    return _LoadedTask(recipe, adapter, _fingerprint(recipe, adapter, index, builder))
+    return replace(recipe, fingerprint=_fingerprint(recipe, adapter, index, builder))
 
 
 def _task(config: TaskConfig, adapter: Adapter | None) -> Task:
@@ -210,39 +209,29 @@ def _task(config: TaskConfig, adapter: Adapter | None) -> Task:
 
 
 def _index(config: TaskConfig) -> retrieval.Index | None:
-    place = config.retrieval
-    shows_examples = place.k or (config.verify and config.verify.k)
-    return retrieval.open_index(place.index, place.encoder) if place.index and shows_examples else None
+    place, verify_k = config.retrieval, config.verify.k if config.verify else 0
+    if verify_k and not place.index:
+        raise UserError(f"verify.k={verify_k}: demonstrations come from an index: name retrieval.index, or k=0")
+    return retrieval.open_index(place.index, place.encoder) if place.index and (place.k or verify_k) else None
 
 
-def _check_verify(config: TaskConfig, task: Task | None, chat: ChatTokenizer | None) -> None:
-    """Demonstrations need an index, and the model's tokenizer must tell yes from no by one token."""
-    if config.verify is None:
-        return
-    if task and chat:
-        question.Questions(task, chat, 0).tokens()
-    if config.verify.k and not config.retrieval.index:
-        raise UserError(f"verify.k={config.verify.k}: demonstrations come from an index: name retrieval.index, or k=0")
-
-
-def _engine(config: EngineConfig, tasks: Sequence[_LoadedTask]) -> EngineConfig:
+def _engine(config: EngineConfig, served: Sequence[Adapter], rereads: bool) -> EngineConfig:
     """The engine with room for every adapter: the smallest of vLLM's ranks that holds theirs, and a slot for each."""
-    served = list({task.adapter.path: task.adapter for task in tasks if task.adapter}.values())
-    if any(task.recipe.reread for task in tasks):
+    if rereads:
         config = config.model_copy(update={"extra": rereading(config, served) | config.extra})
     if not served:
         return config
-    largest = max(served, key=lambda adapter: adapter.rank)
-    room = {"max_lora_rank": adapters.served_rank(largest.rank), "max_loras": max(config.max_loras, len(served))}
-    return config.model_copy(update=room)
+    slots = max(config.max_loras, len({adapter.path for adapter in served}))
+    rank = adapters.served_rank(max(adapter.rank for adapter in served))
+    return config.model_copy(update={"max_lora_rank": rank, "max_loras": slots})
 
 
 def rereading(config: EngineConfig, served: Sequence[Adapter]) -> dict[str, Any]:
     """Settings of vLLM under which answers can be read again.
 
-    It makes the logits of all tokens of a prompt that one step computes, which its profile of the memory does not know
-    of: 4,096 tokens over 152,000 words take some 4 GB, and an engine without them dies (vllm#5907). 512 at a time take
-    0.5 GB. Adapters must leave the output layer alone, and vLLM be told (see ``engine``).
+    It makes the logits of all tokens of a prompt that one step computes, past its profile of the memory: 4,096 tokens
+    over 152,000 words take some 4 GB (vllm#5907), 512 take 0.5. And it must know that adapters leave the output layer
+    alone (see ``engine``).
     """
     pieces = {"long_prefill_token_threshold": min(512, config.max_model_len)}
     layers = sorted({name for adapter in served for name in adapter.targets or ()})
@@ -273,7 +262,7 @@ def _check_fit(builder: PromptBuilder, window_tokens: int) -> None:
 
 
 def _check_questions_fit(builder: PromptBuilder, window_tokens: int) -> None:
-    """A verification question about a mention as long as a full window must fit, or entities would stay unverified."""
+    """A question about a mention as long as a full window must fit, or entities would stay unverified."""
     empty = question.messages("", Entity(0, 0, builder.task.names[0], ""), builder.task)
     fixed = len(builder.chat.encode(empty)) + question.ANSWER_TOKENS
     if fixed + 2 * window_tokens > builder.max_model_len:

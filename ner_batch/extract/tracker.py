@@ -29,10 +29,7 @@ Range = tuple[int, int]
 
 @dataclass(slots=True)
 class UnitAttempts:
-    """What is known of one unit: how often replicas began it, and what of it is still to be read.
-
-    ``predictions`` holds those of the ranges that came through, and of the rows that were given up, by their first row.
-    """
+    """What is known of one unit. ``predictions``: of the ranges that came through or were given up, by first row."""
 
     rows: int
     starts: int = 0
@@ -43,30 +40,24 @@ class UnitAttempts:
     def start(self) -> None:
         """A replica starts (or starts again) with the unit: whatever ran before has died."""
         self.starts += 1
-        died, self.running = self.running, None
-        if died is not None:
-            start, stop = died
+        if self.running:
+            start, stop = self.running
             middle = (start + stop) // 2
             if stop - start == 1:
                 self.predictions[start] = [Prediction(status=Status.FAILED, error=BAD_ROW)]
             else:
                 self.waiting = [(start, middle), (middle, stop), *self.waiting]
+            self.running = None
         elif self.starts == SUSPECT + 1 and self.rows:
             self.waiting = [(0, self.rows)]
-
-    @property
-    def suspect(self) -> bool:
-        """Whether engines died so often of the unit that it must be read alone, range by range."""
-        return self.starts > SUSPECT
 
 
 @dataclass(frozen=True, slots=True)
 class RunProgress:
     """The live counters of a run.
 
-    ``rows`` and ``tokens`` count what is predicted so far, in units still in flight too; ``statuses`` rows by status,
-    of the units that are written. ``fatal`` is set where the run cannot go on (no engine starts, or too many died):
-    why, and whether the user can mend it.
+    ``rows`` and ``tokens`` count units still in flight too; ``statuses`` only those written. ``fatal``: why the run
+    cannot go on (no engine starts, or too many died), and whether the user can mend it.
     """
 
     rows: int
@@ -79,10 +70,7 @@ class RunProgress:
 
 
 class Tracker:
-    """The attempts at every unit of one run and its live counters.
-
-    In a job it is a Ray actor on the driver's node (:func:`start`), so that it outlives every replica and no other
-    node's end is its own.
+    """The attempts at every unit of one run and its live counters; in a job it is an actor, see :func:`start`.
 
     Args:
         max_engine_deaths: deaths in all after which no unit may start any more.
@@ -130,7 +118,7 @@ class Tracker:
         attempts = self.attempts.setdefault(unit, UnitAttempts(rows))
         attempts.start()
         self.live[unit] = (0, 0)
-        return attempts.suspect
+        return attempts.starts > SUSPECT
 
     def next_range(self, unit: str) -> Range | None:
         """The range to read now; from here on its death is blamed on it."""
@@ -153,8 +141,8 @@ class Tracker:
     def rows_done(self, unit: str, rows: int, tokens: int) -> None:
         """Rows finished and tokens spent since the last call for a unit in flight."""
         if unit in self.live:
-            before = self.live[unit]
-            self.live[unit] = (before[0] + rows, before[1] + tokens)
+            rows_before, tokens_before = self.live[unit]
+            self.live[unit] = (rows_before + rows, tokens_before + tokens)
 
     def unit_predicted(self, unit: str) -> None:
         """All rows of the unit are predicted: no later death is of its making."""
@@ -177,7 +165,7 @@ class Tracker:
 class _RemoteCalls:
     """Calls the methods of an actor as if it were here: every call waits for its answer, and raises what it raised.
 
-    A replica that is about to end has then said what it must say; a call takes about a millisecond, some ten a second.
+    So a replica that is about to end has reported why. A call takes about a millisecond; there are some ten a second.
     """
 
     def __init__(self, actor: Any) -> None:
@@ -197,17 +185,17 @@ class _RemoteCalls:
 
 
 def start(max_engine_deaths: int) -> Tracker:
-    """A tracker in an actor on the driver's node. It lives as long as somebody holds the returned object."""
+    """A tracker in an actor on the driver's node, so that it outlives every replica and every other node.
+
+    It lives as long as somebody holds the returned object.
+    """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options = {"num_cpus": 0, "max_restarts": 0, "scheduling_strategy": here}
     return cast(Tracker, _RemoteCalls(ray.remote(Tracker).options(**options).remote(max_engine_deaths)))
 
 
 class SharedLock:
-    """Many may be inside together, or one alone: a suspect unit must not take its neighbours down with it.
-
-    A readers-writer lock between threads that prefers the one who waits to be alone, so that nobody starves it.
-    """
+    """A readers-writer lock, for a suspect unit must not take others down with it. Who waits to be alone goes first."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()  # its lock is held by the one who is alone

@@ -2,9 +2,8 @@
 
 A block IS a unit: ``ReadTask`` per unit, ``override_num_blocks`` = units, ``target_max_block_size=None`` and
 ``batch_size=None``, or Ray Data splits and joins blocks by size. The unit's name and row count travel in the schema's
-metadata, and the sink compares the rows that arrive. Ray 2.60 starts no write for an empty block, so the driver writes
-the files of units without rows; and a read that raises ends the job, so a unit that cannot be read becomes a block of
-one row with the reason in its metadata.
+metadata. Ray 2.60 starts no write for an empty block, so the driver writes the files of units without rows; and a read
+that raises ends the job, so a unit that cannot be read becomes a block of one row with the reason in its metadata.
 """
 
 from __future__ import annotations
@@ -28,9 +27,7 @@ from ner_batch.extract.tracker import Tracker
 from ner_batch.io import storage
 from ner_batch.io.shards import Unit, read_unit
 
-METADATA_KEY = "ner_batch"
-"""Where an output file's metadata tells of its unit and its run."""
-
+METADATA_KEY = "ner_batch"  # where an output file's metadata tells of its unit and its run
 _UNIT = b"ner_batch.unit"
 # Columns that only travel from read to write. An input column of such a name is refused by the plan.
 _TEXT = "_ner_batch_text"
@@ -42,8 +39,7 @@ RESERVED = (_TEXT, _EARLIER)
 class Destination:
     """Where units go and what of the input goes with them.
 
-    ``about`` is written into every file's metadata: fingerprint, model, adapter, task, format. ``tagged``: entities
-    name their task, for several tasks read the corpus.
+    ``about``: fingerprint, model, adapter, task, format, for the files' metadata. ``tagged``: entities name their task.
     """
 
     source: InputConfig
@@ -81,10 +77,7 @@ class UnitReport:
 class ShardUnits(Datasource):  # type: ignore[misc]  # Ray is untyped here
     """Reads work units from their Parquet shards, each as one block, with the columns that the output keeps.
 
-    Args:
-        units: what is read, in order.
-        destination: says which columns stay, and under which names.
-        retried: names of the units that have an output file, of which only failed rows are to be done again.
+    ``retried`` names the units that have an output file, of which only failed rows are to be done again.
     """
 
     def __init__(self, units: Sequence[Unit], destination: Destination, retried: frozenset[str] = frozenset()) -> None:
@@ -111,23 +104,17 @@ def read_blocks(unit: Unit, destination: Destination, retry: bool) -> list[pa.Ta
     about: dict[str, Any] = {"name": unit.name, "rows": unit.rows}
     try:
         columns = destination.kept(unit.shard.columns)
-        text = destination.source.text_column
-        hidden_text = [] if text in columns else [text]
-        table = read_unit(unit, [*columns, *hidden_text])
         names = [destination.source.rename.get(name, name) for name in columns]
-        table = table.rename_columns([*names, *[_TEXT for _ in hidden_text]])
+        if destination.source.text_column not in columns:
+            columns, names = [*columns, destination.source.text_column], [*names, _TEXT]
+        table = read_unit(unit, columns).rename_columns(names)
         if retry:
-            table = table.append_column(_EARLIER, _predictions_column(destination.uri(unit.name)))
+            earlier = storage.read_table(destination.uri(unit.name)).select(PREDICTIONS.names)
+            table = table.append_column(_EARLIER, earlier.to_struct_array())
     except (UserError, OSError) as error:
         about["error"] = str(error)
         table = pa.table({"error": [str(error)]})
     return [table.replace_schema_metadata({_UNIT: json.dumps(about).encode()})]
-
-
-def _predictions_column(uri: str) -> pa.StructArray:
-    """What an output file predicts, row by row."""
-    columns = storage.read_table(uri).select(PREDICTIONS.names).combine_chunks()
-    return pa.StructArray.from_arrays([column.combine_chunks() for column in columns], fields=list(columns.schema))
 
 
 def unit_of(block: pa.Table) -> dict[str, Any]:
@@ -154,8 +141,8 @@ def with_predictions(table: pa.Table, predictions: Sequence[Prediction], tagged:
 class UnitFiles(Datasink):  # type: ignore[misc]
     """Writes every unit to a Parquet file of its own, whole or not at all.
 
-    A file that cannot be written (disk full, bucket out of reach) is a report with the reason, and the next run's
-    work; it does not end the job. ``reports`` holds one per unit when ``write_datasink`` returns.
+    A file that cannot be written (disk full, bucket out of reach) is a report with the reason, and the next run's work.
+    ``reports`` holds one per unit when ``write_datasink`` returns.
     """
 
     def __init__(self, destination: Destination, tracker: Tracker) -> None:
