@@ -183,6 +183,8 @@ def test_the_line_counts_only_this_runs_speed():
         return RunProgress(rows, tokens, statuses, replicas, 0, (), None)
 
     assert "engines are starting" in line.text(counters(0, 0, replicas=0))
+    refused = RunProgress(0, 0, {}, 0, 0, (), ("vLLM did not start: no room", False))
+    assert line.text(refused).endswith(": starting again, for vLLM did not start: no room")
     assert "1 engines are ready, no row finished yet, 70 tokens" in line.text(counters(0, 70))
     assert line.text(counters(20, 1000)) == "420 of 1,000 rows"
     seconds, rows, tokens = line.baseline

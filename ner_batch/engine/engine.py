@@ -23,6 +23,7 @@ from ner_batch.errors import UserError
 from ner_batch.prompts.chat import load_tokenizer
 
 _CLOSE_SECONDS = 30.0
+_VERBOSE = "NER_BATCH_VERBOSE=1 shows what it printed"  # the root cause is often in the log of vLLM's own process
 # Fields of EngineConfig that are not vLLM's by the same name.
 _OURS = {"cpu_kv_cache_gib", "in_process", "max_in_flight", "stall_seconds", "max_loras", "max_lora_rank", "extra"}
 
@@ -120,7 +121,7 @@ class Engine:
             started.set_exception(UserError(f"engine for {self._config.model!r}: {_line(error)}"))
             return
         except Exception as error:  # noqa: BLE001 - whatever it was, the caller must hear of it
-            started.set_exception(EngineDeadError(f"vLLM did not start: {_line(error)}"))
+            started.set_exception(EngineDeadError(f"vLLM did not start: {_line(error)} ({_VERBOSE})"))
             return
         started.set_result(vllm.processes)
         try:

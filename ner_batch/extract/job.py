@@ -239,6 +239,8 @@ class ExtractionLine:
             state = "engines are starting"
             if progress.replicas:
                 state = f"{progress.replicas} engines are ready, no row finished yet, {progress.tokens:,} tokens"
+            elif progress.fatal:  # Ray starts a replica several times, each of them minutes on a GPU
+                state = f"starting again, for {progress.fatal[0]}"
             return f"{self.rows_before:,} of {self.rows:,} rows | {duration(now - self.start_time)}: {state}"
         self.baseline = self.baseline or (now, progress.rows, progress.tokens)
         since, rows, tokens = self.baseline
