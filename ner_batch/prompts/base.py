@@ -1,4 +1,4 @@
-"""What every answer format has; the formats themselves are in :mod:`lists` and :mod:`marked`."""
+"""What every answer format has; the formats are in :mod:`lists` and :mod:`marked`."""
 
 from __future__ import annotations
 
@@ -47,10 +47,7 @@ class Format(ABC):
 
     @abstractmethod
     def representable(self, text: str, entities: Iterable[Entity]) -> tuple[Entity, ...]:
-        """The part of the entities that the format can express, sorted: what ``parse(answer(...))`` gives back.
-
-        Without score and verification, which no answer carries.
-        """
+        """What ``parse(answer(...))`` gives back of the entities, sorted, without score and verification."""
 
     @abstractmethod
     def parse(self, answer: str, text: str, labels: Sequence[str], task: Task) -> Parsed:
@@ -61,10 +58,7 @@ class Format(ABC):
         """Where an answer names its mentions, with all the characters that the naming takes, in order."""
 
     def complete(self, answer: str) -> str:
-        """The part of an answer cut off at its token limit that :meth:`parse` may read.
-
-        All of it where what is cut off shows as such.
-        """
+        """The part of an answer cut off at its token limit that :meth:`parse` may read; all where the cut shows."""
         return answer
 
     @abstractmethod

@@ -26,17 +26,10 @@ class Prompt:
 
 
 class PromptBuilder:
-    """Builds the prompts of one format, task and model.
-
-    Args:
-        max_model_len: tokens the model can hold, prompt and answer together.
-    """
+    """Builds the prompts of one format, task and model, which holds ``max_model_len`` tokens of prompt and answer."""
 
     def __init__(self, format: Format, task: Task, chat: ChatTokenizer, max_model_len: int) -> None:  # noqa: A002
-        self.format = format
-        self.task = task
-        self.chat = chat
-        self.max_model_len = max_model_len
+        self.format, self.task, self.chat, self.max_model_len = format, task, chat, max_model_len
 
     def build(self, text: str, labels: Sequence[str], demonstrations: Sequence[Example] = ()) -> Prompt | None:
         """The prompt that asks ``text`` (cleaned) for ``labels``; None where it does not fit even on its own.

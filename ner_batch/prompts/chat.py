@@ -43,11 +43,8 @@ _Pieces = tuple[tuple[int, ...] | _Slot, ...]  # a rendered template: token ids,
 class ChatTokenizer:
     """A model's chat template and tokenizer, as one function from messages to token ids.
 
-    Thread-safe: nothing is changed after construction but caches. ``template`` is the chat template's source;
-    ``stop_token_ids`` end an answer: the template's end of turn, and the tokenizer's end of sequence.
-
-    Args:
-        tokenizer: a fast ``transformers`` tokenizer that has a chat template.
+    Thread-safe. ``template`` is the chat template's source; ``stop_token_ids`` end an answer: the template's end of
+    turn, and the tokenizer's end of sequence.
 
     Raises:
         UserError: the tokenizer has no chat template, is not a fast one, or the template drops or repeats messages.
@@ -125,7 +122,10 @@ class ChatTokenizer:
         return tuple(self._plain.encode(text, add_special_tokens=False).ids)
 
     def _render_pieces(self, roles: tuple[str, ...], generation_prompt: bool = True) -> _Pieces:
-        """The template around messages of these roles. Falls back to a merged system message."""
+        """The template around messages of these roles, cut at their placeholders, which are tokens of their own.
+
+        Falls back to a merged system message.
+        """
         marks = [f"\ue0b5{i}\ue0b6" for i in range(len(roles))]
         turns = [Message(role=role, content=mark) for role, mark in zip(roles, marks, strict=True)]
         rendering = self._render(turns, generation_prompt)
@@ -137,7 +137,19 @@ class ChatTokenizer:
                 f"the chat template of {self._name!r} does not render the turns {', '.join(roles)} once each and in "
                 "order: use a model whose template takes user and assistant turns"
             )
-        return self._cut(rendering, marks)
+        backend = Tokenizer.from_str(self._backend.to_str())
+        backend.add_special_tokens([AddedToken(mark, normalized=False, special=True) for mark in marks])
+        places = {backend.token_to_id(mark): i for i, mark in enumerate(marks)}
+        prefix = {int(match[3]): match[1] for match in _MARK.finditer(rendering)}
+        pieces: list[tuple[int, ...] | _Slot] = []
+        run: list[int] = []
+        for token in backend.encode(_MARK.sub(r"\2", rendering), add_special_tokens=False).ids:
+            if token in places:
+                pieces += [tuple(run), _Slot(places[token], prefix[places[token]])]
+                run = []
+            else:
+                run.append(token)
+        return (*pieces, tuple(run))
 
     def _render(self, turns: list[Message], generation_prompt: bool) -> str | None:
         """The rendering, or None where the template refuses the roles, or drops, repeats or moves a message."""
@@ -155,23 +167,9 @@ class ChatTokenizer:
         except TemplateError:
             return None
         assert isinstance(text, str)
-        return text if _marks(text) == _marks("".join(t["content"] for t in turns)) else None
-
-    def _cut(self, rendering: str, marks: list[str]) -> _Pieces:
-        """Tokenise a rendering in one pass, its placeholders being tokens, and cut it there."""
-        backend = Tokenizer.from_str(self._backend.to_str())
-        backend.add_special_tokens([AddedToken(mark, normalized=False, special=True) for mark in marks])
-        places = {backend.token_to_id(mark): i for i, mark in enumerate(marks)}
-        prefix = {int(match[3]): match[1] for match in _MARK.finditer(rendering)}
-        pieces: list[tuple[int, ...] | _Slot] = []
-        run: list[int] = []
-        for token in backend.encode(_MARK.sub(r"\2", rendering), add_special_tokens=False).ids:
-            if token in places:
-                pieces += [tuple(run), _Slot(places[token], prefix[places[token]])]
-                run = []
-            else:
-                run.append(token)
-        return (*pieces, tuple(run))
+        contents = "".join(turn["content"] for turn in turns)
+        marks, expected = ([match[3] for match in _MARK.finditer(string)] for string in (text, contents))
+        return text if marks == expected else None
 
     def _end_of_turn(self) -> tuple[int, ...]:
         """What the template writes after an answer, up to its first special token; else the end of sequence."""
@@ -185,15 +183,10 @@ class ChatTokenizer:
         return (self._eos,)
 
 
-def _marks(rendering: str) -> list[str]:
-    return [match[3] for match in _MARK.finditer(rendering)]
-
-
 def load_tokenizer(model: str, revision: str | None = None) -> ChatTokenizer:
     """The chat tokenizer of a model: a local directory or a Hub name.
 
-    A process loads it once, for a vocabulary of 150,000 pieces takes 5 s of CPU. The tokenizer is shared and never
-    changed; a directory whose files have changed is loaded anew.
+    A process loads it once, for a vocabulary of 150,000 pieces takes 5 s of CPU; anew where files have changed.
 
     Raises:
         UserError: there is no such model, or it has no chat template.
@@ -220,8 +213,7 @@ def _without_added_tokens(backend: Tokenizer, added: frozenset[int]) -> Tokenize
     """A copy for plain text in the middle of a prompt: it finds no added token and puts no space in front.
 
     ``encode_special_tokens`` would not do: it still finds added tokens that are not special, such as Qwen3's
-    ``<think>``. An added token may be in the model's vocabulary too, where a unigram model or ``ignore_merges`` would
-    find it again: there it is renamed to something no text contains. White-space tokens (Gemma's newlines) stay.
+    ``<think>``. White-space tokens (Gemma's newlines) stay.
     """
     spec = json.loads(backend.to_str())
     spec["added_tokens"] = [t for t in spec["added_tokens"] if t["id"] not in added]
@@ -233,7 +225,7 @@ def _without_added_tokens(backend: Tokenizer, added: frozenset[int]) -> Tokenize
 
 
 def _hide(model: dict[str, Any], ids: frozenset[int]) -> dict[str, Any]:
-    """The model with the vocabulary entries of some ids made unreachable. Ids stay as they are."""
+    """The model with some ids' entries renamed to what no text contains: a unigram model would find them again."""
 
     def hidden(token: str, i: int) -> str:
         return f"\ufdd0{i}\ufdd0" if i in ids else token

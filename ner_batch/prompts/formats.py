@@ -1,14 +1,7 @@
-"""Answer formats: text and entities to prompt and answer, and back.
+"""Answer formats by name; docs/formats.md describes them.
 
-A format owns both directions, so training and inference cannot drift apart. There are two by two: the answer lists the
-mentions or is a marked copy of the text, and a prompt asks for all types at once or for one.
-
-|             | all types | one type  |                                 |
-|-------------|-----------|-----------|---------------------------------|
-| list        | ``json``  | ``mrc``   | :mod:`ner_batch.prompts.lists`  |
-| marked copy | ``inline``| ``gpt-ner``| :mod:`ner_batch.prompts.marked` |
-
-``json`` is the default.
+The answer lists the mentions (``json``, ``mrc``) or is a marked copy of the text (``inline``, ``gpt-ner``); a prompt
+asks for all types at once (``json``, ``inline``) or for one (``mrc``, ``gpt-ner``).
 """
 
 from __future__ import annotations

@@ -4,10 +4,6 @@ The source stands in ONE terminal. A grammar with a rule for every character hit
 about 2,000 characters, and from 5,000 on it kills the process (llguidance 1.7.6). The source is given as the chunks of
 :func:`ner_batch.text.boundaries.word_chunks`, so a mention starts and ends where a word does. The lexer is greedy: a
 delimiter must be something that cannot extend the source terminal, or stand inside it.
-
-CPU milliseconds of llguidance 1.7.6 for one grammar with 8 types, validation (front end) + compilation (engine core),
-at 500, 2,000 and 8,000 characters of Chinese: json 1.5 + 1.9, 2.9 + 2.9, 8.6 + 8.6; inline 1.9 + 4.7, 5.9 + 21,
-25 + 113. English takes a third to a half of that; mrc is like json, gpt-ner like inline.
 """
 
 from __future__ import annotations
@@ -23,19 +19,14 @@ from ner_batch.text.folding import INVISIBLE
 
 MAX_MENTIONS = 64  # of one type in one answer: a model that repeats itself comes to an end
 
-# The longest source a grammar should be made for, and the longest they are tested with: a copying format then takes
-# 0.14 s of CPU to compile. Windows are far shorter.
-MAX_GRAMMAR_CHARS = 8_000
+MAX_GRAMMAR_CHARS = 8_000  # of the source: a copying format then takes 0.14 s of CPU to compile
 
 _VISIBLE = regex.compile(f"[^\\s{INVISIBLE}]")
 
 
 @dataclass(frozen=True, slots=True)
 class Escape:
-    """How a format writes the characters of a source, and regexes for one written character.
-
-    ``white``: one that str.strip removes; ``visible``: one that is neither white nor without a glyph.
-    """
+    """How a format writes a source, and regexes for one character: white for str.strip, and with a glyph."""
 
     table: Mapping[int, str]
     white: str
@@ -74,15 +65,12 @@ def marked_copy(text: str, marks: str, opening: str, closings: Sequence[str]) ->
     PLACES says that the text is copied and where marks may stand, TURNS that they come in pairs around something with
     solid edges. ``text`` is mentionable; ``marks`` are the characters that only marks have: none occurs in ``text``.
     """
-    mark = f"/(?:{_either(closings)})?(?:{_quoted(opening)})?/"
+    closing = "|".join(map(_quoted, closings))
+    mark = f"/(?:{closing})?(?:{_quoted(opening)})?/"
     places = " MARK ".join(literal(chunk) for chunk in word_chunks(text))
     plain, solid = f"[^{_quoted(marks)}]", f"[^{_quoted(marks)}\\s\\x1c-\\x1f]"
-    span = f"{_quoted(opening)}{solid}(?:{plain}*{solid})?(?:{_either(closings)})"
+    span = f"{_quoted(opening)}{solid}(?:{plain}*{solid})?(?:{closing})"
     return f"MARK: {mark}\nPLACES: MARK {places} MARK\nTURNS: /{plain}*(?:{span}{plain}*)+/\nCOPY: PLACES & TURNS"
-
-
-def _either(strings: Sequence[str]) -> str:
-    return "|".join(map(_quoted, strings))
 
 
 def _quoted(string: str) -> str:

@@ -1,11 +1,10 @@
 r"""Mentions as a list: ``json``, one object for all types, and ``mrc``, one line per mention for one type.
 
-A list says which strings are entities and in which order they stand, not where. Reading it back
-(:func:`ner_batch.text.align.ground`) takes, for every type, the first unused occurrence that is not cut out of a word,
-at or after the mention before; those inside a longer mention last. Nesting and overlap are kept.
+A list says which strings are entities and in which order they stand, not where:
+:func:`ner_batch.text.align.ground` finds their places. Nesting and overlap are kept.
 
-``json``, the default, ``{"LOC":["Columbus","Ohio"]}``: one prompt for all types, and the fewest tokens to decode.
-Compact JSON; only types that occur, in the task's order; mentions in reading order (start, then longer first).
+``json``: ``{"LOC":["Columbus","Ohio"]}``, compact; only types that occur, in the task's order; mentions in reading
+order (start, then longer first).
 
 ``mrc``: reading comprehension after Ye et al. (2024). The answers to the question of one type, one a line; ``none``
 (``无``) when there are none. A line feed in a mention is written ``\n``, a backslash twice.
@@ -71,13 +70,11 @@ class ListFormat(Format):
         Lost is an entity whose mention, read in order, lands elsewhere or nowhere: a later occurrence of a string whose
         earlier occurrence is no entity of that type, unless an entity between the two, or a longer one around the
         earlier, tells them apart; a span that starts or ends inside a word; white space at the edges. Entities are
-        dropped first to last, one at a time, until the rest comes back. Of the gold entities of the Resume, MSRA, GENIA
-        and Weibo test sets 100.0, 99.9, 99.8 and 99.0 % are representable when all types are in one list. ``mrc`` reads
-        the list of each type alone.
+        dropped first to last, one at a time, until the rest comes back. ``mrc`` reads the list of each type alone.
         """
-        remaining = distinct(replace(e, score=None, verified=None) for e in entities)
-        types = dict.fromkeys(e.type for e in remaining)
-        lists = [[e for e in remaining if e.type == type_] for type_ in types] if self.per_type else [remaining]
+        plain = distinct(replace(e, score=None, verified=None) for e in entities)
+        types = dict.fromkeys(e.type for e in plain)
+        lists = [[e for e in plain if e.type == type_] for type_ in types] if self.per_type else [plain]
         return tuple(sorted(e for entities_of_list in lists for e in _given_back(text, entities_of_list)))
 
     def mentions(self, text: str, entities: Iterable[Entity], labels: Sequence[str]) -> list[Entity]:
@@ -143,10 +140,7 @@ class JsonFormat(ListFormat):
         return spans
 
     def grammar(self, text: str, labels: Sequence[str], task: Task) -> str:  # noqa: ARG002
-        """Types that occur, in order and at most once, with lists of 1 to 64 mentions cut from the text; or nothing.
-
-        The quote that would end a mention is escaped inside the one source terminal, so it is never part of a mention.
-        """
+        """Types that occur, in order and at most once, with lists of 1 to 64 mentions cut from the text; or nothing."""
         if not lark.mentionable(text):
             return 'start: "{}"\n'
         # Rules of linear size for a subset of the keys in order: `first` before any of them is written, `more` after.
@@ -192,20 +186,19 @@ class LinesFormat(ListFormat):
 
         Lines do not show that an answer was cut off; see :meth:`complete`.
         """
-        lines = [line.strip() for line in clean(answer).split("\n") if line.strip()]
-        if not lines:
+        if not answer.strip():
             return Parsed((), (), Status.MALFORMED, False)
-        none = _none_word(text, task)
-        mentions = [(_unescape(line), labels[0]) for line in lines if not wording.is_none(line, none)]
+        mentions = [(span.text, span.type) for span in self.locate_mentions(answer, text, labels, task)]
         entities, ungrounded = ground(mentions, text)
         return Parsed(entities, tuple(ungrounded), Status.OK, not ungrounded)
 
     def locate_mentions(self, answer: str, text: str, labels: Sequence[str], task: Task) -> list[AnswerSpan]:
         """Each line, with the line feed that ends it."""
         none = _none_word(text, task)
-        lines = re.finditer(r"[^\n]*\S[^\n]*\n?", clean(answer))
-        spans = [AnswerSpan(_unescape(m[0].strip()), labels[0], m.start(), m.end()) for m in lines]
-        return [span for span in spans if not wording.is_none(span.text, none)]
+        lines = [
+            m for m in re.finditer(r"[^\n]+\n?", clean(answer)) if m[0].strip() and not wording.is_none(m[0], none)
+        ]
+        return [AnswerSpan(_unescape(m[0].strip()), labels[0], m.start(), m.end()) for m in lines]
 
     def complete(self, answer: str) -> str:
         """All lines but the last, which may be half a mention."""
@@ -229,7 +222,6 @@ MRC = LinesFormat()
 
 
 def _reading_order(entity: Entity) -> tuple[int, int, str]:
-    """Sorts by start, the longer first."""
     return entity.start, -entity.end, entity.type
 
 

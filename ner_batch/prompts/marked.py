@@ -4,15 +4,13 @@ The text is copied, so every mention has its place, repeated strings included. M
 of entities that overlap the longest is marked, then the first; of equal spans the type that sorts first.
 
 ``inline``: ``[Columbus|LOC] is a city in [Ohio|LOC].``; ``none`` when there is nothing. The bracketed form is the best
-of five for LoRA-tuned models of 3 to 9 B parameters (LLMs4NER, arXiv 2601.17898) and costs 1.2 to 3.2 times the output
-of ``json``. It can represent 88.5 % of the entities of the nested GENIA test set.
+of five for LoRA-tuned models of 3 to 9 B parameters (LLMs4NER, arXiv 2601.17898).
 
 ``gpt-ner``: ``@@Columbus## is a city in @@Ohio##.``; the bare copy when there is nothing. After GPT-NER (Wang et al.,
-Findings of NAACL 2025). Types may nest and cross freely, each in its own answer: 94.1 % of the same.
+Findings of NAACL 2025). Types may nest and cross freely, each in its own answer.
 
-If no character of any mark occurs in the text, a mark in an answer is a mark, whatever the text contains. So marks are
-a function of the text (and of the labels, where an answer names types): a demonstration may have others than the input,
-and a user turn says which they are when they are not the usual ones.
+No character of any mark occurs in the text, so a mark in an answer is a mark. Marks are thus a function of the text
+(and of the labels, where an answer names types); a user turn says which they are when they are not the usual ones.
 """
 
 from __future__ import annotations
@@ -34,8 +32,7 @@ Marks = tuple[str, ...]  # before a mention, between it and its type where the a
 
 _TYPE: Mapping[Language, str] = {"en": "Type: {}", "zh": "类型：{}"}
 
-# Where marks are taken from when all the usual ones occur: arrows to symbols, then the private use areas. These hold
-# some 140,000 code points, more than any window has characters.
+# Where marks are taken from when all the usual ones occur: arrows to symbols, then the private use areas.
 _SPARE = (range(0x2190, 0x2C00), range(0xE000, 0xF900), range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
 
 
@@ -43,10 +40,9 @@ _SPARE = (range(0x2190, 0x2C00), range(0xE000, 0xF900), range(0xF0000, 0xFFFFE),
 class MarkedFormat(Format):
     """A format whose answers are marked copies.
 
-    ``per_type``: one prompt asks for one type, marks come in pairs and the bare copy says that there are none; else one
-    prompt asks for all types, each mention carries its type, and a word says that there are none. ``usual_marks`` are
-    tried in order; ``unusual_marks_rule`` is what a user turn says where the first do not do. An answer has a budget of
-    ``copies`` times the tokens of its text.
+    ``per_type``: marks come in pairs and the bare copy says that there are none; else each mention carries its type,
+    and a word says that there are none. ``usual_marks`` are tried in order; ``unusual_marks_rule`` is what a user turn
+    says where the first do not do. An answer has a budget of ``copies`` times the tokens of its text.
     """
 
     name: FormatName
@@ -68,10 +64,7 @@ class MarkedFormat(Format):
         return wording.turn(text, task, *type_line, *unusual)
 
     def _marks(self, text: str, task: Task) -> Marks:
-        """The first usual marks of which no character occurs in the text or a label that an answer names.
-
-        Else single characters that do not occur.
-        """
+        """The first usual marks without a character of the text or a label that an answer names; else unused ones."""
         used = set(text if self.per_type else text + "".join(task.names))
         for marks in self.usual_marks:
             if used.isdisjoint("".join(marks)):
@@ -80,7 +73,6 @@ class MarkedFormat(Format):
         return tuple(next(spare) for _ in self.usual_marks[0])
 
     def _closing(self, marks: Marks, label: str) -> str:
-        """What stands behind a mention."""
         return marks[1] if self.per_type else marks[1] + label + marks[2]
 
     def _mention(self, marks: Marks) -> re.Pattern[str]:
@@ -115,9 +107,8 @@ class MarkedFormat(Format):
     def parse(self, answer: str, text: str, labels: Sequence[str], task: Task) -> Parsed:
         """Read an answer: a copy, marked or not, or what can be made of one that went wrong.
 
-        A copy that equals the text (white space at its ends aside), or that breaks off, gives exact offsets; of another
-        the mentions are grounded in order. Without any mark it must be a copy, or it is ``malformed``; one that breaks
-        off is ``truncated``.
+        A copy that equals the text (white space at its ends aside), or that breaks off (``truncated``), gives exact
+        offsets; of another the mentions are grounded in order. Without any mark it must be a copy, or is ``malformed``.
         """
         if not self.per_type and wording.is_none(answer, wording.NONE[task.language]):
             return Parsed((), (), Status.OK, True)
@@ -158,10 +149,7 @@ class MarkedFormat(Format):
         return f"start: {empty} | COPY\n{definitions}{copy}\n"
 
     def max_answer_tokens(self, text_tokens: int, labels: int) -> int:  # noqa: ARG002 - a copy has the length of its text
-        """A budget that holds the copy and the marks.
-
-        ``inline``: a mark and a type for every other token of the text. ``gpt-ner``: marks around every fourth token.
-        """
+        """The copy, and marks with a type for every other token of the text, or marks alone around every fourth."""
         return text_tokens * self.copies + 64
 
 
@@ -193,8 +181,7 @@ GPT_NER = MarkedFormat(
 def _unmark(answer: str, mention: re.Pattern[str], marks: Marks, label: str) -> tuple[str, tuple[Entity, ...], bool]:
     """(an answer without its marks, its mentions there, whether no mark stood alone).
 
-    Mentions are of type ``label`` where ``mention`` has no group ``type``. A mark without its partner is dropped; one
-    that is opened last and never closed was cut off, with all after it.
+    A mark without its partner is dropped; one that is opened last and never closed was cut off, with all after it.
     """
     mark_characters = dict.fromkeys(map(ord, "".join(marks)))
     pieces: list[str] = []
