@@ -9,7 +9,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -103,18 +103,14 @@ def explain(kind: type[BaseModel], error: ValidationError) -> list[str]:
 
 def _fields_at(kind: type[BaseModel], location: Sequence[str]) -> list[str]:
     """Names of the fields one may write at a place inside ``kind``; none where the place is not a section."""
-    keys = iter(location)
-    for key in keys:
-        if key.isdigit():  # a place in a list
+    for key in location:
+        if not (field := kind.model_fields.get(key)):  # a place in a list, or a name in a mapping
             continue
-        field = kind.model_fields.get(key)
-        inner = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        inner = [field.annotation, *get_args(field.annotation)]
         sections = [t for t in inner if isinstance(t, type) and issubclass(t, BaseModel)]
         if not sections:
             return []
         kind = sections[0]
-        if field and get_origin(field.annotation) is dict:
-            next(keys, None)
     return list(kind.model_fields)
 
 

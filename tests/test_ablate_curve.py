@@ -18,8 +18,9 @@ from ner_batch.demo import corpus
 from ner_batch.demo.recipe import TASK
 from ner_batch.errors import UserError
 from ner_batch.experiments import job, plan
-from ner_batch.experiments.curve import curves, draw_subset, plan_trainings
-from ner_batch.experiments.grid import Combination, Subset, combinations, subsets
+from ner_batch.experiments.grid import Combination, Subset, combinations, draw_subset, subsets
+from ner_batch.experiments.plan import plan_trainings
+from ner_batch.experiments.report import curves
 from ner_batch.experiments.settings import AblateConfig, CurveConfig
 from ner_batch.io.examples import examples_table
 from ner_batch.task import load_task

@@ -7,7 +7,7 @@ sample itself so that it is never 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -19,17 +19,6 @@ CHUNK_CELLS = 4_000_000
 
 Figures = dict[str, np.ndarray]
 """``strict/micro/f1`` and so on, of the shape of the counts before their last two axes."""
-
-
-def resamples(histogram: CountHistogram, count: int, seed: int) -> Iterator[np.ndarray]:
-    """Counts of resampled rows, in arrays of shape (some, *histogram.shape); ``count`` resamples in all."""
-    counts, rows = histogram.arrays()
-    flat = counts.reshape(len(counts), -1).astype(float)
-    rng, shares = np.random.default_rng(seed), rows / rows.sum()
-    step = max(1, CHUNK_CELLS // len(counts))
-    for start in range(0, count, step):
-        draws = rng.multinomial(rows.sum(), shares, size=min(step, count - start))
-        yield (draws @ flat).reshape(len(draws), *histogram.shape)
 
 
 def members(groups: Mapping[str, tuple[str, ...]], types: Sequence[str]) -> dict[str, list[int]]:
@@ -86,11 +75,16 @@ def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def draw(histogram: CountHistogram, groups: Mapping[str, tuple[str, ...]], count: int, seed: int) -> list[Figures]:
-    """The figures of each run over resamples; draw i is of the same rows in all runs."""
-    chunks = [
-        [figures(totals[:, run], histogram.types, groups) for run in range(histogram.runs)]
-        for totals in resamples(histogram, count, seed)
-    ]
+    """The figures of each run over ``count`` resamples of rows; draw i is of the same rows in all runs."""
+    counts, rows = histogram.arrays()
+    flat = counts.reshape(len(counts), -1).astype(float)
+    rng, shares = np.random.default_rng(seed), rows / rows.sum()
+    step = max(1, CHUNK_CELLS // len(counts))
+    chunks = []
+    for start in range(0, count, step):
+        draws = rng.multinomial(rows.sum(), shares, size=min(step, count - start))
+        totals = (draws @ flat).reshape(len(draws), *histogram.shape)
+        chunks.append([figures(totals[:, run], histogram.types, groups) for run in range(histogram.runs)])
     return [
         {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         for parts in zip(*chunks, strict=True)

@@ -58,10 +58,7 @@ class Scores:
 
 
 def score(gold: Sequence[Iterable[Entity]], predicted: Sequence[Iterable[Entity]]) -> Scores:
-    """Strict counts of texts side by side, ``gold`` and ``predicted`` of one length.
-
-    The same span and type twice in one text counts once.
-    """
+    """Strict counts of texts side by side; the same span and type twice in one text counts once."""
     correct, predicted_types, gold_types = Counter[str](), Counter[str](), Counter[str]()
     for gold_entities, predicted_entities in zip(gold, predicted, strict=True):
         sides = (gold_entities, predicted_entities)

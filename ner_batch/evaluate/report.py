@@ -44,7 +44,17 @@ def build(config: EvaluateConfig, tally: Tally, texts: Mapping[str, str], unfini
     for i, (path, run) in enumerate(zip(paths, tally.runs, strict=True)):
         worst = [error_row(row, texts.get(row.id, "")) for row in run.worst]
         scores = _scores(config, types, totals[i], values[i], draws[i])
-        runs.append({"predictions": path} | scores | _error_counts(run, types) | {"worst": worst})
+        cells = sorted(run.confusion.items(), key=lambda cell: (-cell[1], cell[0]))
+        errors = {
+            "kinds": outcomes(run),
+            "types": {type_: outcomes(run, type_) for type_ in types},
+            "confusion": [{"kind": k, "gold": g or None, "predicted": p or None, "count": n} for (k, g, p), n in cells],
+        }
+        answers = {"statuses": dict(sorted(run.statuses.items())), "unanswered": dict(sorted(run.unanswered.items()))}
+        calibrated = calibration.summary(run.reliability)
+        runs.append(
+            {"predictions": path, **scores, "errors": errors, **answers, "calibration": calibrated, "worst": worst}
+        )
     if histogram.runs > 1:
         comparison = {
             name: bootstrap.compare(float(this), float(values[1][name]), draws[0][name], draws[1][name], level)
@@ -90,20 +100,6 @@ def _scores(
             "groups": {n: entry(f"strict/group/{n}") | {"types": [types[i] for i in indices]} for n, indices in groups},
         },
         "schemes": {name: entry(f"{name}/micro") for name in ("exact", "partial", "type")},
-    }
-
-
-def _error_counts(run: RunTally, types: Sequence[str]) -> Report:
-    cells = sorted(run.confusion.items(), key=lambda cell: (-cell[1], cell[0]))
-    return {
-        "errors": {
-            "kinds": outcomes(run),
-            "types": {type_: outcomes(run, type_) for type_ in types},
-            "confusion": [{"kind": k, "gold": g or None, "predicted": p or None, "count": n} for (k, g, p), n in cells],
-        },
-        "statuses": dict(sorted(run.statuses.items())),
-        "unanswered": dict(sorted(run.unanswered.items())),
-        "calibration": calibration.summary(run.reliability),
     }
 
 

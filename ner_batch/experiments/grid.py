@@ -1,12 +1,15 @@
-"""The grid of an ablation: every sensible combination of the axes, and what `extract` is configured with for each."""
+"""The grid of an ablation: every sensible combination of axes and training subsets, and the config of each."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 
 from ner_batch.config import FormatName
+from ner_batch.data import Example
+from ner_batch.errors import UserError
 from ner_batch.experiments.settings import TRAINED, AblateConfig, CurveConfig, Size, VerificationKind
 from ner_batch.extract.settings import Decoding, RecipeConfig, RetrievalConfig
 from ner_batch.verification.settings import VerifyConfig
@@ -28,6 +31,25 @@ class Subset:
 def subsets(curve: CurveConfig) -> list[Subset]:
     """Every size with every seed, once."""
     return [Subset(size, seed) for seed in range(curve.seeds) for size in dict.fromkeys(curve.sizes)]
+
+
+def draw_subset(examples: Sequence[Example], subset: Subset) -> tuple[Example, ...]:
+    """The examples of a subset: of one seed the smaller are part of the larger.
+
+    The first has an entity, for a set without any can teach nothing. Otherwise the draw is plain chance.
+
+    Raises:
+        UserError: there are fewer examples than the subset has, or none has an entity.
+    """
+    if subset.size == "all":
+        return tuple(examples)
+    if subset.size > len(examples):
+        raise UserError(f"curve.sizes: {subset.size:,}, but gold.examples has {len(examples):,}: write `all`")
+    order = random.Random(subset.seed).sample(list(examples), len(examples))  # noqa: S311 - repeatable, not secret
+    first = next((i for i, example in enumerate(order) if example.entities), None)
+    if first is None:
+        raise UserError("gold.examples: no example has an entity")
+    return (order[first], *order[:first], *order[first + 1 :])[: subset.size]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from contextlib import closing
+from pathlib import Path
 
 from rich.console import Console
 
@@ -13,7 +15,6 @@ from ner_batch.data import predictions_table
 from ner_batch.engine.engine import Engine, EngineDeadError
 from ner_batch.errors import JobError, UserError
 from ner_batch.experiments import report
-from ner_batch.experiments.curve import train_adapter
 from ner_batch.experiments.grid import combinations
 from ner_batch.experiments.plan import METADATA, Plan, Run, is_done, predictions_file, with_runs
 from ner_batch.extract.extractor import Extractor
@@ -21,7 +22,7 @@ from ner_batch.io import storage
 from ner_batch.io.examples import examples_table
 from ner_batch.jobs import cluster
 from ner_batch.jobs.progress import ProgressLine
-from ner_batch.train.plan import finished
+from ner_batch.train import plan as train_plan
 
 OK = 0
 
@@ -56,11 +57,13 @@ def run(plan: Plan, console: Console) -> int:
 
 def train_adapters(plan: Plan, console: Console) -> UserError | JobError | None:
     """Train, in one Ray session, the adapters that are not there yet; what went wrong, all in one."""
-    waiting = [training for training in plan.trainings if not finished(training.config.output)]
+    waiting = [training for training in plan.trainings if not train_plan.finished(training.config.output)]
     console.print(f"{len(plan.trainings)} adapters, {len(waiting)} to train", highlight=False)
     if not waiting:
         return None
     assert plan.config.curve
+    from ner_batch.train import job  # torch and peft take seconds to import
+
     problems: list[str] = []
     failures: list[str] = []
     with cluster.session(waiting[0].config.run.address):
@@ -68,7 +71,10 @@ def train_adapters(plan: Plan, console: Console) -> UserError | JobError | None:
             name = training.subset.name
             console.print(f"adapter {number} of {len(waiting)}  {name}", highlight=False)
             try:
-                train_adapter(training, console)
+                storage.write_table(training.config.gold.train, examples_table(training.examples), {})
+                job.run(train_plan.prepare(training.config), console)
+                checkpoints = Path(training.config.run.storage) / training.config.run.name
+                shutil.rmtree(checkpoints, ignore_errors=True)  # the adapter is there
             except (UserError, JobError) as error:
                 failures.append(f"{name}: {error}")
                 console.print(failures[-1], highlight=False, soft_wrap=True, markup=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,22 +14,43 @@ from ner_batch import config as configs
 from ner_batch import retrieval
 from ner_batch.data import Example
 from ner_batch.errors import Problems, UserError
-from ner_batch.experiments.curve import Training, check_training, draw_subset, plan_trainings
-from ner_batch.experiments.grid import Combination, Subset, combinations, index_kinds, recipe_config
+from ner_batch.experiments.grid import (
+    Combination,
+    Subset,
+    combinations,
+    draw_subset,
+    index_kinds,
+    recipe_config,
+    subsets,
+)
 from ner_batch.experiments.settings import TRAINED, AblateConfig
 from ner_batch.extract.recipe import Recipe, make_recipe
 from ner_batch.extract.settings import RecipeConfig
 from ner_batch.io import storage
-from ner_batch.io.examples import examples_digest, read_examples
+from ner_batch.io.examples import examples_digest, examples_table, read_examples
 from ner_batch.jobs.cluster import check_lasting
+from ner_batch.jobs.record import digest
+from ner_batch.prompts import formats
+from ner_batch.prompts.builder import PromptBuilder
+from ner_batch.prompts.chat import load_tokenizer
 from ner_batch.retrieval import ENCODED, MANIFEST
 from ner_batch.task import Task, load_task
+from ner_batch.train import plan as train_plan
 from ner_batch.train.samples import read_gold
-from ner_batch.train.settings import TrainConfig
+from ner_batch.train.settings import RunConfig, ServingConfig, TrainConfig
 from ner_batch.verification.settings import VerifyConfig
 
 METADATA = "ner_batch_cell"
 """The key of a run's file under which its digest, the seconds it took and its combination stand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """One adapter to be trained, and the examples it sees. Its folder is named after all that decides it."""
+
+    subset: Subset
+    config: TrainConfig
+    examples: tuple[Example, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +114,58 @@ def prepare(config: AblateConfig) -> Plan:
     return with_runs(plan, [combination for combination in combinations(config) if combination.reader != TRAINED])
 
 
+def plan_trainings(
+    config: AblateConfig, train: TrainConfig, task: Task, examples: Sequence[Example], dev: Sequence[Example]
+) -> list[Training]:
+    """The training of every subset, as the curve's ``train`` and the examples of its gold.dev say. Nothing is written.
+
+    Raises:
+        UserError: the base's tokenizer or the adapter to go on from is not usable.
+    """
+    assert config.curve
+    base = train.base
+    chat = load_tokenizer(base.model, base.revision)
+    prompts = PromptBuilder(formats.get(train.format), task, chat, base.max_model_len).fingerprint()
+    # The config without what only says where something lies, or what is asked of the finished adapter.
+    settings = {
+        "base": base.model_copy(update={"model": "base"}),
+        "task": "task",
+        "gold": train.gold.model_copy(update={"train": "draw", "dev": "dev" if dev else None}),
+        "output": "out",
+        "run": RunConfig(workers=train.run.workers),
+        "serving": ServingConfig(prompts=train.serving.prompts),
+    }
+    deciding = [
+        configs.dump(train.model_copy(update=settings)),
+        [adapters.model_fingerprint(base.model, base.revision), task.digest(), prompts],
+        examples_digest(dev),
+        adapters.load(train.lora.init).digest if train.lora.init else "",
+    ]
+    trainings = []
+    for subset in subsets(config.curve):
+        subset_examples = draw_subset(examples, subset)
+        name = f"{subset.name}-{digest([deciding, subset.seed, examples_digest(subset_examples)], 12)}"
+        run = train.run.model_copy(update={"name": name, "seed": subset.seed})
+        named = train.model_copy(update={"task": config.task, "run": run})
+        trainings.append(Training(subset, _placed(named, Path(storage.absolute(config.output))), subset_examples))
+    return trainings
+
+
+def _placed(config: TrainConfig, folder: Path) -> TrainConfig:
+    """A training's config with its subset, its checkpoints and its adapter in a folder."""
+    gold = config.gold.model_copy(update={"train": str(folder / "draws" / f"{config.run.name}.parquet")})
+    run = config.run.model_copy(update={"storage": str(folder / "runs")})
+    return config.model_copy(update={"gold": gold, "run": run, "output": str(folder / "adapters" / config.run.name)})
+
+
+def check_training(training: Training) -> None:
+    """Let the training job check everything, in a folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        elsewhere = _placed(training.config, Path(folder))
+        storage.write_table(elsewhere.gold.train, examples_table(training.examples), {})
+        train_plan.prepare(elsewhere)
+
+
 def with_runs(plan: Plan, grid: Sequence[Combination]) -> Plan:
     """The plan with some combinations to read, whose adapters must be there.
 
@@ -108,8 +182,8 @@ def with_runs(plan: Plan, grid: Sequence[Combination]) -> Plan:
         except UserError as error:
             left_out.append((combination, str(error).splitlines()[0]))
             continue
-        digest = examples_digest(plan.test, after=json.dumps(recipe.fingerprint, sort_keys=True))
-        runs.append(Run(combination, recipe, digest))
+        deciding = json.dumps(recipe.fingerprint, sort_keys=True)
+        runs.append(Run(combination, recipe, examples_digest(plan.test, after=deciding)))
     if not runs and left_out:
         raise UserError(f"axes: no combination can be read; the first: {left_out[0][1]}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,7 @@ from ner_batch.config import dump
 from ner_batch.evaluate import job as evaluation
 from ner_batch.evaluate.report import Report, score_cells
 from ner_batch.evaluate.settings import BootstrapConfig, EvaluateConfig, GoldConfig, PredictionsConfig
-from ner_batch.experiments.curve import Curve, curves
-from ner_batch.experiments.grid import label, varying_axes
+from ner_batch.experiments.grid import Combination, label, varying_axes
 from ner_batch.experiments.plan import METADATA, Plan, Run, predictions_file
 from ner_batch.io import storage
 from ner_batch.jobs.markdown import markdown_table
@@ -28,6 +27,31 @@ from ner_batch.jobs.progress import ProgressLine
 JSON, MARKDOWN, F1_PLOT, COST_PLOT, CURVE_PLOT = "report.json", "report.md", "f1.png", "cost.png", "curve.png"
 COLUMNS = ("P", "R", "F1", "interval", "vs first", "p", "prompt", "answer", "s", "not ok")
 TERMINAL_COLUMNS = ("F1", "interval", "vs first", "p", "prompt", "s")
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One way of reading: F1 of every subset by number of examples; ``flat``: one F1 that holds for every size."""
+
+    name: str
+    points: Mapping[int, tuple[float, ...]]
+    flat: bool = False
+
+
+def curves(f1: Mapping[Combination, float], total: int) -> list[Curve]:
+    """A curve for each combination whatever its subset, out of strict micro F1; ``total`` is the size "all"."""
+    count = {c.subset: total if c.subset.size == "all" else c.subset.size for c in f1 if c.subset}
+    axes = [name for name in varying_axes(list(f1)) if name not in ("size", "seed")]
+    points: dict[Combination, dict[int, tuple[float, ...]]] = {}
+    for combination, value in f1.items():
+        of_way = points.setdefault(replace(combination, subset=None), {})
+        for size in [count[combination.subset]] if combination.subset else set(count.values()):
+            of_way[size] = (*of_way.get(size, ()), value)
+    return [
+        Curve(label(way, axes), dict(sorted(by_size.items())), flat=way in f1)
+        for way, by_size in points.items()
+        if by_size  # there are subsets
+    ]
 
 
 def write(plan: Plan, console: Console) -> None:

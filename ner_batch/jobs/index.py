@@ -68,10 +68,17 @@ def prepare(config: IndexConfig) -> Plan:
     repeated = len(examples) - blank - len(distinct)
     counts = ", ".join(f"{name} {count:,}" for name, count in types.most_common())
     left_out = f"{repeated:,} repeated and {blank:,} blank are left out"
+    if kind in ENCODED:  # of mentions at most: one without a token has none
+        count = len(mentions) if kind == "entity" else len(distinct)
+        limit = EXACT_SEARCH_LIMIT if config.exact_search_limit is None else config.exact_search_limit
+        how = "searched exactly" if count <= limit else "searched in lists"
+        vectors = f"{count:,} of {dimension:,} dimensions, {count * dimension * 4 / 1e6:,.1f} MB, {how}"
+    else:
+        vectors = "none" if kind == "random" else f"{len(distinct):,}, sparse"
     report = (
         f"gold: {config.examples}: {len(examples):,} examples, {len(distinct):,} distinct texts ({left_out})",
         f"mentions: {len(mentions):,}" + (f" ({counts})" if counts else ""),
-        f"vectors: {_vectors(config, len(distinct), len(mentions), dimension)}",
+        f"vectors: {vectors}",
         f"kind: {config.kind}, to {config.out}",
     )
     return Plan(config, tuple(examples), report)
@@ -91,15 +98,3 @@ def _dimension(encoder: Encoder, kind: str | None) -> int:
     """Length of the vectors that a kind takes from an encoder. Raises UserError where it cannot be loaded."""
     vectors = encoder(["a"]) if kind == "sentence" else encoder.tokens(["a"])[0].states
     return int(vectors.shape[1])
-
-
-def _vectors(config: IndexConfig, examples: int, mentions: int, dimension: int) -> str:
-    """How many vectors there will be at most, and how large."""
-    if config.kind == "random":
-        return "none"
-    if config.kind == "lexical":
-        return f"{examples:,}, sparse"
-    count = mentions if config.kind == "entity" else examples
-    limit = EXACT_SEARCH_LIMIT if config.exact_search_limit is None else config.exact_search_limit
-    how = "searched exactly" if count <= limit else "searched in lists"
-    return f"{count:,} of {dimension:,} dimensions, {count * dimension * 4 / 1e6:,.1f} MB, {how}"
