@@ -6,9 +6,9 @@ Offsets are Unicode code points of the untouched text, zero-based and half-open:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import pyarrow as pa
 
@@ -40,10 +40,7 @@ def worst(statuses: Iterable[Status]) -> Status:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Entity:
-    """A typed span of a text. ``score`` is a probability or None where it was not computed; ``verified`` likewise.
-
-    ``task`` names the task it was found for, in a run of several.
-    """
+    """A typed span of a text. ``score`` is a probability or None where it was not computed; ``verified`` likewise."""
 
     start: int
     end: int
@@ -51,7 +48,7 @@ class Entity:
     text: str
     score: float | None = None
     verified: bool | None = None
-    task: str | None = None
+    task: str | None = None  # in a run of several
 
     def shifted(self, offset: int) -> Entity:
         """The same entity in a text that begins ``offset`` code points earlier."""
@@ -79,21 +76,16 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What the engine returned for one prompt.
-
-    ``finish_reason`` is vLLM's ("stop", "length"), or "error" with the cause in ``error``. ``logprobs`` has, where they
-    were asked for, one mapping from token ids to log-probabilities per token of the answer; ``prompt_logprobs``
-    likewise that of each of the prompt's own tokens, None for the first, which follows nothing.
-    """
+    """What the engine returned for one prompt; log-probabilities where they were asked for."""
 
     text: str
-    finish_reason: str
+    finish_reason: str  # vLLM's ("stop", "length"), or "error" with the cause in `error`
     prompt_tokens: int
     completion_tokens: int
     error: str | None = None
     token_ids: tuple[int, ...] = ()
-    logprobs: tuple[Mapping[int, float], ...] = ()
-    prompt_logprobs: tuple[float | None, ...] = ()
+    logprobs: tuple[Mapping[int, float], ...] = ()  # per token of the answer, by token id
+    prompt_logprobs: tuple[float | None, ...] = ()  # of each of the prompt's own tokens; None for the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +100,12 @@ class AnswerSpan:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """An answer, read.
-
-    ``faithful`` is false where the answer is not made of the source alone; ``auto`` decoding asks again there.
-    """
+    """An answer, read."""
 
     entities: tuple[Entity, ...]
     ungrounded: tuple[Ungrounded, ...]
     status: Status
-    faithful: bool
+    faithful: bool  # the answer is made of the source alone; where it is not, `auto` decoding asks again
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,15 +163,7 @@ PREDICTIONS = predictions_schema()
 
 def predictions_table(predictions: Sequence[Prediction], tagged: bool = False) -> pa.Table:
     """Predictions as a table of :func:`predictions_schema`, one row each, in order."""
-    rows = [
-        _values(p) | {"entities": list(map(_values, p.entities)), "ungrounded": list(map(_values, p.ungrounded))}
-        for p in predictions
-    ]
-    return pa.Table.from_pylist(rows, schema=predictions_schema(tagged))
-
-
-def _values(value: Prediction | Entity | Ungrounded) -> dict[str, Any]:
-    return {field.name: getattr(value, field.name) for field in fields(value)}
+    return pa.Table.from_pylist([asdict(prediction) for prediction in predictions], schema=predictions_schema(tagged))
 
 
 def predictions_of(table: pa.Table) -> list[Prediction]:

@@ -26,7 +26,7 @@ from s3_server import BUCKET, Proxy, point_at, s3_server, written_and_read
 
 from ner_batch.errors import UserError
 from ner_batch.io import storage
-from ner_batch.io.arrow import arrow_filesystem
+from ner_batch.io.storage import arrow_filesystem
 
 S3 = f"s3://{BUCKET}"
 
@@ -199,7 +199,7 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 WRITER = """
 import sys, pyarrow as pa, pyarrow.parquet as pq
 from ner_batch.io import storage
-from ner_batch.io.arrow import arrow_filesystem
+from ner_batch.io.storage import arrow_filesystem
 whole = []
 for rows in (1, 200_000, 500_000):
     sink = pa.BufferOutputStream()
@@ -292,7 +292,7 @@ def test_s3_a_failed_part_leaves_nothing_visible(
 S3_WRITER = """
 import sys
 from ner_batch.io import storage
-from ner_batch.io.arrow import arrow_filesystem
+from ner_batch.io.storage import arrow_filesystem
 storage.write_bytes(sys.argv[1] + "/whole", b"1" * 100)
 print("started", flush=True)
 while True:
@@ -353,7 +353,7 @@ def test_s3_five_attempts(client: Any, server: tuple[str, Any], monkeypatch: pyt
 ANOTHER = """
 import sys
 from ner_batch.io import storage
-from ner_batch.io.arrow import arrow_filesystem
+from ner_batch.io.storage import arrow_filesystem
 for name in sys.argv[2:]:
     storage.write_bytes(storage.join(sys.argv[1], name), b"theirs")
 """

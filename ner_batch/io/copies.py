@@ -1,9 +1,7 @@
 """Folders in S3 as local folders: one copy per content, shared by the processes of a machine.
 
-A copy is no process's own: replicas are killed or leave at once (``os._exit``) and cannot clean up, and those of a
-machine need one copy, not one each. Copies lie in the system's folder for temporary files, which the system empties.
-fsspec's own caches do not do: `simplecache` hands out the half of a file whose process was killed, and both keep single
-files under flat names.
+No process can clean up (replicas are killed, or leave by ``os._exit``), so copies lie in the system's folder for
+temporary files, which the system empties. fsspec's `simplecache` hands out the half of a file whose writer was killed.
 """
 
 from __future__ import annotations
@@ -46,13 +44,13 @@ def fetched(folder: str) -> str:
         with (place / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed, or the process has ended
             for file in files:
-                if not _is_whole(copy / file.name, file.size):
-                    _copy(file, copy / file.name)
+                target = copy / file.name
+                if not (target.is_file() and target.stat().st_size == file.size):
+                    _copy(file, target)
     return str(copy)
 
 
 def _home() -> Path:
-    """This user's folder for copies; one that others own or may write to is not trusted."""
     home = Path(tempfile.gettempdir()) / f"ner_batch-copies-{os.getuid()}"
     home.mkdir(mode=0o700, exist_ok=True)
     about = home.lstat()
@@ -61,15 +59,11 @@ def _home() -> Path:
     return home
 
 
-def _is_whole(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
-
-
 def _copy(file: storage.File, target: Path) -> None:
     parts = [(start, min(start + storage.PART, file.size)) for start in range(0, file.size, storage.PART)]
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.open("wb") as stream:
         for first in range(0, len(parts), _PARTS_AT_ONCE):
             stream.writelines(storage.read_ranges(file.uri, parts[first : first + _PARTS_AT_ONCE]))
-    if not _is_whole(target, file.size):
+    if target.stat().st_size != file.size:
         raise OSError("was changed while it was copied: try again")

@@ -19,11 +19,8 @@ from ner_batch.io import storage
 def read_examples(uri: str) -> list[Example]:
     """Gold examples from a Parquet file, or all of a folder's in order of name; local or ``s3://``.
 
-    Columns ``text`` and ``entities`` (``list<struct<start, end, type, ...>>``) are needed, ``id`` is optional, others
-    are ignored.
-
-    Raises:
-        UserError: one line naming file and row: unreadable, a column missing or of another type, or a wrong span.
+    Columns ``text`` and ``entities`` (``list<struct<start, end, type, ...>>``) are needed, ``id`` is optional. Raises
+    UserError, which names file and row: unreadable, a column missing or of another type, or a wrong span.
     """
     kind = storage.file_type(uri)
     if kind is None:
@@ -37,7 +34,7 @@ def read_examples(uri: str) -> list[Example]:
 
 
 def examples_digest(examples: Iterable[Example], *, after: str = "") -> str:
-    """Sixteen hex digits over ids, texts and spans, in order, and over ``after``: what else decides, told as text."""
+    """Sixteen hex digits over ids, texts and spans, in order, and over ``after``, what else decides."""
     total = hashlib.sha256(after.encode())
     for example in examples:
         spans = [[entity.start, entity.end, entity.type] for entity in example.entities]
@@ -47,11 +44,11 @@ def examples_digest(examples: Iterable[Example], *, after: str = "") -> str:
 
 def _examples_of(file: str) -> Iterator[Example]:
     table = storage.read_table(file)
-    for name, wanted, fits in (("text", "strings", _is_text), ("entities", "a list of {start, end, type}", is_spans)):
+    for name, wanted in (("text", "strings"), ("entities", "a list of {start, end, type}")):
         if name not in table.column_names:
             raise UserError(f"{file}: no column {name!r} among {', '.join(table.column_names)}: gold examples need it")
         kind = table.schema.field(name).type
-        if not fits(kind):
+        if not (is_spans(kind) if name == "entities" else kind in (pa.string(), pa.large_string())):
             raise UserError(f"{file}: column {name!r} is {kind}, not {wanted}")
     with storage.parsed(file):
         rows = table.select([name for name in EXAMPLES.names if name in table.column_names]).to_pylist()
@@ -61,10 +58,6 @@ def _examples_of(file: str) -> Iterator[Example]:
         if row.get("id") is None:
             row["id"] = f"{PurePath(file).stem}-{number}"
         yield example_from_row(row, f"{file} row {number}")
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def is_spans(kind: pa.DataType) -> bool:
@@ -85,8 +78,7 @@ def examples_table(examples: Sequence[Example]) -> pa.Table:
 def example_from_row(row: Mapping[str, Any], place: str = "example") -> Example:
     """An Example from a row of :data:`ner_batch.data.EXAMPLES` (``id`` may be missing).
 
-    Raises:
-        UserError: a span that is incomplete, out of range or does not match its text; ``place`` says which row.
+    Raises UserError, which begins with ``place``: a span that is incomplete, out of range or does not match its text.
     """
     text = row["text"]
     entities = []

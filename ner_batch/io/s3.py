@@ -1,9 +1,7 @@
 """Buckets of S3 as file systems: s3fs, set up by the environment and asked for once before work begins.
 
-Read here as Amazon's own tools read it: ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_SESSION_TOKEN``,
-``AWS_PROFILE`` with ``~/.aws/config`` and ``~/.aws/credentials``, an instance's role; ``AWS_REGION`` or
-``AWS_DEFAULT_REGION``; ``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL`` (or a profile's ``endpoint_url``) for servers
-other than Amazon's. Without any credentials requests go unsigned, which is what public buckets want.
+Credentials, profile, region and endpoint (``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL``) are botocore's, read as
+Amazon's own tools read them. Without any credentials requests go unsigned, which is what public buckets want.
 """
 
 from __future__ import annotations
@@ -28,13 +26,9 @@ _REGION = "us-east-1"
 
 
 class S3FileSystem(s3fs.S3FileSystem):  # type: ignore[misc]
-    """s3fs with five attempts in all, and every failure of a connection or of credentials an OSError.
+    """s3fs with five attempts in all, and every failure of a connection or of credentials an OSError."""
 
-    s3fs repeats what botocore has repeated already (25 attempts, and 125 for a read, which is hours before a server
-    that is silent), so its own attempts are off; botocore's take in also the answers 500 to 504, which s3fs's do not.
-    """
-
-    retries = 1
+    retries = 1  # botocore repeats already, 500 to 504 too; with s3fs's own it would be 25 attempts, 125 for a read
 
     async def _call_s3(self, method: str, *options: Any, **arguments: Any) -> Any:
         try:

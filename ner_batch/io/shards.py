@@ -31,25 +31,20 @@ _MAX_GAP = 2**20  # bytes between two columns that are read along rather than as
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One readable input file.
-
-    ``name`` is its path below the listed root, with ``/``. ``digest`` covers the footer (row counts, offsets, sizes,
-    statistics, schema) and the file size, so a file that was written anew has another one. ``text_bytes`` is what the
-    text column takes uncompressed, as the footer states it.
-    """
+    """One readable input file."""
 
     uri: str
-    name: str
+    name: str  # path below the listed root
     rows: int
     bytes: int
-    digest: str
-    text_bytes: int
+    digest: str  # of the footer (counts, offsets, statistics, schema) and the size: another one when written anew
+    text_bytes: int  # of the text column, uncompressed
     columns: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Corrupt:
-    """An input file that cannot be read as Parquet, and why in one line. ``name`` as in :class:`Shard`."""
+    """An input file that cannot be read as Parquet, and why in one line."""
 
     uri: str
     name: str
@@ -126,8 +121,7 @@ def plan_units(shards: Sequence[Shard], unit_rows: int, unit_bytes: int, limit: 
 def read_unit(unit: Unit, columns: Sequence[str] | None = None) -> pa.Table:
     """The unit's rows as they are stored: all columns, or those named, with the file's schema and its metadata.
 
-    Only row groups that overlap are read. The last one stays decoded in this process, so a shard of one huge row
-    group is not decoded again for each of its units; memory is bounded by one row group.
+    The last row group stays decoded, so that a huge one is decoded once for all its units; memory is bounded by one.
 
     Raises:
         UserError: the file is corrupt in these rows, or is not the file that was listed.
@@ -135,7 +129,9 @@ def read_unit(unit: Unit, columns: Sequence[str] | None = None) -> pa.Table:
     """
     shard, end = unit.shard, unit.start + unit.rows
     with _LOCK:
-        tail = _unchanged_tail(shard)
+        tail = storage.read_tail(shard.uri, shard.bytes) if storage.size(shard.uri) == shard.bytes else b""
+        if _footer_digest(tail, shard.bytes) != shard.digest:
+            raise UserError(f"{shard.uri}: the file has changed since it was listed; start the run again")
         metadata = pq.read_metadata(pa.BufferReader(tail))
         pieces = [metadata.schema.to_arrow_schema().empty_table()] if not unit.rows else []
         first = 0
@@ -158,10 +154,7 @@ _DECODED: dict[tuple[Shard, int, tuple[str, ...] | None], pa.Table] = {}  # the 
 
 
 def texts_of(table: pa.Table, text_column: str) -> tuple[list[str | None], dict[int, str]]:
-    """The texts, one for each row (None for null), and by row index what is wrong with a text that is not UTF-8.
-
-    A row in the second has None in the first.
-    """
+    """The texts, None for null or not UTF-8, and by row index what is wrong with those that are not UTF-8."""
     column = table.column(text_column)
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -169,19 +162,17 @@ def texts_of(table: pa.Table, text_column: str) -> tuple[list[str | None], dict[
         return column.to_pylist(), {}
     except UnicodeDecodeError:
         rows = column.cast(pa.large_binary()).to_pylist()
-    texts: list[str | None] = []
+    texts: list[str | None] = [None] * len(rows)
     errors: dict[int, str] = {}
     for index, row in enumerate(rows):
         try:
-            texts.append(None if row is None else row.decode("utf-8"))
+            texts[index] = None if row is None else row.decode("utf-8")
         except UnicodeDecodeError as error:
-            texts.append(None)
             errors[index] = f"the text is not UTF-8: {error.reason} at byte {error.start}"
     return texts, errors
 
 
 def _find(uri: str) -> list[storage.File]:
-    """The files a URI means, by name."""
     kind = storage.file_type(uri)
     if kind == "file":
         uri = storage.absolute(uri)
@@ -208,14 +199,10 @@ def _split_glob(uri: str) -> tuple[str, re.Pattern[str]]:
 
 
 def _inspect(file: storage.File, text_column: str | None) -> tuple[Shard, str | None] | Corrupt:
-    """Read one file's footer; a shard, and what is wrong with its text column.
-
-    Raises:
-        UserError: the file cannot be reached (which says nothing about what it holds).
-    """
+    """Read one file's footer; a shard, and what is wrong with its text column."""
     try:
         tail = storage.read_tail(file.uri, file.size)
-    except OSError as error:
+    except OSError as error:  # not reached, which says nothing about what it holds
         raise UserError(f"{file.uri}: cannot be read ({storage.cause_of(error)})") from error
     try:
         metadata = pq.read_metadata(pa.BufferReader(tail))
@@ -244,28 +231,15 @@ def _text_problem(schema: pa.Schema, column: str, uri: str) -> str | None:
         return f"{uri}: {count} column {column!r}; there are {', '.join(schema.names) or 'none'}{hint}"
     kind = schema.field(column).type
     plain = kind.value_type if pa.types.is_dictionary(kind) else kind
-    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
-    if any(test(plain) for test in tests):
+    if plain in (pa.string(), pa.large_string(), pa.string_view(), pa.null()):
         return None
     return f"{uri}: column {column!r} is {kind}, not string; name another column or cast it"
-
-
-def _unchanged_tail(shard: Shard) -> bytes:
-    """The tail of a shard's file; a UserError where it is not the file that was listed."""
-    if storage.size(shard.uri) == shard.bytes:
-        tail = storage.read_tail(shard.uri, shard.bytes)
-        if _footer_digest(tail, shard.bytes) == shard.digest:
-            return tail
-    raise UserError(f"{shard.uri}: the file has changed since it was listed; start the run again")
 
 
 def _row_group(
     unit: Unit, metadata: pq.FileMetaData, group: int, columns: Sequence[str] | None, tail: bytes
 ) -> pa.Table:
-    """Fetch the columns of a row group, as far as they are not in the file's tail, then decode them.
-
-    What goes wrong in decoding is the fault of the bytes, whatever kind of error it is: they are all there.
-    """
+    """Fetch the columns of a row group, as far as they are not in the file's tail, then decode them."""
     uri, size = unit.shard.uri, unit.shard.bytes
     ranges = _ranges(metadata.row_group(group), columns, size - len(tail))
     parts = storage.read_ranges(uri, ranges) if ranges else []
@@ -280,7 +254,7 @@ def _row_group(
         source = pa.BufferReader(content)
         file = pq.ParquetFile(source, metadata=metadata, page_checksum_verification=True, pre_buffer=False)
         return file.read_row_group(group, columns=None if columns is None else list(columns), use_threads=False)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException) as error:  # the bytes are all there, so it is their fault
         where = f"rows {unit.start} to {unit.start + unit.rows}"
         raise UserError(f"{uri}: {where} are corrupt ({storage.cause_of(error)})") from error
 

@@ -9,6 +9,7 @@ middle of the work (disk full, connection lost) stay OSError, so that a caller c
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import stat
@@ -25,13 +26,13 @@ import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem, get_filesystem_class
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
+from pyarrow import fs
 
 from ner_batch.errors import UserError
 
 TEMPORARY_PREFIX = ".ner_batch-tmp-"
+PART = 8 * 2**20  # bytes of an upload's or a download's part
 _FOOTER_GUESS = 64 * 1024  # bytes; one request fetches the footer of nearly every file
-PART = 8 * 2**20
-"""Bytes of an upload's or a download's part."""
 _WHOLE = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci", "tos")  # an object is seen whole or not at all
 _POSSIBLE = "give a local path, file:///path or s3://bucket/key, or a scheme of fsspec: gs, abfs, hdfs, sftp ..."
 _S3_REMEDY = "check the bucket, AWS_ENDPOINT_URL, AWS_REGION and the credentials"
@@ -39,15 +40,12 @@ _S3_REMEDY = "check the bucket, AWS_ENDPOINT_URL, AWS_REGION and the credentials
 
 @dataclass(frozen=True, slots=True, order=True)
 class File:
-    """A stored file: ``name`` is its path below the folder that was listed, ``size`` is in bytes.
-
-    ``version`` changes when the file is written anew; empty where the store tells nothing of the kind.
-    """
+    """A stored file: ``name`` is its path below the folder that was listed, ``size`` is in bytes."""
 
     name: str
     uri: str
     size: int
-    version: str = ""
+    version: str = ""  # another one when the file is written anew; empty where the store tells nothing of the kind
 
 
 def local_path(uri: str) -> str | None:
@@ -107,7 +105,6 @@ def _opened(uri: str) -> Iterator[tuple[AbstractFileSystem, str]]:
 
 
 def _trimmed(uri: str) -> str:
-    """Without slashes at the end, but for those of a scheme."""
     scheme, separator, rest = uri.rpartition("://")
     return f"{scheme}{separator}{rest.rstrip('/')}"
 
@@ -216,12 +213,9 @@ def read_json(uri: str) -> Any:
 def write_bytes(uri: str, data: bytes | pa.Buffer) -> None:
     """Write a file whole or not at all, replacing one of that name; folders are made as needed.
 
-    A process killed at any moment leaves the old file, the new file or none. On a disk it may also leave a hidden
-    temporary (see :func:`remove_stale_temporaries`); on S3 an unfinished upload, which no listing shows and a lifecycle
-    rule (``AbortIncompleteMultipartUpload``) removes.
-
-    Raises:
-        OSError: it cannot be written; the old file, if any, is still there.
+    A process killed at any moment leaves the old file, the new file or none; on a disk perhaps a hidden temporary too
+    (:func:`remove_stale_temporaries`), on S3 an unfinished upload, which no listing shows and a lifecycle rule removes.
+    Raises OSError where it cannot be written; the old file, if any, is still there.
     """
     with _opened(uri) as (filesystem, path):
         if uri.partition("://")[0] in _WHOLE:
@@ -311,7 +305,11 @@ def _write_aside(filesystem: AbstractFileSystem, path: str, data: bytes | pa.Buf
                 stream.flush()
                 os.fsync(stream.fileno())
             Path(temporary).replace(path)
-            _sync(Path(path).parent)
+            directory = os.open(folder or "/", os.O_RDONLY)
+            try:
+                os.fsync(directory)  # keeps the new name through a power cut
+            finally:
+                os.close(directory)
             return
         filesystem.pipe_file(temporary, bytes(data))
         try:
@@ -325,13 +323,33 @@ def _write_aside(filesystem: AbstractFileSystem, path: str, data: bytes | pa.Buf
         raise
 
 
-def _sync(folder: Path) -> None:
-    """Keep the names in a local folder through a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def arrow_filesystem(uri: str) -> tuple[fs.FileSystem, str]:
+    """What :func:`open_uri` gives, for a library that asks for a file system of Arrow, as Ray Train does; it pickles.
+
+    A file is sent when its stream is closed: one of s3fs that is dropped half-written closes itself, and with that
+    completes the upload of a torn object.
+    """
+    filesystem, path = open_uri(uri)
+    return fs.PyFileSystem(_WholeFiles(filesystem)), path
+
+
+class _WholeFiles(fs.FSSpecHandler):  # type: ignore[misc]
+    def open_output_stream(self, path: str, metadata: object) -> pa.PythonFile:  # noqa: ARG002
+        return pa.PythonFile(_Upload(self.fs, path), mode="w")
+
+
+class _Upload:
+    """A stream for Arrow. Not a subclass of io's, which close themselves when they are dropped."""
+
+    def __init__(self, filesystem: AbstractFileSystem, path: str) -> None:
+        self.closed = False
+        self._filesystem, self._path, self._content = filesystem, path, io.BytesIO()
+        self.write, self.tell, self.flush = self._content.write, self._content.tell, self._content.flush
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self._filesystem.pipe_file(self._path, self._content.getvalue())
 
 
 @contextmanager

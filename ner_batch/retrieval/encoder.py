@@ -23,13 +23,10 @@ _OVERLAP = 64  # tokens that two pieces of a long text share; each half is read 
 
 @dataclass(frozen=True, slots=True)
 class TokenStates:
-    """A text as an encoder reads it, special tokens left out.
+    """A text as an encoder reads it, special tokens left out."""
 
-    ``offsets`` is of shape (tokens, 2), code points of the text, and ``states`` of shape (tokens, dimension).
-    """
-
-    offsets: NDArray[np.int64]
-    states: NDArray[np.float32]
+    offsets: NDArray[np.int64]  # (tokens, 2), code points of the text
+    states: NDArray[np.float32]  # (tokens, dimension)
 
 
 class Encoder:
@@ -56,12 +53,9 @@ class Encoder:
     def tokens(self, texts: Sequence[str]) -> list[TokenStates]:
         """The tokens of each text with the states of the model's last layer, in float32; no prompt of the model's own.
 
-        Nothing is cut: a text longer than the model reads is read in pieces that overlap by 64 tokens (a quarter of
-        the piece where pieces are short), and a token's state is taken from the piece that shows more of its
-        surroundings.
-
-        Raises:
-            UserError: one line: the model cannot be loaded, has no token states, or its tokenizer no offsets.
+        Nothing is cut: a long text is read in overlapping pieces, and a token's state is taken from the piece that
+        shows more of its surroundings. Raises UserError where the model cannot be loaded, has no token states, or its
+        tokenizer no offsets.
         """
         if not texts:
             return []
@@ -79,8 +73,7 @@ class Encoder:
     def commit(self) -> str | None:
         """The commit of a hub model that was loaded, None for a local one."""
         with self._lock:
-            card = self._loaded().model_card_data
-        revision: str | None = card.base_model_revision  # the card of a later training run would name this encoder
+            revision: str | None = self._loaded().model_card_data.base_model_revision
         return revision
 
     def _loaded(self) -> SentenceTransformer:
@@ -97,7 +90,6 @@ class Encoder:
 
 
 def _token_states(module: Any, tokenizer: Any, texts: list[str]) -> list[TokenStates]:
-    """Texts are read in overlapping pieces; what is kept of the pieces of a text is put together again."""
     length = min(int(module.max_seq_length or _MAX_TOKENS), _MAX_TOKENS)
     overlap = min(_OVERLAP, max(length - tokenizer.num_special_tokens_to_add(), 0) // 4)
     tokenizer.truncation_side = "right"

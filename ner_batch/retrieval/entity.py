@@ -18,20 +18,12 @@ on the side of the text:
    without entities come in: nobody votes for it.
 
 Ties go to the earlier mention and the earlier span. Texts of any length are read whole (:meth:`Encoder.tokens`).
-
-Every n-gram is a query, so an exact search is dear: a text of 30 words among 100,000 mentions takes 38 ms of a core
-with 192 dimensions and 136 ms with 768, beside its encoding; in lists (:mod:`ner_batch.retrieval.vectors`) 6 ms with
-192 (``tests/benchmarks/bench_entity.py``). What it finds: ``tests/benchmarks/bench_demonstrations.py``.
-
-Tried with the tiny model that ships and left out: all hits of all n-grams by similarity (of Resume's surfaces 23 %
-instead of 30); the sum of a sentence's similarities (27); weights of n-grams as in DEER, EMNLP 2025 (Weibo: surfaces
-+2, types -2).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice, pairwise, zip_longest
 from pathlib import Path
@@ -74,11 +66,7 @@ class EntitySearch:
 
     @staticmethod
     def write(folder: Path, examples: Sequence[Example], encoder: Encoder, exact_search_limit: int) -> StoredVectors:
-        """Write the vectors of all mentions, and whose they are: the (example, type) of each, both as numbers.
-
-        Raises:
-            UserError: one line: no mention has a token of the encoder, or the encoder has no token states.
-        """
+        """Write the vectors of all mentions, and whose they are; a UserError where none has a token of the encoder."""
         names = sorted({entity.type for example in examples for entity in example.entities})
         types = {name: number for number, name in enumerate(names)}
         annotated = [(number, example) for number, example in enumerate(examples) if example.entities]
@@ -131,8 +119,7 @@ class EntitySearch:
     def _hits(self, queries: NDArray[np.float32], owners: NDArray[np.int64]) -> tuple[list[int], list[list[Hit]]]:
         """For each query its similarity to the nearest mention, in hundred-thousandths, and its nearest mentions.
 
-        None is of the example that the query's text is (``owners``, -1 for no example): these are searched for too,
-        and thrown away.
+        Those of the example that the query's text is (``owners``, -1 for none) are searched for too, and thrown away.
         """
         own = np.where(owners < 0, 0, self._mentions_per_example[owners])
         similarities = np.zeros(len(queries), np.int64)
@@ -149,11 +136,7 @@ class EntitySearch:
 
 
 def n_grams(text: str, tokens: TokenStates) -> tuple[list[tuple[int, int]], NDArray[np.float32]]:
-    """Runs of one to three words, each with a letter or digit at both ends, by their beginning and then length.
-
-    Returns:
-        spans in words, half-open, and their vectors, shape (spans, dimension).
-    """
+    """Runs of one to three words: their half-open spans in words, in order, and vectors of shape (spans, dimension)."""
     may_begin = boundaries.cuts(text)
     begins = [i for i, (start, _) in enumerate(tokens.offsets.tolist()) if i == 0 or may_begin[start]]
     words = list(pairwise([*begins, len(tokens.offsets)]))  # runs of tokens, half-open
@@ -182,14 +165,13 @@ def select_by_votes(line: Sequence[Sequence[Hit]], count: int) -> list[int]:
     type_of: dict[int, int] = {}
     for example, kind in (hit for votes in zip_longest(*line) for hit in votes if hit is not None):
         type_of.setdefault(example, kind)
-    return list(islice(_within_quotas(list(type_of.items())), count))
-
-
-def _within_quotas(waiting: list[Hit]) -> Iterator[int]:
-    """Always the first in line whose type has room; the first of all where none has."""
+    waiting = list(type_of.items())
     brought: Counter[int] = Counter()
-    for n in range(1, len(waiting) + 1):
+    selection: list[int] = []
+    for n in range(1, min(count, len(waiting)) + 1):
+        # The first in line whose type has room; the first of all where none has.
         place = next((i for i, (_, kind) in enumerate(waiting) if brought[kind] < n // 2 + 1), 0)
         example, kind = waiting.pop(place)
         brought[kind] += 1
-        yield example
+        selection.append(example)
+    return selection

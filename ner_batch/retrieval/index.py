@@ -21,11 +21,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol, assert_never
+from typing import Literal, assert_never, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ner_batch.config import explain
+from ner_batch.config import IndexKind, explain
 from ner_batch.data import Example, clean
 from ner_batch.errors import UserError, first_line
 from ner_batch.io import copies, storage
@@ -36,20 +36,12 @@ from ner_batch.retrieval.entity import EntitySearch
 from ner_batch.retrieval.lexical import LexicalSearch, RandomSearch
 from ner_batch.retrieval.vectors import Lists, SentenceSearch, StoredVectors
 
-Kind = Literal["random", "lexical", "sentence", "entity"]
-KINDS: tuple[Kind, ...] = ("random", "lexical", "sentence", "entity")
+KINDS: tuple[IndexKind, ...] = get_args(IndexKind)
 ENCODED = ("sentence", "entity")
 """Kinds that need an encoder."""
 MANIFEST = "manifest.json"
 EXAMPLES_FILE = "examples.parquet"
 _REMEDY = "build it again with `ner-batch index`"
-
-
-class Search(Protocol):
-    """What a kind finds; safe to call from several threads."""
-
-    def search(self, texts: Sequence[str], count: int) -> Sequence[Sequence[int]]:
-        """For each text the numbers of its ``count`` nearest examples, nearest first."""
 
 
 class IndexManifest(BaseModel):
@@ -58,7 +50,7 @@ class IndexManifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Literal[1] = 1
-    kind: Kind
+    kind: IndexKind
     encoder: str | None
     """sentence, entity: local folder (absolute) or hub name."""
     revision: str | None
@@ -81,18 +73,17 @@ class IndexManifest(BaseModel):
 class Index:
     """An open index. Safe to search from several threads."""
 
-    kind: Kind
+    kind: IndexKind
     fingerprint: str
     encoder: str | None
     examples: tuple[Example, ...] = field(repr=False)
-    searcher: Search = field(repr=False)
+    searcher: RandomSearch | LexicalSearch | SentenceSearch | EntitySearch = field(repr=False)
 
     def nearest(self, texts: Sequence[str], k: int) -> list[list[Example]]:
         """Up to ``k`` demonstrations per text, the nearest LAST; ties go to the earlier example.
 
-        Last, because models lean on what stands next to the input (the recency bias of Zhao et al. 2021, "Calibrate
-        before use"), and because a prompt that is too long drops demonstrations from the front. No demonstration is
-        the text itself, outer white space aside, so training prompts are leave-one-out without ids.
+        Last, because models lean on what stands next to the input (Zhao et al. 2021, "Calibrate before use"). No
+        demonstration is the text itself, outer white space aside, so training prompts are leave-one-out without ids.
         """
         if k == 0 or not texts:
             return [[] for _ in texts]
@@ -178,11 +169,12 @@ def open_index(path: str | Path, encoder: str | None = None, device: str | None 
     if not storage.exists(storage.join(uri, MANIFEST)):
         raise UserError(f"{uri}: no such index: build one with `ner-batch index`")
     folder = Path(copies.fetched(uri))
-    manifest = _read_manifest(folder, uri)
+    with _intact(uri):
+        manifest = IndexManifest.model_validate(storage.read_json(str(folder / MANIFEST)))
     model = checked_encoder(manifest, uri, encoder, device)
     stored = StoredVectors(manifest.dimension, manifest.mentions, manifest.lists)
-    searcher: Search
-    try:
+    searcher: RandomSearch | LexicalSearch | SentenceSearch | EntitySearch
+    with _intact(uri):
         examples = tuple(read_examples(str(folder / EXAMPLES_FILE)))
         if fingerprint(examples, manifest) != manifest.fingerprint:
             raise UserError("the examples or the manifest were changed after it was built")
@@ -197,25 +189,22 @@ def open_index(path: str | Path, encoder: str | None = None, device: str | None 
                 searcher = EntitySearch(folder, examples, stored, manifest.seed, model)
             case unknown:
                 assert_never(unknown)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{uri}: broken index ({first_line(error)}): {_REMEDY}") from None
     return Index(manifest.kind, manifest.fingerprint, manifest.encoder, examples, searcher)
 
 
-def _read_manifest(folder: Path, uri: str) -> IndexManifest:
+@contextmanager
+def _intact(uri: str) -> Iterator[None]:
     try:
-        manifest = IndexManifest.model_validate(storage.read_json(str(folder / MANIFEST)))
-        check_kind(manifest.kind, manifest.encoder)
-    except ValueError as error:
-        explained = explain(IndexManifest, error) if isinstance(error, ValidationError) else [first_line(error)]
-        raise UserError(f"{uri}: {MANIFEST} is broken ({'; '.join(explained)}): {_REMEDY}") from None
-    return manifest
+        yield
+    except ValidationError as error:
+        lines = "; ".join(explain(IndexManifest, error))
+        raise UserError(f"{uri}: {MANIFEST} is broken ({lines}): {_REMEDY}") from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{uri}: broken index ({first_line(error)}): {_REMEDY}") from None
 
 
-def usable_examples(examples: Iterable[Example], kind: Kind, source: str) -> list[Example]:
-    """The first example of each text that is not blank, outer white space aside.
-
-    Its entities are in order, as they will be when the index is read again: the fingerprint is of their order too.
+def usable_examples(examples: Iterable[Example], kind: IndexKind, source: str) -> list[Example]:
+    """The first example of each text that is not blank, outer white space aside; entities in order, as they are read.
 
     Raises:
         UserError: there is none, or none with an entity for kind entity; one line that begins with ``source``.
@@ -260,7 +249,7 @@ def _replacing(out: str | Path) -> Iterator[Path]:
         new.rename(target)
 
 
-def check_kind(kind: str, encoder: str | None) -> Kind:
+def check_kind(kind: str, encoder: str | None) -> IndexKind:
     """The kind; raises a UserError in one line where it does not exist, or does not go with its encoder."""
     checked = next((name for name in KINDS if name == kind), None)
     if checked is None:
@@ -283,11 +272,12 @@ def fingerprint(examples: Iterable[Example], manifest: IndexManifest) -> str:
 
 def checked_encoder(manifest: IndexManifest, uri: str, configured: str | None, device: str | None) -> Encoder:
     """The encoder to search with: the one configured, else where the manifest says, if it is still the same."""
-    name = configured or manifest.encoder or ""
-    if manifest.kind not in ENCODED and configured:
-        raise UserError(f"{uri}: built as {manifest.kind}, without an encoder, config asks for {configured}: remove it")
     if manifest.kind not in ENCODED:
+        if configured:
+            built = f"built as {manifest.kind}, without an encoder"
+            raise UserError(f"{uri}: {built}, config asks for {configured}: remove it")
         return Encoder("")
+    name = configured or manifest.encoder or ""
     local = local_encoder(name)
     revision = content_digest(local) if local else manifest.revision
     if revision != manifest.revision or (not local and name != manifest.encoder):

@@ -1,8 +1,4 @@
-"""Kinds without a model to fetch: random, the papers' baseline, and lexical, TF-IDF of character n-grams.
-
-lexical scores every example, however many there are: 1.3 ms a query over 50,000, in batches of 256 on one core
-(``tests/benchmarks/bench_retrieval.py``).
-"""
+"""Kinds without a model to fetch: random, the papers' baseline, and lexical, TF-IDF of character n-grams."""
 
 from __future__ import annotations
 
@@ -43,12 +39,9 @@ class RandomSearch:
 class NgramTfidf:
     """L2-normalised TF-IDF vectors of character 1- to 3-grams; hashed, so there is no vocabulary to keep.
 
-    Characters serve Chinese and English alike. Case stays: it marks names (GUM, k=4: 10.6 % of a text's gold mentions
-    occur in its demonstrations, 7.9 % in lower case). Term frequencies are damped (1 + log tf), which keeps long
-    examples from winning on spaces and vowels (GUM 6.6 to 10.6 %; Resume 40.9 to 41.5 %).
-
-    Args:
-        idf: inverse document frequencies of an earlier fit, float32 of shape (2**20,).
+    Characters serve Chinese and English alike; case marks names (GUM, k=4: 10.6 % of a text's gold mentions occur in
+    its demonstrations, 7.9 % in lower case). Term frequencies are damped, or long examples win (GUM 6.6 %).
+    ``idf`` is that of an earlier fit, float32 of shape (2**20,).
     """
 
     def __init__(self, idf: NDArray[np.float32] | None = None) -> None:
@@ -68,14 +61,10 @@ class NgramTfidf:
             self.tfidf.idf_ = idf
 
     def fit_transform(self, texts: Sequence[str]) -> csr_matrix:
-        """Learn the document frequencies of the texts; returns their vectors, shape (texts, 2**20).
-
-        N-grams in over a quarter of many texts weigh nothing. They hardly rank anything (Resume, mean overlap of
-        entity types: 0.787 with and 0.789 without the cut) and fill more than half of the postings that a search must
-        read.
-        """
+        """Learn the document frequencies of the texts; returns their vectors, shape (texts, 2**20)."""
         counts = self._hashing.transform(texts)
         self.tfidf.fit(counts)
+        # N-grams in over a quarter of many texts are more than half of the postings, and hardly rank anything.
         frequency = np.bincount(counts.indices, minlength=_FEATURES)
         self.tfidf.idf_[frequency > max(counts.shape[0] / 4, 1000)] = 0
         return self._weighted(counts)

@@ -1,11 +1,8 @@
 """Vectors on disk and the nearest of them, and kind sentence, which searches by vectors of whole texts.
 
-Up to 200,000 vectors are memory-mapped and scanned: over 50,000 of 768 dimensions 0.9 ms a query, in batches of 256 on
-one core, and 5.4 ms one by one, for each call reads all vectors (``tests/benchmarks/bench_retrieval.py``). Of more
-faiss makes about 4 sqrt(n) lists by their nearest centroid, and a search reads the most promising ones (IVFFlat). Lists
-rather than a graph (HNSW): built by one thread or many they are the same bytes, the file is mapped and not read, and a
-score is still the exact product. How many lists a search reads is settled at build: doubled until a search finds 95 %
-of what the exact scan finds, which the manifest tells.
+Up to 200,000 vectors are memory-mapped and scanned. Of more faiss makes about 4 sqrt(n) lists by their nearest
+centroid (IVFFlat), and a search reads the most promising ones: as many as at build find 95 % of what the exact scan
+finds. Lists, unlike a graph, are the same bytes at each build, and a score is still the exact product.
 """
 
 from __future__ import annotations
@@ -24,13 +21,10 @@ from ner_batch.errors import UserError, first_line
 from ner_batch.retrieval.encoder import Encoder
 
 EXACT_SEARCH_LIMIT = 200_000
-"""Vectors that are scanned one and all; more are listed."""
-
 _DENSE, _LISTS = "vectors.npy", "vectors.faiss"
 _RECALL, _PROBES = 0.95, 8
 _SAMPLE, _DEPTH = 256, 10
-SPARE = 8
-"""Candidates searched for beyond those needed, so that ties at the end are broken by number too."""
+SPARE = 8  # candidates searched for beyond those needed, so that ties at the end are broken by number too
 _POINTS = 64  # vectors per list that the centroids are learnt from; faiss's own 256 takes four times as long
 
 Numbered = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -48,8 +42,7 @@ class Lists(BaseModel):
     probes: int
     """Lists read by a search."""
     recall: float
-    """recall@10: share of the exact scan's ten that a search finds, over 256 of the index's own vectors, each without
-    itself."""
+    """Share of the exact scan's ten that a search finds, over 256 of the index's own vectors, each without itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +88,7 @@ def _measured(index: Any, vectors: NDArray[np.float32]) -> Lists:
 
 
 def open_nearest(folder: Path, shape: tuple[int, int], lists: Lists | None) -> Nearest:
-    """A search over vectors that :func:`write` wrote, of shape (rows, dimension).
-
-    Raises:
-        UserError: the file is of another shape, or torn.
-    """
+    """A search over vectors that :func:`write` wrote, of ``shape`` (rows, dimension); a UserError where it differs."""
     faiss = _faiss()
     if lists is None:
         vectors = np.load(folder / _DENSE, mmap_mode="r")

@@ -9,6 +9,7 @@ is one word in every script. A hyphen or an apostrophe ends a word ("Trump" in "
 from __future__ import annotations
 
 from functools import cache, lru_cache
+from itertools import compress, pairwise
 
 import regex
 
@@ -30,12 +31,9 @@ _SPECIAL = regex.compile(
 _OTHER, _A_LETTER, _MAY_JOIN = range(3)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=32)  # prompt, grammar and parser ask about the same text
 def cuts(text: str) -> bytes:
-    """One byte for each of the ``len(text) + 1`` positions: 1 where a mention may begin or end, else 0.
-
-    The last few texts are remembered: prompt, grammar and parser ask about the same one.
-    """
+    """One byte for each of the ``len(text) + 1`` positions: 1 where a mention may begin or end, else 0."""
     kinds = bytes(map(_kind, text))
     return _cuts_by_clusters(text) if _MAY_JOIN in kinds else _cuts_between_letters(kinds)
 
@@ -66,14 +64,6 @@ def _cuts_by_clusters(text: str) -> bytes:
 
 
 def word_chunks(text: str) -> list[str]:
-    """``text`` cut at every boundary: words, or grapheme clusters where words are not set apart.
-
-    The chunks joined are the text. No chunk is empty.
-    """
-    flags = cuts(text)
-    chunks, start = [], 0
-    while start < len(text):
-        end = flags.find(1, start + 1)
-        chunks.append(text[start:end])
-        start = end
-    return chunks
+    """``text`` cut at every boundary: words, or grapheme clusters where words are not set apart; none is empty."""
+    places = compress(range(len(text) + 1), cuts(text))
+    return [text[start:end] for start, end in pairwise(places)]

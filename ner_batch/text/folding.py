@@ -44,15 +44,11 @@ _ONE_TO_ONE = {chr(c): normalize("NFKC", chr(c)) for c in range(0xFF01, 0xFF5F)}
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """A normalised text.
-
-    ``origin[i]`` is the source position of the piece that character i comes from; it never falls. A piece is one code
-    point, or else ``ends`` has its source end. Characters of one piece have the same origin.
-    """
+    """A normalised text, in pieces: characters of one piece have the same origin."""
 
     text: str
-    origin: Sequence[int]
-    ends: Mapping[int, int]
+    origin: Sequence[int]  # of each character: the source position of its piece; it never falls
+    ends: Mapping[int, int]  # source ends of the pieces that are not one code point, by origin
 
 
 def fold(source: str) -> Folded:
@@ -90,8 +86,7 @@ def _through(outer: Sequence[int], inner: Sequence[int]) -> Sequence[int]:
 
 
 def _fold_case(text: str) -> Folded:
-    whole = _fold_evenly(text)
-    if whole is not None:
+    if (whole := _fold_evenly(text)) is not None:
         return Folded(whole, range(len(text)), {})
     parts: list[str] = []
     origin: list[int] = []

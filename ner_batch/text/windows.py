@@ -5,8 +5,7 @@ last any grapheme cluster boundary (Unicode Standard Annex 29). The windows of a
 text, so an entity at ``i`` of a window is at ``window.start + i`` of the document.
 
 Token counts do not add up (a tokenizer may merge across a cut), so windows are packed by the counts of their sentences
-and then counted themselves; one that came out too long is cut again. All texts of a call are counted together, each
-twice or so: once by sentence, once by window. A text that fits as it is, is counted once.
+and then counted themselves; one that came out too long is cut again.
 """
 
 from __future__ import annotations
@@ -66,15 +65,10 @@ class Window:
 
 
 def split(texts: Sequence[str | None], max_tokens: int, count: Count) -> list[Window]:
-    """Cut texts into windows of at most ``max_tokens`` tokens, in order.
+    """Cut texts into windows of at most ``max_tokens`` tokens, in order; ``count`` gets large batches of texts.
 
     White space that would be a window of its own is left out, so an empty text has none. Only a single grapheme
     cluster of more than ``max_tokens`` tokens exceeds the budget.
-
-    Args:
-        texts: documents of any length.
-        max_tokens: the budget of one window, 1 or more.
-        count: the numbers of tokens of many texts, in order; called with large batches.
     """
     documents = [text or "" for text in texts]
     spans = [(i, 0, len(text)) for i, text in enumerate(documents) if text and not text.isspace()]
@@ -100,10 +94,7 @@ def _counted(documents: Sequence[str], spans: Sequence[Span], count: Count) -> I
 
 
 def _fit(documents: Sequence[str], spans: Sequence[Span], max_tokens: int, count: Count) -> list[tuple[Span, int]]:
-    """The spans with their token counts, in order, those over the budget cut until they fit.
-
-    One that is too long is cut at its best places, about evenly; nowhere if it is a single cluster.
-    """
+    """The spans with their token counts, in order; one over the budget is cut at its best places, about evenly."""
     fitting: list[tuple[Span, int]] = []
     while spans:
         parts: list[Span] = []

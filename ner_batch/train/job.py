@@ -20,7 +20,7 @@ from rich.console import Console
 
 from ner_batch.engine.engine import EngineDeadError
 from ner_batch.errors import JobError, UserError, first_line
-from ner_batch.io.arrow import arrow_filesystem
+from ner_batch.io.storage import arrow_filesystem
 from ner_batch.jobs import cluster
 from ner_batch.jobs.progress import ProgressLine, duration
 from ner_batch.train import artefacts, loop, serving
