@@ -36,7 +36,7 @@ unit: install
 	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not engine and not ray and not slow" -q
 
 test: lint unit
-	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "engine or ray or slow" -q --durations 12
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "engine or ray or slow" -q --durations 12
 
 clean:
 	rm -rf $(VENV) demo-output

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 import time
-from multiprocessing.pool import AsyncResult, ThreadPool
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +79,10 @@ def fit(plan: Plan, gpu: bool, console: Console) -> Any:
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
     )
-    # In the main thread Ray Train would put a handler of its own in Ctrl-C's place, which ends the process with 0. The
-    # pool's thread is a daemon, which nobody waits for.
-    result = ThreadPool(1).apply_async(trainer.fit)
+    result = _in_background(trainer.fit)
     _follow(plan, progress, result, console)
     try:
-        return result.get().checkpoint
+        return result.result().checkpoint
     except ray.train.WorkerGroupError as error:
         failures = list(error.worker_failures.values())
         for failure in failures:
@@ -95,7 +95,24 @@ def fit(plan: Plan, gpu: bool, console: Console) -> Any:
         raise JobError(f"training failed: {cluster.last_line(error)}") from None
 
 
-def _follow(plan: Plan, progress: Queue, result: AsyncResult[Any], console: Console) -> None:
+def _in_background(step: Callable[[], Any]) -> Future[Any]:
+    """Run a step in a daemon thread, which nobody waits for after Ctrl-C.
+
+    In the main thread Ray Train would put a handler of its own in Ctrl-C's place, which ends the process with 0.
+    """
+    future: Future[Any] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(step())
+        except Exception as error:  # noqa: BLE001 - raised where the result is asked for
+            future.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return future
+
+
+def _follow(plan: Plan, progress: Queue, result: Future[Any], console: Console) -> None:
     """Pass on what the workers measure, until training has ended."""
     config, steps = plan.config.run, plan.schedule.steps
     logs = Path(config.storage if "://" not in config.storage else "runs") / config.name / "logs"
@@ -106,8 +123,8 @@ def _follow(plan: Plan, progress: Queue, result: AsyncResult[Any], console: Cons
         line.show("starting the training workers")
         running = True
         while running:
-            result.wait(POLL_SECONDS)
-            running = not result.ready()
+            wait([result], POLL_SECONDS)
+            running = not result.done()
             for step, measured in progress.get_nowait_batch(progress.qsize()):
                 if not first_step:
                     first_step, start_time = step, time.monotonic()
