@@ -64,8 +64,8 @@ def draw(listing: Listing, config: TextConfig, seed: int, progress: Callable[[st
     total = sum(shard.text_bytes for shard in listing.shards)
     if total > config.bytes:
         rng = random.Random(seed)  # noqa: S311 - a draw to repeat, not a secret
-        chosen = rng.sample(range(len(units)), max(1, len(units) * config.bytes // total))
-        units = [units[number] for number in sorted(chosen)]
+        unit_numbers = rng.sample(range(len(units)), max(1, len(units) * config.bytes // total))
+        units = [units[number] for number in sorted(unit_numbers)]
     for number, unit in enumerate(units):
         progress(f"reading text: part {number:,} of {len(units):,}")
         try:

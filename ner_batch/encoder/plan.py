@@ -84,11 +84,11 @@ def prepare(config: TrainEncoderConfig, console: Console) -> Plan:
         problems.stop_if_any()
         assert base and encoder and listing
         sample, corrupt = corpus.draw(listing, config.input, config.run.seed, progress.show)
-        drawn = sample.sentences()
+        sampled = sample.sentences()
         progress.show("counting tokens")
         longest = (encoder.max_seq_length or sys.maxsize) - encoder.tokenizer.num_special_tokens_to_add()
         budget = max(1, min(config.input.max_tokens, longest))
-        sentences = corpus.fitted(drawn, budget, lambda texts: model.count_tokens(encoder, texts))
+        sentences = corpus.fitted(sampled, budget, lambda texts: model.count_tokens(encoder, texts))
     batch, epochs = config.optimiser.batch, config.optimiser.epochs
     held_out = min(_HELD_OUT, round(len(sentences) * config.run.held_out))
     count = len(sentences) - held_out
@@ -103,7 +103,7 @@ def prepare(config: TrainEncoderConfig, console: Console) -> Plan:
         raise UserError("\n".join([too_little, *unreadable]))
     steps = config.optimiser.steps or max(1, round(epochs * (count // batch)))
     bf16 = config.base.compute == "bfloat16" or (config.base.compute is None and encoder.device.type == "cuda")
-    data_digest = digest(drawn)
+    data_digest = digest(sampled)
     # Encoder and text count by their content, for both may move.
     settings = training_settings(config)
     settings["input"] = {"max_tokens": config.input.max_tokens}

@@ -62,12 +62,12 @@ def build(config: EvaluateConfig, tally: Tally, texts: Mapping[str, str], unfini
             if name.endswith("/f1")
         }
     skipped = {"gold_skipped": tally.gold_skipped, "predictions_skipped": tally.predictions_skipped}
-    drawn = f"{GROUPS:,} random groups of rows" if histogram.grouped else "rows"
+    resampled = f"{GROUPS:,} random groups of rows" if histogram.grouped else "rows"
     return {
         "schema_version": SCHEMA_VERSION,
         "rows": {"scored": tally.rows} | skipped,
         "unfinished": list(unfinished),
-        "bootstrap": dump(config.bootstrap) | {"drawn": drawn},
+        "bootstrap": dump(config.bootstrap) | {"drawn": resampled},
         "runs": runs,
         "comparison": comparison,
         "config": dump(config),

@@ -22,19 +22,19 @@ def canvas(width: float, height: float, **options: Any) -> tuple[Any, Any]:
     mpl.rcParams["font.family"] = ["DejaVu Sans", *_wide_font()]
     from matplotlib import pyplot as plt
 
-    drawn, axes = plt.subplots(figsize=(width, height), layout="constrained", **options)
-    return drawn, axes
+    figure, axes = plt.subplots(figsize=(width, height), layout="constrained", **options)
+    return figure, axes
 
 
-def png(drawn: Any) -> bytes:
+def png(figure: Any) -> bytes:
     """The figure as a file; it is closed."""
     from matplotlib import pyplot as plt
 
     sink = io.BytesIO()
     with warnings.catch_warnings():  # one for each character, where the machine has no font for them: boxes are seen
         warnings.filterwarnings("ignore", r"Glyph .* missing from")
-        drawn.savefig(sink, format="png", dpi=110)
-    plt.close(drawn)
+        figure.savefig(sink, format="png", dpi=110)
+    plt.close(figure)
     return sink.getvalue()
 
 

@@ -110,9 +110,10 @@ def _token_states(module: Any, tokenizer: Any, texts: list[str]) -> list[TokenSt
     for i, owner in enumerate(owners):  # every text has a piece, if only one without tokens
         inner = np.flatnonzero(np.asarray(pieces["special_tokens_mask"][i]) == 0)
         first, last = i == 0 or owners[i - 1] != owner, i + 1 == len(owners) or owners[i + 1] != owner
-        kept = inner[0 if first else overlap // 2 : len(inner) if last else len(inner) - (overlap - overlap // 2)]
-        offsets_of[owner].append(np.asarray(pieces["offset_mapping"][i], np.int64).reshape(-1, 2)[kept])
-        states_of[owner].append(states[i][kept])
+        begin, end = 0 if first else overlap // 2, len(inner) if last else len(inner) - (overlap - overlap // 2)
+        tokens_of_piece = inner[begin:end]
+        offsets_of[owner].append(np.asarray(pieces["offset_mapping"][i], np.int64).reshape(-1, 2)[tokens_of_piece])
+        states_of[owner].append(states[i][tokens_of_piece])
     return [
         TokenStates(np.concatenate(offsets), np.concatenate(rows))
         for offsets, rows in zip(offsets_of, states_of, strict=True)

@@ -84,6 +84,7 @@ def score_answers(
 ) -> Scores:
     """Strict scores of the answers, read and grounded as at inference."""
     predictions: list[list[Entity]] = [[] for _ in examples]
-    for asked, answer in zip(prompts, answers, strict=True):
-        predictions[asked.example] += builder.format.parse(answer, asked.text, asked.labels, builder.task).entities
+    for dev_prompt, answer in zip(prompts, answers, strict=True):
+        parsed = builder.format.parse(answer, dev_prompt.text, dev_prompt.labels, builder.task)
+        predictions[dev_prompt.example] += parsed.entities
     return score([example.entities for example in examples], predictions)

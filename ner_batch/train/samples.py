@@ -128,8 +128,8 @@ def draw_epoch(
 
     hard_first = sorted(negatives, key=lambda place: (not negatives[place], rng.random()))
     surplus = set(hard_first[round(augmentation.negatives * len(negatives)) :])
-    drawn = [sample for place, sample in enumerate(samples) if sample and place not in surplus]
-    return drawn, Counter({"too long": samples.count(None), "negative": len(surplus)})
+    selected = [sample for place, sample in enumerate(samples) if sample and place not in surplus]
+    return selected, Counter({"too long": samples.count(None), "negative": len(surplus)})
 
 
 def _extraction_samples(

@@ -99,10 +99,10 @@ def scored_predictions(
     """The predicted entities with their uncalibrated scores."""
     predictions: list[ScoredPrediction] = []
     for dev_prompt, completion in zip(prompts, completions, strict=True):
-        asked = dev_prompt.text, dev_prompt.labels, builder.task
+        text, labels = dev_prompt.text, dev_prompt.labels
         answer = builder.format.complete(completion.text) if completion.finish_reason == "length" else completion.text
-        entities = builder.format.parse(answer, *asked).entities
-        mentions = builder.format.locate_mentions(completion.text, *asked)
+        entities = builder.format.parse(answer, text, labels, builder.task).entities
+        mentions = builder.format.locate_mentions(completion.text, text, labels, builder.task)
         pieces = builder.chat.pieces(dev_prompt.prompt.token_ids, completion.token_ids)
         scored, example = confidence.scored(entities, mentions, completion, pieces), examples[dev_prompt.example]
         predictions += [(example, entity, replace(entity, score=None) in example.entities) for entity in scored]
