@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from ner_batch.demo import corpus
 pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parent.parent
 FILES = ROOT / "ner_batch" / "demo" / "files"
+TASK = FILES / "task.yaml"
 NESTED = pa.struct([("tags", pa.list_(pa.int32())), ("source", pa.string())])
 SCHEMA = pa.schema([("id", pa.string()), ("text", pa.string()), ("meta", NESTED)])
 
@@ -216,6 +218,18 @@ def test_dry_run_tells_the_cost_and_writes_nothing(config, tmp_path, sentences):
     for words in ("tokens per row", "rows per second", "estimated time", "100 rows in 1 files, 100 to do"):
         assert words in output
     assert not list((tmp_path / "out").glob("*"))
+
+
+def test_a_dry_run_without_an_engine_ends_in_one_line(config, tmp_path, tiny_model, sentences):
+    """Weights that were copied in half: what a user can do nothing about in the config, and no bug of ours either."""
+    pq.write_table(table(sentences[:5]), tmp_path / "corpus" / "a.parquet")
+    shutil.copytree(tiny_model, tmp_path / "half")
+    with (tmp_path / "half" / "model.safetensors").open("r+b") as weights:
+        weights.truncate(3_000_000)
+    code, output = extract(config, "--dry-run", f"engine.model={tmp_path / 'half'}", "adapter=null", f"task={TASK}")
+    assert code == 1, output
+    assert "Traceback" not in output
+    assert "the sample could not be read: vLLM did not start" in output.splitlines()[-1]
 
 
 def test_limit_and_retry(config, tmp_path, sentences):

@@ -12,7 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from ner_batch.data import Prediction
-from ner_batch.errors import UserError
+from ner_batch.engine.engine import EngineDeadError
+from ner_batch.errors import JobError, UserError
 from ner_batch.extract import job
 from ner_batch.extract.extractor import Extractor
 from ner_batch.extract.manifest import VERSIONS
@@ -31,6 +32,10 @@ def dry_run(plan: Plan, console: Console) -> int:
     """Print the resolved recipe, the listing, and what a sample says about the whole. Writes nothing; 0.
 
     All rows are taken to be like the sample's; the estimate says so.
+
+    Raises:
+        UserError: the engine refuses its config.
+        JobError: it does not start, or ends.
     """
     table = Table(show_header=False, box=None, pad_edge=False)
     for key, value in {**plan.fingerprint, **{f"version of {k}": v for k, v in versions(*VERSIONS).items()}}.items():
@@ -48,9 +53,13 @@ def dry_run(plan: Plan, console: Console) -> int:
         task = ray.remote(read_sample).options(max_retries=0, **job.resources(plan.config.job, plan.recipe.engine))
         try:
             predictions, seconds, startup_seconds = ray.get(task.remote(plan.recipe, texts))
-        except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, UserError):  # Ray's own message is pages long
-                raise error.cause from None
+        except ray.exceptions.RayError as error:  # Ray's own message is pages long
+            cause = cluster.root_cause(error)
+            if isinstance(cause, UserError):
+                raise cause from None
+            gone = isinstance(cause, ray.exceptions.RayError) and not isinstance(cause, ray.exceptions.RayTaskError)
+            if isinstance(cause, EngineDeadError) or gone:  # no engine, no worker or no node
+                raise JobError(f"the sample could not be read: {cluster.last_line(cause)}") from None
             raise
     replicas = plan.config.job.replicas
     speed = len(texts) / seconds * replicas
