@@ -9,7 +9,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -47,16 +47,67 @@ def load(kind: type[C], path: str | Path, overrides: Sequence[str] = ()) -> C:
     return config
 
 
+class PlainScalar(str):
+    """A value without quotes in a YAML file, as it is written. The type of its field says what it is.
+
+    YAML 1.1 would decide alone: a label NO is False, 010 is 8, 12:30 is 750, and 1e-4 a string.
+    """
+
+    __slots__ = ()
+
+
+class _Loader(yaml.SafeLoader):
+    """Scalars as :class:`PlainScalar`, null, or text where they stand in quotes; a key given twice is refused."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]  # what its stubs call it
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Before keys that a merge (`<<`) brings, which may be given again."""
+        keys: set[object] = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:merge" and (value := self.construct_object(key, deep=True)) is not None:
+                if value in keys:
+                    raise yaml.constructor.ConstructorError(None, None, f"{value!r} is given twice", key.start_mark)
+                keys.add(value)
+        return super().construct_mapping(node, deep)
+
+    def construct_text(self, node: yaml.ScalarNode) -> str:
+        """A scalar that is not null."""
+        return node.value if node.style else PlainScalar(node.value)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"(~|null|Null|NULL|)\Z"), ["~", "n", "N", ""])
+_Loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"<<\Z"), ["<"])
+_Loader.add_constructor("tag:yaml.org,2002:str", _Loader.construct_text)
+
+_INTEGER = re.compile(r"[-+]?[0-9]+\Z")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
+
+
+def core_value(value: Any) -> Any:
+    """Plain scalars, wherever they stand in ``value``, as YAML 1.2's core schema reads them: for fields of any type."""
+    if isinstance(value, dict):
+        return {str(key): core_value(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [core_value(inner) for inner in value]
+    if not isinstance(value, PlainScalar):
+        return value
+    if value in ("true", "True", "TRUE", "false", "False", "FALSE"):
+        return value.lower() == "true"
+    return int(value) if _INTEGER.match(value) else float(value) if _FLOAT.match(value) else str(value)
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises UserError in one line."""
+    """The mapping in a YAML file, its values as they are written. Raises UserError in one line."""
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        words = str(error).replace('in "<unicode string>", ', "")
+        raise UserError(f"{path}: not YAML: {' '.join(words.split())}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
     return values
@@ -69,7 +120,7 @@ def _apply(values: dict[str, Any], override: str) -> str | None:
     if not equals or not all([*parents, leaf]):
         return f"override {override!r}: write a.b=value"
     try:
-        value = yaml.safe_load(raw)
+        value = yaml.load(raw, _Loader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError:
         return f"override {override!r}: {raw!r} is not a YAML value"
     for part in parents:
@@ -96,7 +147,7 @@ def explain(kind: type[BaseModel], error: ValidationError) -> list[str]:
             hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(fields)}"
             message = f"unknown field ({hint})" if fields else "unknown field"
         elif name:
-            message += f" (got {detail['input']!r})"
+            message += f" (got {core_value(detail['input'])!r})"
         lines.append(f"{name}: {message}" if name else message)
     return lines
 

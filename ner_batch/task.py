@@ -42,9 +42,13 @@ class Task(BaseModel):
     def _shorthand(cls, labels: object) -> object:
         """Allow ``ORG: an organisation`` and a bare ``ORG:`` beside the full form."""
         if isinstance(labels, list):
-            labels = dict.fromkeys(map(str, labels))
+            if repeated := sorted({str(name) for name in labels if labels.count(name) > 1}):
+                raise UserError(f"{', '.join(repeated)}: given twice")
+            labels = dict.fromkeys(labels)
         if not isinstance(labels, dict):
             return labels
+        if None in labels:
+            raise UserError("a label without a name: one that is called null stands in quotes")
         return {str(name): {"definition": v} if isinstance(v, str) else (v or {}) for name, v in labels.items()}
 
     @field_validator("labels")

@@ -44,6 +44,76 @@ def test_overrides_are_yaml_values_at_any_depth(file):
     assert loaded.windows.max_tokens == 64
 
 
+WRITTEN = ["NO", "on", "y", "010", "12:30", "1_000", "1e5", "2.50", "2024-05-01", "True", "0x1F", "=", "+7", ".5"]
+
+
+def test_what_is_written_for_a_text_is_that_text(file):
+    """Names of columns and files that YAML 1.1 would take for booleans, numbers, times or dates; as keys too."""
+    overrides = [f"output.keep=[{', '.join(WRITTEN)}]", "task=010"]
+    text = MINIMAL.replace(
+        "{path: in}", f"{{path: in, rename: {{{', '.join(f'{name}: {name}' for name in WRITTEN)}}}}}"
+    )
+    loaded = load(ExtractConfig, file(text), overrides)
+    assert loaded.output.keep == tuple(WRITTEN)
+    assert loaded.input.rename == {name: name for name in WRITTEN}
+    assert loaded.task == "010"
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("1e-4", 1e-4),
+        ("010", 10),
+        ("-3", -3),
+        ("true", True),
+        ("on", "on"),
+        ("12:30", "12:30"),
+        ("'7'", "7"),
+        ('"true"', "true"),
+        ("~", None),
+        ("[1, {x: 2.5, 3: no}]", [1, {"x": 2.5, "3": "no"}]),
+        ("auto", "auto"),
+        (".5", 0.5),
+    ],
+)
+def test_fields_of_any_type_follow_yaml_1_2(file, written, value):
+    """What vLLM is handed as it is; quotes make a text of it."""
+    got = load(ExtractConfig, file(MINIMAL), [f"engine.extra.a={written}"]).engine.extra["a"]
+    assert (got, type(got)) == (value, type(value))
+
+
+def test_numbers_and_switches_may_be_written_as_people_do(file):
+    """The field's type decides, so 1e-3 and 1_000 are numbers, and yes is true, where one is asked for."""
+    overrides = ["job.unit_rows=1_000", "job.max_failed=1e-3", "engine.enforce_eager=yes", "engine.in_process=off"]
+    loaded = load(ExtractConfig, file(MINIMAL), overrides)
+    assert (loaded.job.unit_rows, loaded.job.max_failed) == (1000, 0.001)
+    assert (loaded.engine.enforce_eager, loaded.engine.in_process) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("engine: {model: other}\n", "'engine' is given twice line 6, column 1"),
+        ("job: {replicas: 2, unit_rows: 3, replicas: 4}\n", "'replicas' is given twice line 6, column 34"),
+    ],
+)
+def test_a_key_given_twice_is_refused(file, more, words):
+    """Not the last one silently, whatever stands between them."""
+    path = file(MINIMAL + more)
+    with pytest.raises(ValueError) as caught:
+        load(ExtractConfig, path)
+    assert str(caught.value).startswith(f"{path}: not YAML: {words}")
+    with pytest.raises(ValueError, match="is not a YAML value"):
+        load(ExtractConfig, file(MINIMAL), ["job={replicas: 2, replicas: 4}"])
+
+
+def test_a_merge_may_be_overridden(file):
+    """`<<` brings defaults; what stands beside it wins, as YAML says."""
+    text = MINIMAL + "job: {<<: &few {replicas: 1, unit_rows: 3}, unit_rows: 5}\n"
+    job = load(ExtractConfig, file(text)).job
+    assert (job.replicas, job.unit_rows) == (1, 5)
+
+
 def test_every_problem_is_reported_at_once_with_did_you_mean(file):
     """Unknown keys, wrong types, missing sections and broken overrides come together, each on a line with its field."""
     path = file("input: {path: in, text_colum: t}\nengine: {model: m, max_modellen: 4}\njob: {unit_rows: 0}\n")

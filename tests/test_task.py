@@ -53,3 +53,28 @@ def test_task_file_problems_name_file_and_field(tmp_path):
         f"{path}: labels.ORG.definiton: unknown field (did you mean definition?)",
         f"{path}: languge: unknown field (did you mean language?)",
     ]
+
+
+@pytest.mark.parametrize("labels", ["{NO: Norwegian, ON: Ontario, 010: a code}", "[NO, ON, 010]"])
+def test_labels_are_what_is_written(tmp_path, labels):
+    """Not False, True and 8."""
+    path = tmp_path / "task.yaml"
+    path.write_text(f"name: t\nlabels: {labels}\n")
+    assert load_task(str(path)).names == ("NO", "ON", "010")
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ("{ORG: a company, PER: a person, ORG: a party}", "'ORG' is given twice"),
+        ("[ORG, PER, ORG]", "ORG: given twice"),
+        ("[ORG, null]", "stands in quotes"),
+        ("{null: nothing}", "stands in quotes"),
+    ],
+)
+def test_labels_that_are_not_clear_are_refused(tmp_path, labels, words):
+    """The same one twice, or one that is no text."""
+    path = tmp_path / "task.yaml"
+    path.write_text(f"name: t\nlabels: {labels}\n")
+    with pytest.raises(ValueError, match=words):
+        load_task(str(path))

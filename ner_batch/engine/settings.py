@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from ner_batch.config import Config, Count, Uri
+from ner_batch.config import Config, Count, Uri, core_value
 
 
 class EngineConfig(Config):
@@ -44,5 +44,5 @@ class EngineConfig(Config):
     """Prompts handed to vLLM at once; beyond `max_num_seqs`, so that it never drains."""
     stall_seconds: Annotated[float, Field(gt=0)] = 600.0
     """An engine that returns nothing for so long with work in flight is taken for dead."""
-    extra: dict[str, Any] = Field(default_factory=dict)
+    extra: Annotated[dict[str, Any], BeforeValidator(core_value)] = Field(default_factory=dict)
     """Passed to vLLM's EngineArgs as they are."""
