@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,36 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ner_batch.config import explain
 from ner_batch.errors import UserError
-from ner_batch.io import copies, storage
+from ner_batch.io import copies, storage, weights
 from ner_batch.task import Task
 
 MANIFEST = "ner_batch.json"
 CONFIG = "adapter_config.json"
-WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+WEIGHTS = "adapter_model.safetensors"
+# Fields of PEFT's config that plain LoRA has, and those that decide nothing once it is trained. Any other field that is
+# not empty means something that vLLM or a merge would pass over without a word.
+_PLAIN = frozenset({"peft_type", "r", "lora_alpha", "target_modules", "use_rslora", "init_lora_weights"})
+_WITHOUT_EFFECT = frozenset(
+    {
+        "base_model_name_or_path",
+        "revision",
+        "task_type",
+        "inference_mode",
+        "auto_mapping",
+        "peft_version",
+        "lora_dropout",
+    }
+    | {
+        "layers_to_transform",
+        "layers_pattern",
+        "exclude_modules",
+        "megatron_config",
+        "megatron_core",
+        "qalora_group_size",
+    }
+    | {"loftq_config", "eva_config", "runtime_config"}
+)
+_OWN_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # initialisations that change the base's weights too
 
 # Beside the weights, what decides the token ids of a prompt and how the model reads them.
 _MODEL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "merges.txt")
@@ -113,9 +138,11 @@ def _load(folder: Path, uri: str) -> Adapter:
         raise UserError(f"{folder}: no such adapter directory")
     config = _read_json(folder / CONFIG, "write it with PEFT's save_pretrained")
     rank = _servable_rank(config, folder / CONFIG)
-    weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
-    if weights is None:
-        raise UserError(f"{folder}: no {WEIGHTS[0]}: save the adapter with PEFT's save_pretrained")
+    file = folder / WEIGHTS
+    if not file.is_file():
+        raise UserError(f"{folder}: no {WEIGHTS}: save the adapter with PEFT's save_pretrained (pickles are not read)")
+    if problem := next(weights.lora_problems(weights.read_shapes(file), rank, {}), None):
+        raise UserError(f"{file}: {problem}")
     manifest, place = None, folder / MANIFEST
     if place.exists():
         try:
@@ -125,16 +152,22 @@ def _load(folder: Path, uri: str) -> Adapter:
     name = manifest.name if manifest else folder.resolve().name
     modules = config.get("target_modules")
     targets = tuple(sorted({m.rpartition(".")[2] for m in modules})) if isinstance(modules, list) else None
-    return Adapter(folder, uri, name, rank, _digest(folder / CONFIG, weights), manifest, targets)
+    return Adapter(folder, uri, name, rank, _digest(folder / CONFIG, file), manifest, targets)
 
 
 def _servable_rank(config: dict[str, Any], place: Path) -> int:
     """The rank in PEFT's config, which must describe a LoRA that vLLM takes. Of patterns it would not say a word."""
     if config.get("peft_type") != "LORA":
         raise UserError(f"{place}: peft_type is {config.get('peft_type')!r}: only LORA adapters can be served")
-    for name in ("modules_to_save", "use_dora", "bias", "rank_pattern", "alpha_pattern"):
-        if config.get(name) not in (None, False, "none", [], {}):
-            raise UserError(f"{place}: {name} is {config[name]!r}: vLLM serves plain LoRA only; train without it")
+    for name, value in config.items():
+        if name not in _PLAIN | _WITHOUT_EFFECT and value not in (None, False, "none", [], {}):
+            raise UserError(f"{place}: {name} is {value!r}: vLLM serves plain LoRA only; train without it")
+    start = str(config.get("init_lora_weights")).lower()
+    if start.startswith(_OWN_BASE):
+        raise UserError(
+            f"{place}: init_lora_weights is {start!r}, which changed the base too: convert the adapter with PEFT's "
+            "save_pretrained(path_initial_model_for_weight_conversion=...)"
+        )
     rank = config.get("r")
     if not isinstance(rank, int) or not 1 <= rank <= 512:
         raise UserError(f"{place}: r is {rank!r}: expected the LoRA rank, 1 to 512 (vLLM serves no more)")
@@ -149,6 +182,25 @@ def _read_json(path: Path, remedy: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected a JSON object: {remedy}")
     return values
+
+
+def check_base(model: str) -> None:
+    """Raises UserError where weight files of a local model folder are missing, cut off or no weights at all."""
+    if Path(model).is_dir():
+        weights.model_shapes(Path(model))
+
+
+def check_weights(adapter: Adapter, model: str, shapes: Mapping[str, tuple[int, ...]] | None = None) -> None:
+    """Raises UserError where the weights do not belong to a base: an engine passes over what it does not know.
+
+    The headers of the weight files tell. Of a base that is no local folder nothing is known, unless its ``shapes`` are
+    given.
+    """
+    if shapes is None:
+        shapes = weights.model_shapes(Path(model)) if Path(model).is_dir() else {}
+    of_adapter = weights.read_shapes(adapter.path / WEIGHTS)
+    if problem := next(weights.lora_problems(of_adapter, adapter.rank, shapes), None):
+        raise UserError(f"{adapter.uri}: {problem} (base model {model})")
 
 
 def check(
@@ -205,8 +257,8 @@ def model_fingerprint(model: str, revision: str | None = None) -> str:
     for name in (*_MODEL_FILES, *_CHAT_FILES):
         if (folder / name).is_file():
             digest.update(f"{name}\0{_digest(folder / name)}\0".encode())
-    for weights in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
-        digest.update(f"{weights.name}\0{_sampled_digest(weights)}\0".encode())
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+        digest.update(f"{file.name}\0{_sampled_digest(file)}\0".encode())
     return digest.hexdigest()[:16]
 
 

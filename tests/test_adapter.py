@@ -101,9 +101,9 @@ def test_digest_follows_the_weights(folder: Path) -> None:
     moved = folder.rename(folder.parent / "moved")
     adapter.save_manifest(moved, MANIFEST.model_copy(update={"scores": {}}))
     assert adapter.load(moved).digest == before
-    weights = load_file(moved / adapter.WEIGHTS[0])
+    weights = load_file(moved / adapter.WEIGHTS)
     next(iter(weights.values()))[0, 0] += 1
-    save_file(weights, moved / adapter.WEIGHTS[0])
+    save_file(weights, moved / adapter.WEIGHTS)
     changed = adapter.load(moved).digest
     edit(moved / adapter.CONFIG, lora_alpha=99)
     assert len({before, changed, adapter.load(moved).digest}) == 3
@@ -118,6 +118,15 @@ def test_digest_follows_the_weights(folder: Path) -> None:
         ({"bias": "all"}, "bias"),
         ({"rank_pattern": {"q_proj": 8}}, "rank_pattern"),
         ({"r": 0}, "r is 0"),
+        ({"trainable_token_indices": {"embed_tokens": [5]}}, "trainable_token_indices"),
+        ({"lora_bias": True}, "lora_bias"),
+        ({"layer_replication": [[0, 1]]}, "layer_replication"),
+        ({"alora_invocation_tokens": [1, 2]}, "alora_invocation_tokens"),
+        ({"fan_in_fan_out": True}, "fan_in_fan_out"),
+        ({"use_qalora": True}, "use_qalora"),
+        ({"target_parameters": ["experts.gate_up_proj"]}, "target_parameters"),
+        ({"a_field_of_next_year": {"on": 1}}, "a_field_of_next_year"),
+        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights is 'pissa_niter_4'"),
     ],
 )
 def test_unservable_adapters_are_refused(folder: Path, changes: dict[str, Any], said: str) -> None:
@@ -128,7 +137,118 @@ def test_unservable_adapters_are_refused(folder: Path, changes: dict[str, Any], 
     assert adapter.CONFIG in one_line(error)
 
 
-@pytest.mark.parametrize("name", [adapter.CONFIG, adapter.WEIGHTS[0]])
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 1956888\n"
+Weights = dict[str, torch.Tensor]
+
+
+def wrapped(weights: Weights) -> Weights:
+    return {name.replace("model.model.", "model.model.language_model."): tensor for name, tensor in weights.items()}
+
+
+def deeper(weights: Weights) -> Weights:
+    more = {name.replace("layers.0.", "layers.40."): t.clone() for name, t in weights.items() if "layers.0." in name}
+    return weights | more
+
+
+def wider(weights: Weights) -> Weights:
+    return {
+        name: torch.zeros((t.shape[0], 2 * t.shape[1]) if "lora_A" in name else (2 * t.shape[0], t.shape[1]))
+        for name, t in weights.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda w: w | {"base_model.model.model.embed_tokens.weight": torch.zeros(64, 32)},
+            "holds base_model.*embed_tok",
+        ),
+        (lambda w: w | {"base_model.model.lm_head.modules_to_save.weight": torch.zeros(64, 32)}, "modules_to_save"),
+        (lambda w: {n.replace("B.weight", "B.bias"): t for n, t in w.items()}, "lora_B.bias"),
+        (lambda w: {n.replace(".weight", ".default.weight"): t for n, t in w.items()}, "default.weight"),
+        (lambda w: {n.removeprefix("base_model.model."): t for n, t in w.items()}, "holds model.layers"),
+        (lambda w: {n: t for n, t in w.items() if "layers.1" not in n or "lora_A" in n}, "without its partner"),
+        (lambda w: {n: t.repeat(*((2, 1) if "lora_A" in n else (1, 2))) for n, t in w.items()}, "is of rank 8"),
+        (lambda _: {}, "holds no weights"),
+    ],
+)
+def test_weights_that_are_no_plain_lora(folder: Path, change: Any, said: str) -> None:
+    """The header of the file is read, and whatever is not A or B of a linear map is named."""
+    save_file(
+        {n: t.contiguous() for n, t in change(load_file(folder / adapter.WEIGHTS)).items()}, folder / adapter.WEIGHTS
+    )
+    with pytest.raises(ValueError, match=said) as error:
+        adapter.load(folder)
+    assert adapter.WEIGHTS in one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (lambda _: LFS, "a pointer of Git LFS"),
+        (lambda whole: whole[: len(whole) // 2], "cut off: "),
+        (lambda whole: whole[:-1], "cut off: "),
+        (lambda whole: whole[:20], "not safetensors, or cut off"),
+        (lambda _: b"", "not safetensors, or cut off"),
+        (lambda _: b"<html>404 not found</html>", "not safetensors, or cut off"),
+        (lambda whole: (9).to_bytes(8, "little") + b"not json!" + whole, "not safetensors: its header"),
+        (lambda whole: (4).to_bytes(8, "little") + b"[12]" + whole, "not safetensors: its header"),
+    ],
+)
+def test_files_that_are_no_weights(trained: Path, folder: Path, tmp_path: Path, content: Any, said: str) -> None:
+    """An LFS pointer, half a download, something else: of an adapter and of a base."""
+    place = folder / adapter.WEIGHTS
+    place.write_bytes(content(place.read_bytes()))
+    with pytest.raises(ValueError, match=said) as error:
+        adapter.load(folder)
+    assert adapter.WEIGHTS in one_line(error)
+    base = shutil.copytree(trained / "base", tmp_path / "base")
+    weights = base / "model.safetensors"
+    weights.write_bytes(content(weights.read_bytes()))
+    with pytest.raises(ValueError, match=said):
+        adapter.check_base(str(base))
+
+
+def test_a_base_in_parts_must_have_all_of_them(trained: Path, tmp_path: Path) -> None:
+    """The index names them; leftovers that it does not name do not matter."""
+    base = shutil.copytree(trained / "base", tmp_path / "base")
+    (base / "model.safetensors").rename(base / "model-00001-of-00002.safetensors")
+    weight_map = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (base / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(ValueError, match=r"model-00002-of-00002.safetensors of 2 weight files are missing"):
+        adapter.check_base(str(base))
+    (base / "model-00002-of-00002.safetensors").write_bytes((base / "model-00001-of-00002.safetensors").read_bytes())
+    (base / "other.safetensors").write_bytes(LFS)
+    adapter.check_base(str(base))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (wrapped, "changes language_model.model.layers.0.*, which the base does not have"),
+        (deeper, "changes model.layers.40.self_attn.q_proj, which the base does not have"),
+        (wider, "maps 64 to 64 numbers at model.layers.0.self_attn.q_proj, where the base maps 32 to 32"),
+    ],
+)
+def test_weights_of_another_model(trained: Path, folder: Path, change: Any, said: str) -> None:
+    """vLLM passes over modules that it does not know: the bare base would answer in the adapter's name."""
+    adapter.check_weights(adapter.load(folder), str(trained / "base"))
+    save_file(change(load_file(folder / adapter.WEIGHTS)), folder / adapter.WEIGHTS)
+    with pytest.raises(ValueError, match=said) as error:
+        adapter.check_weights(adapter.load(folder), str(trained / "base"))
+    one_line(error)
+    adapter.check_weights(adapter.load(folder), "some/hub-name")
+
+
+def test_pickled_weights_are_refused(folder: Path) -> None:
+    """They may run any code where they are loaded."""
+    (folder / adapter.WEIGHTS).rename(folder / "adapter_model.bin")
+    with pytest.raises(ValueError, match="pickles are not read"):
+        adapter.load(folder)
+
+
+@pytest.mark.parametrize("name", [adapter.CONFIG, adapter.WEIGHTS])
 def test_missing_files_are_named(folder: Path, name: str) -> None:
     """An adapter without PEFT's config or weights is one line that names the file."""
     (folder / name).unlink()

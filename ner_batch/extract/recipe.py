@@ -26,7 +26,7 @@ from ner_batch.verification import pool as mention
 from ner_batch.verification import question
 from ner_batch.verification.settings import VerifyConfig
 
-ANSWERS_VERSION = "1"
+ANSWERS_VERSION = "2"
 """Part of every run's fingerprint: changed on purpose when our code, at the same settings, may answer differently.
 
 Prompts, tasks, adapters and the questions of verification have fingerprints of their own.
@@ -107,6 +107,8 @@ def make_recipe(config: RecipeConfig) -> Recipe:
     engine = config.engine
     problems = Problems()
     base = problems.check(lambda: adapters.model_fingerprint(engine.model, engine.revision))
+    if base:
+        problems.check(lambda: adapters.check_base(engine.model))
     chat = problems.check(lambda: load_tokenizer(engine.model, engine.revision)) if base else None
     tasks: list[TaskRecipe] = []
     served: list[tuple[Problems, Adapter]] = []
@@ -195,6 +197,7 @@ def _load_task(
             retrieval=index.kind if index and recipe.k else None,
         )
         problems.check(check_use)
+        problems.check(lambda: adapters.check_weights(adapter, run.engine.model))
     return replace(recipe, fingerprint=_fingerprint(recipe, adapter, index, builder))
 
 

@@ -30,7 +30,7 @@ def write(folder: Path, plan: Plan, state: TrainingState, weights: Mapping[str, 
     config.inference_mode = True
     config.target_modules = sorted(plan.config.lora.targets)  # PEFT makes a set of them: another order in every run
     config.save_pretrained(str(folder))
-    save_file(dict(weights), folder / adapters.WEIGHTS[0])
+    save_file(dict(weights), folder / adapters.WEIGHTS)
     adapters.save_manifest(folder, _manifest(plan, state))
     (folder / CURVE).write_bytes(_curve(state.history))
     (folder / CARD).write_text(_card(plan, state), encoding="utf-8")

@@ -1,0 +1,99 @@
+"""What a safetensors file holds, from its header of a few kB: names and shapes, and whether the file is all there."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ner_batch.errors import UserError
+
+Shape = tuple[int, ...]
+
+_MAX_HEADER = 100_000_000  # bytes; the format's own limit
+_LORA = re.compile(r"base_model\.model\.(?P<module>.+)\.(?P<part>lora_[AB])\.weight")
+_POINTER = b"version https://git-lfs"
+
+
+def read_shapes(path: Path) -> dict[str, Shape]:
+    """The shapes of a file's tensors by name.
+
+    Raises:
+        UserError: it is a pointer of Git LFS, not safetensors, or shorter than its header says.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        if (start + file.read(len(_POINTER) - 8)).startswith(_POINTER):
+            raise UserError(
+                f"{path}: a pointer of Git LFS, not the weights: `git lfs pull`, or download the file itself"
+            )
+        length = int.from_bytes(start, "little")
+        if len(start) < 8 or length > min(size - 8, _MAX_HEADER):
+            raise UserError(f"{path}: not safetensors, or cut off: download it again ({size:,} bytes are here)")
+        file.seek(8)
+        try:
+            header = {name: about for name, about in json.loads(file.read(length)).items() if name != "__metadata__"}
+            shapes = {name: tuple(map(int, about["shape"])) for name, about in header.items()}
+            end = max((int(about["data_offsets"][1]) for about in header.values()), default=0)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            raise UserError(f"{path}: not safetensors: its header cannot be read; download it again") from None
+    if 8 + length + end > size:
+        raise UserError(f"{path}: cut off: {size:,} of {8 + length + end:,} bytes are here; download it again")
+    return shapes
+
+
+def model_shapes(folder: Path) -> dict[str, Shape]:
+    """The shapes of all tensors of a model folder; none where its weights are no safetensors.
+
+    Raises:
+        UserError: a file is broken, or one that the index names is missing.
+    """
+    index = folder / "model.safetensors.index.json"
+    files = set(folder.glob("*.safetensors")) - set(folder.glob("consolidated*"))  # Mistral's own names for the same
+    if index.is_file():
+        try:
+            named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(f"{index}: not an index of weights; download it again") from None
+        if missing := sorted(name for name in named if not (folder / name).is_file()):
+            raise UserError(
+                f"{folder}: {', '.join(missing[:3])} of {len(named)} weight files are missing; download them"
+            )
+        files = {folder / name for name in named}
+    for file in folder.glob("*.bin"):
+        with file.open("rb") as stream:
+            if stream.read(len(_POINTER)) == _POINTER:
+                raise UserError(f"{file}: a pointer of Git LFS, not the weights: `git lfs pull`")
+    return {name: shape for file in sorted(files) for name, shape in read_shapes(file).items()}
+
+
+def lora_problems(lora: Mapping[str, Shape], rank: int, base: Mapping[str, Shape]) -> Iterator[str]:
+    """Why an engine would not serve these LoRA weights on that base, or serve the bare base in their name.
+
+    PEFT's names are ``base_model.model.MODULE.lora_A.weight`` (rank, in) and ``...lora_B.weight`` (out, rank). ``base``
+    may be empty where it is not at hand.
+    """
+    modules: dict[str, dict[str, Shape]] = {}
+    for name, shape in lora.items():
+        match = _LORA.fullmatch(name)
+        if match and len(shape) == 2:
+            modules.setdefault(match["module"], {})[match["part"]] = shape
+        else:
+            yield f"holds {name}: only LoRA's A and B of linear maps can be served"
+    if not modules:
+        yield "holds no weights"
+    for module, parts in sorted(modules.items()):
+        if len(parts) < 2:
+            yield f"holds {', '.join(parts)} of {module} without its partner"
+            continue
+        (a, inner), (outer, b) = parts["lora_A"], parts["lora_B"]
+        if (a, b) != (rank, rank):
+            yield f"is of rank {a} at {module}, and its config says r={rank}"
+        tied = base.get("model.embed_tokens.weight") if module == "lm_head" else None
+        weight = base.get(f"{module}.weight", tied)
+        if weight and len(weight) == 2 and weight[1] > 1 and weight != (outer, inner):  # one column: packed to 4 bits
+            yield f"maps {inner} to {outer} numbers at {module}, where the base maps {weight[1]} to {weight[0]}"
+        if base and not weight and not any(name.startswith(f"{module}.") for name in base):
+            yield f"changes {module}, which the base does not have: it was trained on another model, or in a wrapper"
