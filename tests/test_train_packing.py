@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import (
+    AutoConfig,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
     LlamaConfig,
@@ -164,6 +165,43 @@ def test_packed_loss_is_the_loss_alone(config, kind):
             row.lengths,
         )
         assert torch.allclose(attention.answer_loss(model, only), loss, rtol=1e-5, atol=1e-5)
+
+
+ATTENTION = [
+    "qwen2",
+    "qwen3",
+    "qwen3_moe",
+    "llama",
+    "mistral",
+    "phi3",
+    "gemma3_text",
+    "granite",
+    "olmo2",
+    "glm4",
+    "smollm3",
+]
+OTHERS = ["qwen3_next", "bloom", "mpt", "falcon", "gpt_oss", "minimax"]
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_decoders_with_attention_of_transformers_may_be_packed(name):
+    """A row's loss is that of its samples."""
+    attention.check_packing(AutoConfig.for_model(name))
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_architectures_that_see_across_samples_are_refused(name):
+    """Recurrent, convolutional and linear-attention layers, attention sinks, and attention of their own."""
+    with pytest.raises(ValueError, match=r"samples of a row are not|its attention is not"):
+        attention.check_packing(AutoConfig.for_model(name))
+
+
+def test_convolutions_see_across_samples():
+    """One layer of them among others is enough."""
+    with pytest.raises(ValueError, match="samples of a row are not"):
+        attention.check_packing(
+            AutoConfig.for_model("lfm2", num_hidden_layers=16, layer_types=["conv", "full_attention"] * 8)
+        )
 
 
 def test_unmasked_samples_do_see_each_other():

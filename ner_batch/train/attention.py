@@ -5,15 +5,18 @@ An attention function of transformers, for every decoder that takes its attentio
 
 from __future__ import annotations
 
+import random
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from ner_batch.train.packing import IGNORED, Pack
+from ner_batch.errors import first_line
+from ner_batch.train import packing
+from ner_batch.train.packing import IGNORED, Pack, Sample
 
 NAME = "segments"
 
@@ -50,6 +53,93 @@ def attend(
 
 
 AttentionInterface.register(NAME, attend)
+
+
+def check_packing(config: PretrainedConfig) -> None:
+    """Raises ValueError where samples of one row would not be to this architecture what they are alone.
+
+    Tried on a small twin of it with random weights: layers that pass on a state (recurrent, convolutional, linear
+    attention) see across samples whatever attention does, and attention sinks or biases are not in :func:`attend`.
+    """
+    generator = torch.Generator().manual_seed(0)
+    model = _twin(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            scale = 2 / weight.shape[-1] ** 0.5  # large enough for attention to matter
+            weight.copy_(torch.randn(weight.shape, generator=generator) * scale + (weight.dim() == 1))
+
+        def ids(count: int) -> tuple[int, ...]:
+            return tuple(torch.randint(3, _SHORT["vocab_size"], (count,), generator=generator).tolist())
+
+        beginning = ids(12)  # of every prompt: what `shared` keeps once
+        samples = [Sample(beginning + ids(28), ids(6)) for _ in range(3)]
+        own = sum(_own_loss(model, sample) for sample in samples)
+        try:
+            model.set_attn_implementation(NAME)
+            for kind in ("none", "greedy", "shared"):
+                rows = packing.pack(samples, kind, 512, random.Random(0))  # noqa: S311 - repeatable
+                loss = sum(answer_loss(model, row).item() for row in rows)
+                if not abs(loss - own) <= _TOLERANCE * own:
+                    raise ValueError(f"samples of a row are not to it what they are alone ({loss:.4f}, not {own:.4f})")
+        except (TypeError, RuntimeError) as error:  # it does not know the keyword `segments`, or has other shapes
+            raise ValueError(f"its attention is not that of transformers ({first_line(error)})") from error
+
+
+_TOLERANCE = 3e-6  # of a loss; rounding in float32 made 3e-7 of it, the least of the others (Falcon-H1) 1e-5
+# Sizes of a twin, by the names that configs have for them: of one that is short, and of one that is narrow too.
+_SHORT: dict[str, Any] = {
+    "vocab_size": 128,
+    "num_hidden_layers": 4,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_SMALL: dict[str, Any] = _SHORT | {
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 32,
+    "num_experts": 4,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "d_model": 64,
+    "n_embd": 64,
+    "n_heads": 4,
+    "n_head": 4,
+    "n_layers": 4,
+    "n_layer": 4,
+}
+
+
+def _twin(config: PretrainedConfig) -> PreTrainedModel:
+    """A model of the same architecture, small where its config allows it: a layer of every kind, in their order."""
+    text = config.get_text_config()
+    given = {k: v for k, v in text.to_dict().items() if k not in ("quantization_config", "torch_dtype", "dtype")}
+    problem: Exception | None = None
+    for sizes in (_SMALL, _SHORT):
+        values = given | {name: size for name, size in sizes.items() if given.get(name) is not None}
+        if kinds := list(dict.fromkeys(given.get("layer_types") or ())):
+            values["layer_types"] = (kinds * 4)[: max(4, len(kinds))]
+            values["num_hidden_layers"] = len(values["layer_types"])
+        if given.get("num_key_value_heads") == given.get("num_attention_heads"):
+            values["num_key_value_heads"] = values.get("num_attention_heads")
+        try:
+            return AutoModelForCausalLM.from_config(type(text).from_dict(values), dtype=torch.float32).eval()
+        except Exception as error:  # noqa: BLE001 - whatever a config's class makes of sizes that are not its own
+            problem = error
+    assert problem
+    raise ValueError(f"no small model of its kind can be made ({first_line(problem)})") from problem
+
+
+def _own_loss(model: PreTrainedModel, sample: Sample) -> float:
+    """A sample's loss with the attention that the model has itself."""
+    model.set_attn_implementation("eager")
+    ids = torch.tensor([[*sample.prompt, *sample.answer]])
+    logits = model(input_ids=ids, use_cache=False).logits[0, len(sample.prompt) - 1 : -1]
+    return float(functional.cross_entropy(logits.float(), torch.tensor(sample.answer), reduction="sum"))
 
 
 def answer_loss(model: PreTrainedModel, pack: Pack) -> Tensor:

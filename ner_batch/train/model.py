@@ -34,6 +34,15 @@ def check_base(base: BaseModelConfig, lora: LoraSettings) -> None:
     window = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None
     if window and window < base.max_model_len:
         raise UserError(f"base.max_model_len={base.max_model_len}: {base.model} looks back {window} tokens; lower it")
+    chunk = getattr(text, "attention_chunk_size", None)
+    if chunk and chunk < base.max_model_len:
+        raise UserError(f"base.max_model_len={base.max_model_len}: {base.model} attends in chunks of {chunk}; lower it")
+    try:
+        attention.check_packing(config)
+    except ValueError as error:
+        raise UserError(
+            f"{place}: {config.model_type} cannot be trained in packed rows: {error}; choose another"
+        ) from None
     linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     missing = [target for target in lora.targets if target not in linear]
     if missing:
@@ -68,7 +77,7 @@ def load(base: BaseModelConfig, lora: LoraSettings, device: torch.device, seed: 
         model = model.to(device)
     peft = get_peft_model(model, lora_config(lora))
     if lora.init:
-        set_peft_model_state_dict(peft, load_file(Path(copies.fetched(lora.init)) / adapters.WEIGHTS[0]))
+        set_peft_model_state_dict(peft, load_file(Path(copies.fetched(lora.init)) / adapters.WEIGHTS))
     peft.get_base_model().set_attn_implementation(attention.NAME)
     return peft
 
@@ -107,6 +116,7 @@ def merge(path: str | Path, folder: str | Path, base: str | None = None) -> None
         model = AutoModelForCausalLM.from_pretrained(name, revision=revision)
     except OSError as error:
         raise UserError(f"base model {name}: {first_line(error)}: say where it lies with --base") from None
+    adapters.check_weights(adapter, name, {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()})
     dtype = model.dtype
     merged = PeftModel.from_pretrained(model.float(), str(adapter.path)).merge_and_unload()
     merged.to(dtype).save_pretrained(str(out))
