@@ -124,6 +124,27 @@ def test_not_placed(text: str, surface: str, reason: str) -> None:
     assert ground([(surface, "PER")], text) == ((), (Ungrounded(surface, "PER", reason),))
 
 
+@pytest.mark.parametrize(
+    "surface",
+    [
+        '"Priya"', "'Priya'", "“Priya”", "„Priya“", "«Priya»", "「Priya」", "**Priya**", "*Priya*", "__Priya__", "`Priya`",
+        "- Priya", "* Priya", "• Priya", "1. Priya", "12) Priya", "(3) Priya", '- **"Priya"**', '  1. "Priya" ',
+    ],
+)  # fmt: skip
+def test_decoration_is_taken_off(surface: str) -> None:
+    """What models put around a mention, unless it stands in the text."""
+    assert ground([(surface, "PER")], "Anna met Priya.")[0] == (Entity(9, 14, "PER", "Priya"),)
+    written = surface.strip()
+    places = [(e.start, e.text) for e in ground([(surface, "PER")], f"Priya met {written} here")[0]]
+    assert places == [(10, written)]
+
+
+@pytest.mark.parametrize("surface", ['"Priya', "Priya.5", "3 Priya", "Dr. Priya", "Priya and Anna", '""', "- ", "****"])
+def test_other_words_are_not_decoration(surface: str) -> None:
+    """Evidence is whole or it is none."""
+    assert ground([(surface, "PER")], "Anna met Priya.")[0] == ()
+
+
 def test_types_are_independent() -> None:
     """Each type reads from the beginning, and one span may have two types."""
     text = "Ohio or Iowa"

@@ -167,11 +167,23 @@ def test_legal_answers_are_accepted(name: str, text: str, answer: str) -> None:
 
 @pytest.mark.parametrize("name", ["json", "mrc"])
 def test_a_loop_comes_to_an_end(name: str) -> None:
-    """No more than 64 mentions of one type."""
+    """No more than 64 mentions of one type of a text of fewer words."""
     open_, between, close = {"json": ('{"LOC":["', '","', '"]}'), "mrc": ("", "\n", "")}[name]
     grammar = get(name).grammar("Ohio", ("LOC",), TASK)
     assert accepts(grammar, open_ + between.join(["Ohio"] * 64) + close)
     assert not accepts(grammar, open_ + between.join(["Ohio"] * 65) + close)
+
+
+@pytest.mark.parametrize("name", ["json", "mrc"])
+def test_every_word_may_be_a_mention(name: str) -> None:
+    """An attendance list loses nobody."""
+    names = [f"Anna{i}" for i in range(300)]
+    text = f"Present: {', '.join(names)}."
+    people = [
+        Entity(text.index(f"{name}{end}"), text.index(f"{name}{end}") + len(name), "LOC", name)
+        for name, end in ((name, "," if name != names[-1] else ".") for name in names)
+    ]
+    assert accepts(get(name).grammar(text, ("LOC",), TASK), get(name).answer(text, people, ("LOC",), TASK))
 
 
 def long_texts(size: int) -> Iterator[str]:

@@ -17,7 +17,7 @@ import regex
 from ner_batch.text.boundaries import word_chunks
 from ner_batch.text.folding import INVISIBLE
 
-MAX_MENTIONS = 64  # of one type in one answer: a model that repeats itself comes to an end
+MIN_MENTIONS = 64  # of one type that any answer may list, see most_mentions
 
 MAX_GRAMMAR_CHARS = 8_000  # of the source: a copying format then takes 0.14 s of CPU to compile
 
@@ -41,6 +41,14 @@ def literal(text: str) -> str:
 def mentionable(text: str) -> bool:
     """Whether some chunk of ``text`` can be a mention: not white at its edges, and something to see."""
     return any(_VISIBLE.search(chunk) and chunk == chunk.strip() for chunk in word_chunks(text))
+
+
+def most_mentions(text: str) -> int:
+    """How many mentions of one type an answer about ``text`` may list: all of its words, each a mention of its own.
+
+    A model that repeats itself comes to an end there, or before at its limit of tokens, which shows in the status.
+    """
+    return max(MIN_MENTIONS, sum(1 for chunk in word_chunks(text) if _VISIBLE.search(chunk)))
 
 
 def substring(text: str, escape: Escape) -> str:

@@ -16,8 +16,9 @@ import json
 import re
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from itertools import chain, count, islice
+from itertools import chain, count
 
 from ner_batch.config import FormatName
 from ner_batch.data import AnswerSpan, Entity, Parsed, Status, Ungrounded, clean, distinct
@@ -55,8 +56,13 @@ _LINE_ESCAPE = lark.Escape(
 
 # An object, a broken one included, begins with a key or ends at once; braces of prose do not.
 _OPENING = re.compile(r'\{\s*(?:["}]|\Z)')
+# What may stand around objects in an answer that says nothing else: the brackets of a list, a fence; and before the
+# first a line that says that they come.
+_FRAME = re.compile(r"(?:`{3,}(?:json)?|[\s\[\],])*", re.IGNORECASE)
+_LEAD = re.compile(r"[^\n{}\[\]\"]*:\s*")
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+(?P<end>"|)|[\[\]{}:]', re.DOTALL)
 _STRING = re.compile(r'(?P<string>"(?:[^"\\]|\\.)*+"|[^\s"\[\]{}:,]+)(?P<colon>\s*:)?', re.DOTALL)
+_LINE = re.compile(r"[^\n]+\n?")
 _ENDS = {"[": "]", "{": "}"}
 _MAX_OPENINGS, _MAX_DEPTH = 16, 8  # bound the work on an answer that loops; a list in an object is two deep
 
@@ -104,17 +110,19 @@ class JsonFormat(ListFormat):
         return json.dumps(present, ensure_ascii=False, separators=(",", ":"))
 
     def parse(self, answer: str, text: str, labels: Sequence[str], task: Task) -> Parsed:  # noqa: ARG002
-        """Read the outermost JSON object of an answer, whatever stands around it.
+        """Read all JSON objects of an answer, one after the other or in a list, whatever stands around them.
 
         Duplicate keys are merged, a bare string is a list of one. An object that is cut off keeps its complete mentions
-        and has status ``truncated``; an answer without a JSON object is ``malformed``.
+        and has status ``truncated``; an answer without a JSON object is ``malformed``. An answer is faithful only if
+        nothing but a thought before it, a line that ends in a colon, a code fence or a list stands around its objects.
         """
-        values_by_key, whole = _first_object(clean(answer))
-        if values_by_key is None:
+        objects, whole, around = _objects(clean(answer[wording.thought_length(answer, text) :]))
+        if not objects:
             return Parsed((), (), Status.MALFORMED, False)
         mentions: list[tuple[str, str]] = []
         unreadable: list[Ungrounded] = []
-        for key, value in ((clean(key), value) for key, values in values_by_key.items() for value in values):
+        pairs = chain.from_iterable(values_by_key.items() for values_by_key in objects)
+        for key, value in ((clean(key), value) for key, values in pairs for value in values):
             if isinstance(value, str):
                 mentions.append((clean(value), key))
             elif value is not None:  # null names nothing
@@ -122,14 +130,16 @@ class JsonFormat(ListFormat):
         entities, unplaced = ground([(surface, label) for surface, label in mentions if label in labels], text)
         untyped = [Ungrounded(surface, label, "unknown type") for surface, label in mentions if label not in labels]
         ungrounded = (*unplaced, *untyped, *unreadable)
-        return Parsed(entities, ungrounded, Status.OK if whole else Status.TRUNCATED, whole and not ungrounded)
+        framed = all(map(_FRAME.fullmatch, [_LEAD.sub("", around[0], count=1), *around[1:]]))
+        faithful = whole and not ungrounded and framed
+        return Parsed(entities, ungrounded, Status.OK if whole else Status.TRUNCATED, faithful)
 
     def locate_mentions(self, answer: str, text: str, labels: Sequence[str], task: Task) -> list[AnswerSpan]:  # noqa: ARG002
         """Each quoted mention; the first under a key takes in the key, for choosing the type was part of naming it."""
         answer = clean(answer)
         spans: list[AnswerSpan] = []
         key, key_start = "", None
-        opening = _OPENING.search(answer)
+        opening = _OPENING.search(answer, wording.thought_length(answer, text))
         for match in _STRING.finditer(answer, opening.start() if opening else 0):
             if match["colon"]:
                 key, key_start = _unquote(match["string"]), match.start()
@@ -140,7 +150,7 @@ class JsonFormat(ListFormat):
         return spans
 
     def grammar(self, text: str, labels: Sequence[str], task: Task) -> str:  # noqa: ARG002
-        """Types that occur, in order and at most once, with lists of 1 to 64 mentions cut from the text; or nothing."""
+        """Types that occur, in order and at most once, with lists of mentions cut from the text; or nothing."""
         if not lark.mentionable(text):
             return 'start: "{}"\n'
         # Rules of linear size for a subset of the keys in order: `first` before any of them is written, `more` after.
@@ -150,7 +160,7 @@ class JsonFormat(ListFormat):
             rules.append(f"first{i}: {key} list more{i + 1} | first{i + 1}")
             rules.append(f'more{i}: "," {key} list more{i + 1} | more{i + 1}')
         rules += [f'first{len(labels)}: ""', f'more{len(labels)}: ""']
-        rules.append(f'list: "[" MENTION ("," MENTION){{0,{lark.MAX_MENTIONS - 1}}} "]"')
+        rules.append(f'list: "[" MENTION ("," MENTION){{0,{lark.most_mentions(text) - 1}}} "]"')
         rules += [lark.substring(text, _OBJECT_ESCAPE), 'MENTION: "\\"" SOURCE "\\""']
         return "\n".join(rules) + "\n"
 
@@ -195,8 +205,11 @@ class LinesFormat(ListFormat):
     def locate_mentions(self, answer: str, text: str, labels: Sequence[str], task: Task) -> list[AnswerSpan]:
         """Each line, with the line feed that ends it."""
         none = _none_word(text, task)
+        answer = clean(answer)
         lines = [
-            m for m in re.finditer(r"[^\n]+\n?", clean(answer)) if m[0].strip() and not wording.is_none(m[0], none)
+            m
+            for m in _LINE.finditer(answer, wording.thought_length(answer, text))
+            if m[0].strip() and not wording.is_none(m[0], none) and not wording.is_fence(m[0], text)
         ]
         return [AnswerSpan(_unescape(m[0].strip()), labels[0], m.start(), m.end()) for m in lines]
 
@@ -205,12 +218,12 @@ class LinesFormat(ListFormat):
         return answer.rpartition("\n")[0]
 
     def grammar(self, text: str, labels: Sequence[str], task: Task) -> str:  # noqa: ARG002
-        """1 to 64 mentions cut from the text, one a line, or the word for none; a mention's line feed is escaped."""
+        """Mentions cut from the text, one a line, or the word for none; a mention's line feed is escaped."""
         none = lark.literal(_none_word(text, task))
         if not lark.mentionable(text):
             return f"start: {none}\n"
         source = lark.substring(text, _LINE_ESCAPE)
-        return f'start: {none} | SOURCE ("\\n" SOURCE){{0,{lark.MAX_MENTIONS - 1}}}\n{source}\n'
+        return f'start: {none} | SOURCE ("\\n" SOURCE){{0,{lark.most_mentions(text) - 1}}}\n{source}\n'
 
     def max_answer_tokens(self, text_tokens: int, labels: int) -> int:  # noqa: ARG002 - one at a time
         """A budget that holds a text made of names alone."""
@@ -271,16 +284,31 @@ def _merged(pairs: list[tuple[str, object]]) -> dict[str, list[object]]:
 _DECODER = json.JSONDecoder(object_pairs_hook=_merged, parse_int=str, parse_float=str, parse_constant=str, strict=False)
 
 
-def _first_object(answer: str) -> tuple[dict[str, list[object]] | None, bool]:
-    """The first JSON object of an answer, and whether it is whole; a cut-off one without what is incomplete."""
-    for opening in islice(_OPENING.finditer(answer), _MAX_OPENINGS):
+def _objects(answer: str) -> tuple[list[dict[str, list[object]]], bool, list[str]]:
+    """The JSON objects of an answer, whether the last is whole, and what stands before, between and behind them.
+
+    One that is cut off comes without what is incomplete. At most 16 openings are tried.
+    """
+    objects: list[dict[str, list[object]]] = []
+    around: list[str] = []
+    position = 0
+    for _ in range(_MAX_OPENINGS):
+        if not (opening := _OPENING.search(answer, position)):
+            break
+        around.append(answer[position : opening.start()])
         rest = answer[opening.start() :]
-        for candidate, whole in ((rest, True), (_cut_back(rest), False)):
-            try:
-                return _DECODER.raw_decode(candidate)[0], whole
-            except (ValueError, RecursionError):
-                continue
-    return None, False
+        try:
+            value, end = _DECODER.raw_decode(rest)
+        except (ValueError, RecursionError):
+            with suppress(ValueError, RecursionError):
+                objects.append(_DECODER.raw_decode(_cut_back(rest))[0])
+                return objects, False, around
+            around.append(rest[0])  # a brace of prose
+            position = opening.start() + 1
+        else:
+            objects.append(value)
+            position = opening.start() + end
+    return objects, True, [*around, answer[position:]]
 
 
 def _cut_back(text: str) -> str:

@@ -110,6 +110,7 @@ class MarkedFormat(Format):
         A copy that equals the text (white space at its ends aside), or that breaks off (``truncated``), gives exact
         offsets; of another the mentions are grounded in order. Without any mark it must be a copy, or is ``malformed``.
         """
+        answer = answer[wording.thought_length(answer, text) :]
         if not self.per_type and wording.is_none(answer, wording.NONE[task.language]):
             return Parsed((), (), Status.OK, True)
         marks = self._marks(text, task)

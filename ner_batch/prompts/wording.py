@@ -7,6 +7,7 @@ types of one text then share everything up to the question.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from ner_batch.data import Message
@@ -42,6 +43,21 @@ def conversation(system_message: str, demonstrations: Iterable[tuple[str, str]],
         messages.append({"role": "assistant", "content": answer})
     messages.append({"role": "user", "content": last_user_turn})
     return messages
+
+
+_THOUGHT = re.compile(r"\s*<think>.*?</think>\s*", re.DOTALL)
+_FENCE = re.compile(r"\s*`{3,}[a-z]*\s*")
+
+
+def thought_length(answer: str, text: str) -> int:
+    """Characters of the thought that stands before an answer; none where the text itself has such marks."""
+    thought = _THOUGHT.match(answer) if "<think>" not in text else None
+    return thought.end() if thought else 0
+
+
+def is_fence(line: str, text: str) -> bool:
+    """Whether a line is Markdown's mark around what is to be taken as it stands, and nothing of the text."""
+    return "```" not in text and bool(_FENCE.fullmatch(line))
 
 
 def is_none(answer: str, none: str) -> bool:

@@ -26,6 +26,14 @@ NOT_IN_TEXT = "not in text"
 _INVISIBLE = regex.compile(f"[{INVISIBLE}]")
 _VISIBLE = regex.compile(rf"[^\s{INVISIBLE}]")
 
+# What models put around a mention that they were asked to copy. It is taken off only where the text has no such string.
+_LIST_ITEM = regex.compile(r"(?:[-*+•·–—]|\(?\d{1,3}[.)])\s+")
+_PAIRS = (
+    *(("**", "**"), ("__", "__"), ("*", "*"), ("_", "_"), ("`", "`")),
+    *(('"', '"'), ("'", "'"), ("“", "”"), ("‘", "’"), ("„", "“"), ("«", "»"), ("「", "」"), ("『", "』"), ("《", "》")),
+)
+_MAX_DECORATIONS = 4
+
 Span = tuple[int, int]
 
 
@@ -33,7 +41,8 @@ def ground(mentions: Sequence[tuple[str, str]], text: str) -> tuple[tuple[Entity
     """Place ``(surface, type)`` mentions, in the order the model named them, on ``text``.
 
     A surface's occurrences are the exact ones or, only if there is none, the normalised ones; white space around a
-    surface is not part of it. Their edges are boundaries (:mod:`ner_batch.text.boundaries`). Mentions of one type are
+    surface is not part of it, nor, where the text has no such string, are a bullet, a number, quotes or Markdown around
+    it. Their edges are boundaries (:mod:`ner_batch.text.boundaries`). Mentions of one type are
     taken to be in reading order, and each takes the first free one of
 
     1. the occurrences from the start of the mention before it on, those inside a longer named surface last;
@@ -156,12 +165,30 @@ class _View:
 
 def _find(surface: str, exact: _View, folded: Callable[[], _View]) -> _Place | str:
     """Where a surface stands, or the reason why it stands nowhere."""
+    reason = EMPTY
     surface = surface.strip()
-    if not _VISIBLE.search(surface):
-        return EMPTY
-    if first := next(exact.spans(surface), None):
-        return _Place(surface, surface, exact, first)
-    needle = fold(surface).text.strip(" ")
-    if first := next(folded().spans(needle), None):
-        return _Place(surface, needle, folded(), first)
-    return INSIDE_A_WORD if surface in exact.source or needle in folded().form.text else NOT_IN_TEXT
+    for _ in range(_MAX_DECORATIONS):
+        if not _VISIBLE.search(surface):
+            break
+        if first := next(exact.spans(surface), None):
+            return _Place(surface, surface, exact, first)
+        needle = fold(surface).text.strip(" ")
+        if first := next(folded().spans(needle), None):
+            return _Place(surface, needle, folded(), first)
+        if reason is EMPTY:
+            reason = INSIDE_A_WORD if surface in exact.source or needle in folded().form.text else NOT_IN_TEXT
+        bare = _undecorated(surface)
+        if bare == surface:
+            break
+        surface = bare
+    return reason
+
+
+def _undecorated(surface: str) -> str:
+    """A surface without its outermost decoration: a bullet or number before it, a pair of quotes or marks around it."""
+    if match := _LIST_ITEM.match(surface):
+        return surface[match.end() :].strip()
+    for opening, closing in _PAIRS:
+        if len(surface) > len(opening + closing) and surface.startswith(opening) and surface.endswith(closing):
+            return surface[len(opening) : -len(closing)].strip()
+    return surface
