@@ -190,3 +190,22 @@ def test_a_bug_shows_its_traceback(tmp_path):
     assert fine.returncode == 0, fine.stderr
     assert fine.stderr.splitlines()[-1] == "modules:"
     assert (tmp_path / "out" / "report.json").exists()
+
+
+def test_white_space_at_the_edges_of_gold_is_trimmed(tmp_path):
+    """As training reads it; of predictions nothing is changed."""
+    text = pa.array(["Anna Smith met Bob."])
+    spaced, exact = [[(0, 11, "PER")], [(0, 10, "PER")]]
+    (tmp_path / "both").mkdir()
+    rows = pa.table({"id": ["1"], "text": text})
+    kind = pa.list_(pa.struct([("start", pa.int32()), ("end", pa.int32()), ("type", pa.string())]))
+    for name, spans in (("gold", spaced), ("entities", exact)):
+        column = pa.array([[dict(zip(("start", "end", "type"), span, strict=True)) for span in spans]], kind)
+        rows = rows.append_column(name, column)
+    pq.write_table(rows, tmp_path / "both" / "a.parquet")
+    values = {"predictions": {"path": f"{tmp_path}/both"}, "gold": {"column": "gold"}, "output": f"{tmp_path}/out"}
+    plan = job.prepare(EvaluateConfig.model_validate(values))
+    (source,) = {source.name: source for source in plan.sources}.values()
+    table = read(source, source.units[0], ValidationErrors())
+    assert [span["end"] for span in table["gold"].to_pylist()[0]] == [10]
+    assert table["gold"].to_pylist()[0][0]["start"] == table["entities"].to_pylist()[0][0]["start"] == 0

@@ -43,10 +43,10 @@ def test_gold_is_read_as_it_is_written(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_gold_is_read_in_order(tmp_path: Path) -> None:
-    """All Parquet files below a folder, by name; null entities and a file that never saw one are no entities."""
+    """All Parquet files below a folder, by name; a file that never saw an entity has none."""
     write(
         tmp_path / "b.parquet",
-        [{"id": "2", "text": "Two.", "entities": None}, {"id": "3", "text": "Anna.", "entities": [SPAN]}],
+        [{"id": "2", "text": "Two.", "entities": []}, {"id": "3", "text": "Anna.", "entities": [SPAN]}],
     )
     write(tmp_path / "a" / "x.parquet", [{"id": "1", "text": "One.", "entities": []}])
     (tmp_path / "README.md").write_text("not data")
@@ -60,6 +60,11 @@ def test_a_folder_of_gold_is_read_in_order(tmp_path: Path) -> None:
         ({"text": "Bob.", "entities": [{**SPAN, "end": 9}]}, "row 1: entity"),
         ({"text": "Bob.", "entities": [{**SPAN, "start": None}]}, "row 1: an entity without start"),
         ({"text": None, "entities": [SPAN]}, "row 1: text is null"),
+        ({"text": "Anna", "entities": None}, r"row 1: entities is null: \[\] means"),
+        (
+            {"text": "A     B", "entities": [{**SPAN, "start": 1, "end": 5, "text": "    "}]},
+            "row 1: .*white space alone",
+        ),
     ],
 )
 def test_a_wrong_row_is_named(tmp_path: Path, row: dict[str, Any], said: str) -> None:
@@ -74,8 +79,12 @@ def test_a_wrong_row_is_named(tmp_path: Path, row: dict[str, Any], said: str) ->
     ("row", "said"),
     [
         ({"text": "Anna"}, "no column 'entities' among text"),
-        ({"tekst": "Anna", "entities": [SPAN]}, "no column 'text' among tekst, entities"),
-        ({"text": 3, "entities": [SPAN]}, "column 'text' is int64, not strings"),
+        ({"tekst": "Anna", "entities": [SPAN]}, "no column 'text'; there are tekst, entities"),
+        ({"text": 3, "entities": [SPAN]}, "column 'text' is int64, not string"),
+        (
+            {"text": "Anna", "entities": [{"start": 0.0, "end": 4.0, "type": "PER"}]},
+            "row 0: entity from 0.0 to 4.0: offsets are whole numbers",
+        ),
         ({"text": "Anna", "entities": ["Anna"]}, "column 'entities' is list"),
         ({"text": "Anna", "entities": "Anna"}, "column 'entities' is string"),
         ({"text": "Anna", "entities": [{"start": 0, "end": 4}]}, "column 'entities' is list"),
@@ -95,8 +104,8 @@ def test_unreadable_gold_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "notes.parquet").write_text("not parquet at all")
     for name, said in (
         ("nowhere", "no such file"),
-        ("empty", "no .parquet file"),
-        ("notes.parquet", "not a readable Parquet"),
+        ("empty", "no Parquet file"),
+        ("notes.parquet", "no readable Parquet"),
     ):
         with pytest.raises(ValueError, match=said) as error:
             read_examples(str(tmp_path / name))
@@ -112,3 +121,33 @@ def test_the_digest_names_a_set_of_examples(tmp_path: Path) -> None:
     assert len(set(digests)) == len(digests)
     assert examples_digest(iter(EXAMPLES)) == digests[0]
     assert retrieval.build(EXAMPLES, "random", tmp_path / "index").fingerprint == "a45e80975721e7a7"
+
+
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+def test_gold_text_may_be_of_any_kind_of_string(tmp_path: Path, kind: pa.DataType) -> None:
+    """As pandas (categories) and Polars (views) write it, with any suffix a corpus may have."""
+    table = examples_table(EXAMPLES)
+    pq.write_table(table.set_column(1, "text", table["text"].cast(kind)), tmp_path / "gold.parq")
+    assert read_examples(str(tmp_path)) == EXAMPLES
+
+
+def test_white_space_at_the_edges_of_a_span_is_trimmed(tmp_path: Path) -> None:
+    """What label-studio and doccano take along; no answer can name it."""
+    span = {"start": 0, "end": 11, "type": "PER", "text": "Anna Smith "}
+    spans = [span, {"start": 14, "end": 20, "type": "PER", "text": "\u00a0Bob.\n"}]
+    path = write(tmp_path / "gold.parquet", [{"id": "1", "text": "Anna Smith met\u00a0Bob.\n", "entities": spans}])
+    (example,) = read_examples(path)
+    assert example.entities == (Entity(0, 10, "PER", "Anna Smith"), Entity(15, 19, "PER", "Bob."))
+
+
+def test_all_wrong_rows_are_counted(tmp_path: Path) -> None:
+    """The first ten are named, over all files."""
+    rows = [{"text": "Bob.", "entities": [SPAN]}] * 60
+    write(tmp_path / "a.parquet", rows)
+    write(tmp_path / "b.parquet", rows)
+    with pytest.raises(ValueError) as caught:
+        read_examples(str(tmp_path))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 11
+    assert "a.parquet row 9: entity" in lines[9]
+    assert lines[10] == f"{tmp_path}: and 110 more rows are wrong"

@@ -6,6 +6,7 @@ import pickle
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -444,3 +445,87 @@ def test_s3_a_lost_connection_is_not_corruption(
         assert not isinstance(error.value, FileNotFoundError)
         with pytest.raises(UserError, match=r"^s3://texts/lost/x\.parquet: cannot be read \("):
             list_shards(f"s3://{BUCKET}/lost", "text")
+
+
+def test_timestamps_as_spark_writes_them(tmp_path: Path) -> None:
+    """INT96 in microseconds, nested ones and those of a file without rows too: nanoseconds end in 2262."""
+    given_values = [*map(datetime.fromisoformat, ("9999-12-31", "0001-01-01", "2024-05-01T01:02:03.456789")), None]
+    kind = pa.timestamp("us")
+    columns = {
+        "text": ["a", "b", "c", "d"],
+        "until": pa.array(given_values, kind),
+        "nested": pa.array([[{"at": value}] for value in given_values], pa.list_(pa.struct([("at", kind)]))),
+    }
+    options = {"use_deprecated_int96_timestamps": True, "store_schema": False}
+    for rows in (4, 0):
+        table = pa.table(columns).slice(0, rows)
+        path = write(tmp_path / f"{rows}.parquet", table, **options)
+        (unit,) = plan_units([only(path)], 10, 10**6)
+        read = read_unit(unit, ["until", "nested"])
+        assert read["until"].type == kind
+        assert read["until"].to_pylist() == given_values[:rows]
+        assert [value[0]["at"] for value in read["nested"].to_pylist()] == given_values[:rows]
+        assert storage.read_table(str(path))["until"].to_pylist() == given_values[:rows]
+
+
+def test_partitions_are_columns(tmp_path: Path) -> None:
+    """Folders `name=value`, as Spark and Hive write them: strings, null, escapes; a file's own column goes before."""
+    one = pa.table({"text": ["x", "y"]})
+    write(tmp_path / "lang=en" / "day=2024-05-01" / "a.parquet", one)
+    write(tmp_path / "lang=__HIVE_DEFAULT_PARTITION__" / "day=a%3Ab%20c" / "a.parquet", one)
+    write(tmp_path / "lang=de" / "day=" / "a.parquet", one.append_column("lang", pa.array(["own", "own"])))
+    rows = []
+    for unit in plan_units(list_shards(str(tmp_path), "text").shards, 1, 10**6):
+        assert list(unit.shard.columns) == read_unit(unit).column_names
+        rows += read_unit(unit, ["day", "lang", "text"]).to_pylist()
+    assert {tuple(row.values()) for row in rows} == {
+        (day, lang, text) for day, lang in (("2024-05-01", "en"), ("a:b c", None), ("", "own")) for text in ("x", "y")
+    }
+    assert len(rows) == 6
+    (shard,) = list_shards(f"{tmp_path}/lang=en", "text").shards
+    assert shard.partitions == (("day", "2024-05-01"),)
+
+
+@pytest.mark.parametrize(
+    ("log", "name"),
+    [
+        ("_delta_log/00000000000000000000.json", "a Delta table"),
+        (".hoodie/hoodie.properties", "a Hudi table"),
+        ("metadata/v1.metadata.json", "an Iceberg table"),
+        ("metadata/version-hint.text", "an Iceberg table"),
+        ("_spark_metadata/0", "written by a Spark stream"),
+    ],
+)
+@pytest.mark.parametrize("below", ["", "deep/table/"])
+def test_tables_with_a_log_are_refused(tmp_path: Path, log: str, name: str, below: str) -> None:
+    """Some of their Parquet files hold rows that were deleted: reading them all would bring those back."""
+    write(tmp_path / below / "data" / "part-0.parquet", rows_table(0, 3))
+    (tmp_path / below / log).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / below / log).write_text("{}")
+    with pytest.raises(UserError, match=name) as caught:
+        list_shards(str(tmp_path), "text")
+    assert str(caught.value).startswith(str(tmp_path / below))
+    (tmp_path / below / log).unlink()
+    assert len(list_shards(str(tmp_path), "text").shards) == 1
+
+
+def test_what_is_passed_over_is_told(folder: Path) -> None:
+    """Names of files that may have been meant; marks and checksums are not among them."""
+    for name in ("_SUCCESS", ".b.parquet.crc", "_metadata", "more.csv"):
+        (folder / name).write_text("x")
+    write(folder / "SHOUTED.PARQUET", rows_table(0, 1))
+    listing = list_shards(str(folder), "text")
+    assert listing.passed_over == (".tmp/x.parquet", "_hidden.parquet", "more.csv", "readme.txt")
+    assert "SHOUTED.PARQUET" in [shard.name for shard in listing.shards]
+    assert list_shards(f"{folder}/*.parquet", "text").passed_over == ()
+
+
+def test_links_to_nowhere_and_in_a_circle(folder: Path) -> None:
+    """A link to nothing is an unreadable file, not a missing one; a folder that holds itself is refused."""
+    (folder / "lost.parquet").symlink_to(folder / "no such file")
+    assert [(file.name, file.reason) for file in list_shards(str(folder), "text").corrupt] == [
+        ("lost.parquet", "0 bytes, or a link to nothing")
+    ]
+    (folder / "a" / "up").symlink_to(folder)
+    with pytest.raises(UserError, match="a link to a folder that it lies in"):
+        list_shards(str(folder), "text")

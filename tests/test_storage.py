@@ -508,7 +508,7 @@ def test_s3_a_wrong_endpoint_fails_fast(
 
 
 def test_links_are_followed(tmp_path: Path) -> None:
-    """A link to a file or a folder is what it points to; one that points nowhere is nothing."""
+    """A link to a file or a folder is what it points to; one that points nowhere is a file of 0 bytes."""
     storage.write_bytes(str(tmp_path / "there" / "x"), b"12")
     (tmp_path / "in").mkdir()
     for name, target in (
@@ -517,7 +517,8 @@ def test_links_are_followed(tmp_path: Path) -> None:
         ("nowhere", tmp_path / "no"),
     ):
         (tmp_path / "in" / name).symlink_to(target)
-    assert [(f.name, f.size) for f in storage.list_files(str(tmp_path / "in"))] == [("file", 2), ("folder/x", 2)]
+    listed = [(file.name, file.size) for file in storage.list_files(str(tmp_path / "in"))]
+    assert listed == [("file", 2), ("folder/x", 2), ("nowhere", 0)]
 
 
 def test_permission_denied_is_one_line(tmp_path: Path) -> None:

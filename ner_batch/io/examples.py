@@ -14,23 +14,65 @@ import pyarrow as pa
 from ner_batch.data import EXAMPLES, Entity, Example
 from ner_batch.errors import UserError
 from ner_batch.io import storage
+from ner_batch.io.shards import Unit, list_shards, plan_units, read_unit, texts_of
+
+NAMED_ROWS = 10
+"""Wrong rows that are named; the others are counted."""
+_UNIT_ROWS, _UNIT_BYTES = 20_000, 64 * 2**20  # read at a time
 
 
 def read_examples(uri: str) -> list[Example]:
-    """Gold examples from a Parquet file, or all of a folder's in order of name; local or ``s3://``.
+    """Gold examples from what :func:`ner_batch.io.shards.list_shards` finds at ``uri``, files by name, rows in order.
 
-    Columns ``text`` and ``entities`` (``list<struct<start, end, type, ...>>``) are needed, ``id`` is optional. Raises
-    UserError, which names file and row: unreadable, a column missing or of another type, or a wrong span.
+    Columns ``text`` (strings of any kind) and ``entities`` (``list<struct<start, end, type, ...>>``) are needed, ``id``
+    is optional. White space at the edges of a span is trimmed: annotation tools take it along, and no answer names it.
+
+    Raises:
+        UserError: unreadable, a column missing or of another type; or what is wrong with rows, the first ten named with
+            their file.
     """
-    kind = storage.file_type(uri)
-    if kind is None:
-        raise UserError(f"{uri}: no such file or folder of gold examples")
-    files = [uri]
-    if kind == "directory":
-        files = [f.uri for f in storage.list_files(uri) if f.name.endswith(".parquet") and f.name[0] not in "._"]
-    if not files:
-        raise UserError(f"{uri}: no .parquet file in the folder")
-    return [example for file in files for example in _examples_of(file)]
+    listing = list_shards(uri, "text")
+    if listing.corrupt:
+        raise UserError(
+            "\n".join(f"{file.uri}: not a readable Parquet file ({file.reason})" for file in listing.corrupt)
+        )
+    for shard in listing.shards:
+        if "entities" not in shard.columns:
+            raise UserError(
+                f"{shard.uri}: no column 'entities' among {', '.join(shard.columns)}: gold examples need it"
+            )
+    examples, problems = [], []
+    for unit in plan_units(listing.shards, _UNIT_ROWS, _UNIT_BYTES):
+        for number, row in _rows(unit):
+            place = f"{unit.shard.uri} row {number}"
+            if row.get("id") is None:
+                row["id"] = f"{PurePath(unit.shard.name).stem}-{number}"
+            try:
+                examples.append(example_from_row(row, place))
+            except UserError as error:
+                problems.append(str(error))
+    if len(problems) > NAMED_ROWS:
+        problems[NAMED_ROWS:] = [f"{uri}: and {len(problems) - NAMED_ROWS:,} more rows are wrong"]
+    if problems:
+        raise UserError("\n".join(problems))
+    return examples
+
+
+def _rows(unit: Unit) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a unit of gold by their number in the file: id, text, entities."""
+    file = unit.shard.uri
+    with storage.explained(file):
+        table = read_unit(unit, [name for name in EXAMPLES.names if name in unit.shard.columns])
+    kind = table.schema.field("entities").type
+    if not is_spans(kind):
+        raise UserError(f"{file}: column 'entities' is {kind}, not a list of {{start, end, type}}")
+    texts, wrong = texts_of(table, "text")
+    with storage.parsed(file):
+        rows = table.drop_columns(["text"]).to_pylist()
+    for number, (row, text) in enumerate(zip(rows, texts, strict=True), unit.start):
+        if number - unit.start in wrong:
+            raise UserError(f"{file} row {number}: {wrong[number - unit.start]}")
+        yield number, {**row, "text": text}
 
 
 def examples_digest(examples: Iterable[Example], *, after: str = "") -> str:
@@ -42,24 +84,6 @@ def examples_digest(examples: Iterable[Example], *, after: str = "") -> str:
     return total.hexdigest()[:16]
 
 
-def _examples_of(file: str) -> Iterator[Example]:
-    table = storage.read_table(file)
-    for name, wanted in (("text", "strings"), ("entities", "a list of {start, end, type}")):
-        if name not in table.column_names:
-            raise UserError(f"{file}: no column {name!r} among {', '.join(table.column_names)}: gold examples need it")
-        kind = table.schema.field(name).type
-        if not (is_spans(kind) if name == "entities" else kind in (pa.string(), pa.large_string())):
-            raise UserError(f"{file}: column {name!r} is {kind}, not {wanted}")
-    with storage.parsed(file):
-        rows = table.select([name for name in EXAMPLES.names if name in table.column_names]).to_pylist()
-    for number, row in enumerate(rows):
-        if row["text"] is None:
-            raise UserError(f"{file} row {number}: text is null")
-        if row.get("id") is None:
-            row["id"] = f"{PurePath(file).stem}-{number}"
-        yield example_from_row(row, f"{file} row {number}")
-
-
 def is_spans(kind: pa.DataType) -> bool:
     """Whether a column holds lists of structs with start, end and type."""
     if pa.types.is_null(kind):  # a writer that saw no entity at all
@@ -67,7 +91,9 @@ def is_spans(kind: pa.DataType) -> bool:
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
         return False
     span = kind.value_type
-    return pa.types.is_null(span) or (pa.types.is_struct(span) and {"start", "end", "type"} <= {f.name for f in span})
+    if pa.types.is_null(span):
+        return True
+    return pa.types.is_struct(span) and {"start", "end", "type"} <= {field.name for field in span}
 
 
 def examples_table(examples: Sequence[Example]) -> pa.Table:
@@ -78,19 +104,30 @@ def examples_table(examples: Sequence[Example]) -> pa.Table:
 def example_from_row(row: Mapping[str, Any], place: str = "example") -> Example:
     """An Example from a row of :data:`ner_batch.data.EXAMPLES` (``id`` may be missing).
 
-    Raises UserError, which begins with ``place``: a span that is incomplete, out of range or does not match its text.
+    Raises UserError, which begins with ``place``: no text, null for entities (nobody has looked, which is not the same
+    as none), or a span that is incomplete, empty, out of range or does not match its text.
     """
     text = row["text"]
+    if text is None:
+        raise UserError(f"{place}: text is null")
+    if row["entities"] is None:
+        raise UserError(f"{place}: entities is null: [] means that there are none; leave out rows that nobody has read")
     entities = []
-    for span in row["entities"] or ():
+    for span in row["entities"]:
         if span is None or None in (span["start"], span["end"], span["type"]):
             raise UserError(f"{place}: an entity without start, end or type")
         start, end, type_ = span["start"], span["end"], span["type"]
+        if not (isinstance(start, int) and isinstance(end, int)):
+            raise UserError(f"{place}: entity from {start!r} to {end!r}: offsets are whole numbers")
         surface = text[start:end] if 0 <= start < end <= len(text) else None
-        if surface is None or surface != span.get("text", surface):
+        given = surface if span.get("text") is None else span["text"]
+        if surface is None or surface != given:
             raise UserError(
-                f"{place}: entity [{start}, {end}) {type_} reads {surface!r} in the text, not {span.get('text')!r}: "
+                f"{place}: entity [{start}, {end}) {type_} reads {surface!r} in the text, not {given!r}: "
                 "offsets are code points, half-open"
             )
-        entities.append(Entity(start, end, type_, surface))
+        if not surface.strip():
+            raise UserError(f"{place}: entity [{start}, {end}) {type_} is white space alone")
+        start += len(surface) - len(surface.lstrip())
+        entities.append(Entity(start, start + len(surface.strip()), type_, surface.strip()))
     return Example(str(row.get("id", place)), text, tuple(sorted(entities)))

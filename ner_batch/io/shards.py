@@ -15,6 +15,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,7 +24,23 @@ from fsspec.utils import merge_offset_ranges
 from ner_batch.errors import UserError
 from ner_batch.io import storage
 
-_VISIBLE = re.compile(r"(?!(?:.*/)?[_.]).*\.(?:parquet|parq|pq)\Z", re.DOTALL)  # no part begins with _ or .
+_VISIBLE = re.compile(
+    r"(?!(?:.*/)?[_.]).*\.(?:parquet|parq|pq)\Z", re.DOTALL | re.IGNORECASE
+)  # no part begins with _ or .
+# Files that hold no rows: of Hadoop and Spark, of Databricks' commits, and checksums.
+_MARKS = re.compile(
+    r"(?:.*/)?(?:_SUCCESS|_metadata|_common_metadata|_(?:committed|started)_[^/]*|\.[^/]*\.crc|[^/]*\.crc|\.DS_Store)\Z",
+    re.DOTALL,
+)
+# Tables with a log of their own, by a file of that log: the table's folder, and what it is called.
+_TABLES = {
+    re.compile(r"((?:.*/)?)_delta_log/", re.DOTALL): "a Delta table",
+    re.compile(r"((?:.*/)?)\.hoodie/", re.DOTALL): "a Hudi table",
+    re.compile(r"((?:.*/)?)metadata/(?:[^/]*\.metadata\.json|version-hint\.text)\Z", re.DOTALL): "an Iceberg table",
+    re.compile(r"((?:.*/)?)_spark_metadata/", re.DOTALL): "written by a Spark stream",
+}
+_PARTITION = re.compile(r"([^/=]+)=([^/]*)\Z")
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _MAX_PROBLEMS = 10
 _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Python 3.13 has a name for it
 _MAX_GAP = 2**20  # bytes between two columns that are read along rather than asked for twice
@@ -39,7 +56,8 @@ class Shard:
     bytes: int
     digest: str  # of the footer (counts, offsets, statistics, schema) and the size: another one when written anew
     text_bytes: int  # of the text column, uncompressed
-    columns: tuple[str, ...]
+    columns: tuple[str, ...]  # those of its partitions last
+    partitions: tuple[tuple[str, str | None], ...] = ()  # by its folders `lang=en/`: names and values
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +71,11 @@ class Corrupt:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """All shards by name, and the files that cannot be read."""
+    """All shards by name, the files that cannot be read, and names of those that are passed over."""
 
     shards: tuple[Shard, ...]
     corrupt: tuple[Corrupt, ...]
+    passed_over: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +97,16 @@ class Unit:
 def list_shards(uri: str, text_column: str | None) -> Listing:
     """The Parquet files at ``uri``: one file, a folder (with its folders), or a glob (``*``, ``?``, ``**/``).
 
-    In folders, names that begin with ``_`` or ``.`` are passed over. Footers are read, 16 at a time. Without a
-    ``text_column`` no text is asked for, and ``text_bytes`` is 0.
+    In folders, names that begin with ``_`` or ``.`` are passed over. Folders ``name=value/`` below the listed place are
+    columns, as Hive and Spark write them: strings, ``__HIVE_DEFAULT_PARTITION__`` is null, and a column of that name in
+    the file goes before. Footers are read, 16 at a time. Without a ``text_column`` no text is asked for, and
+    ``text_bytes`` is 0.
 
     Raises:
-        UserError: nothing there, no Parquet there, nothing readable, or no usable ``text_column`` in some shards (one
-            line each, at most ten).
+        UserError: nothing there, no Parquet there, nothing readable, a table whose log alone tells which of its files
+            count, or no usable ``text_column`` in some shards (one line each, at most ten).
     """
-    files = _find(uri)
+    files, passed_over = _find(uri)
     with ThreadPoolExecutor(16) as pool:
         inspected = list(pool.map(lambda file: _inspect(file, text_column), files))
     corrupt = tuple(file for file in inspected if isinstance(file, Corrupt))
@@ -97,7 +118,7 @@ def list_shards(uri: str, text_column: str | None) -> Listing:
         problems[_MAX_PROBLEMS:] = [f"and {len(problems) - _MAX_PROBLEMS} more files like these"]
     if problems:
         raise UserError("\n".join(problems))
-    return Listing(tuple(shard for shard, _ in readable), corrupt)
+    return Listing(tuple(shard for shard, _ in readable), corrupt, passed_over)
 
 
 def plan_units(shards: Sequence[Shard], unit_rows: int, unit_bytes: int, limit: int | None = None) -> tuple[Unit, ...]:
@@ -132,20 +153,24 @@ def read_unit(unit: Unit, columns: Sequence[str] | None = None) -> pa.Table:
         tail = storage.read_tail(shard.uri, shard.bytes) if storage.size(shard.uri) == shard.bytes else b""
         if _footer_digest(tail, shard.bytes) != shard.digest:
             raise UserError(f"{shard.uri}: the file has changed since it was listed; start the run again")
-        metadata = pq.read_metadata(pa.BufferReader(tail))
-        pieces = [metadata.schema.to_arrow_schema().empty_table()] if not unit.rows else []
+        file = storage.parquet_file(tail)
+        metadata, pieces = file.metadata, [] if unit.rows else [file.schema_arrow.empty_table()]
+        partitions = dict(shard.partitions)
+        stored = None if columns is None else [name for name in columns if name not in partitions]
         first = 0
         for group in range(metadata.num_row_groups):
             after = first + metadata.row_group(group).num_rows
             start, stop = max(first, unit.start), min(after, end)
             if start < stop:
-                key = (shard, group, None if columns is None else tuple(columns))
+                key = (shard, group, None if stored is None else tuple(stored))
                 if key not in _DECODED:
                     _DECODED.clear()  # the old one goes before the new one comes: one at a time
-                    _DECODED[key] = _row_group(unit, metadata, group, columns, tail)
+                    _DECODED[key] = _row_group(unit, metadata, group, stored, tail)
                 pieces.append(_DECODED[key].slice(start - first, stop - start))
             first = after
     table = pa.concat_tables(pieces)
+    for name, value in shard.partitions:
+        table = table.append_column(name, pa.repeat(pa.scalar(value, pa.string()), unit.rows))
     return table if columns is None else table.select(list(columns))
 
 
@@ -172,21 +197,32 @@ def texts_of(table: pa.Table, text_column: str) -> tuple[list[str | None], dict[
     return texts, errors
 
 
-def _find(uri: str) -> list[storage.File]:
+def _find(uri: str) -> tuple[list[storage.File], tuple[str, ...]]:
+    """The Parquet files that ``uri`` means, and names of those beside them that might have been meant."""
     kind = storage.file_type(uri)
     if kind == "file":
         uri = storage.absolute(uri)
         with storage.explained(uri):
-            return [storage.File(posixpath.basename(uri), uri, storage.size(uri))]
+            return [storage.File(posixpath.basename(uri), uri, storage.size(uri))], ()
     if kind is None and not set("*?") & set(uri):
         raise UserError(f"{uri}: no such file or folder")
     root, pattern = (storage.absolute(uri), _VISIBLE) if kind == "directory" else _split_glob(uri)
     files = storage.list_files(root)
     matching = [file for file in files if pattern.match(file.name)]
+    for sign, kind_of_table in _TABLES.items():
+        for table in {match[1] for file in files if (match := sign.match(file.name))}:
+            if any(file.name.startswith(table) for file in matching):
+                raise UserError(
+                    f"{storage.join(root, table).rstrip('/')}: {kind_of_table}: its log tells which of its Parquet "
+                    "files count, and some hold rows that were deleted; write its rows to a folder of Parquet first"
+                )
     if not matching:
         held = f"{len(files)} other files" if files else "nothing"
         raise UserError(f"{uri}: no Parquet file there (found {held}); names must end in .parquet, .parq, .pq")
-    return matching
+    read = {file.name for file in matching}
+    # A glob is a choice; a folder is meant whole.
+    others = [file.name for file in files if file.name not in read and not _MARKS.match(file.name)]
+    return matching, tuple(others) if kind == "directory" else ()
 
 
 def _split_glob(uri: str) -> tuple[str, re.Pattern[str]]:
@@ -200,21 +236,31 @@ def _split_glob(uri: str) -> tuple[str, re.Pattern[str]]:
 
 def _inspect(file: storage.File, text_column: str | None) -> tuple[Shard, str | None] | Corrupt:
     """Read one file's footer; a shard, and what is wrong with its text column."""
+    if not file.size:
+        return Corrupt(file.uri, file.name, "0 bytes, or a link to nothing")
     try:
         tail = storage.read_tail(file.uri, file.size)
     except OSError as error:  # not reached, which says nothing about what it holds
         raise UserError(f"{file.uri}: cannot be read ({storage.cause_of(error)})") from error
     try:
-        metadata = pq.read_metadata(pa.BufferReader(tail))
-        schema = metadata.schema.to_arrow_schema()
+        parquet = storage.parquet_file(tail)
+        metadata, schema = parquet.metadata, parquet.schema_arrow
     except (OSError, pa.ArrowException) as error:
         return Corrupt(file.uri, file.name, storage.cause_of(error))
     groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
     chunks = (group.column(i) for group in groups for i in range(group.num_columns))
     text_bytes = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == text_column)
-    digest, columns = _footer_digest(tail, file.size), tuple(schema.names)
-    shard = Shard(file.uri, file.name, metadata.num_rows, file.size, digest, text_bytes, columns)
+    digest, partitions = _footer_digest(tail, file.size), _partitions(file.name, schema.names)
+    columns = (*schema.names, *dict(partitions))
+    shard = Shard(file.uri, file.name, metadata.num_rows, file.size, digest, text_bytes, columns, partitions)
     return shard, None if text_column is None else _text_problem(schema, text_column, file.uri)
+
+
+def _partitions(name: str, columns: Sequence[str]) -> tuple[tuple[str, str | None], ...]:
+    """Of a shard by its path: names and values of the folders ``name=value``, where no column has that name."""
+    folders = [match for part in name.split("/")[:-1] if (match := _PARTITION.match(part))]
+    pairs = {unquote(match[1]): None if match[2] == _NO_VALUE else unquote(match[2]) for match in folders}
+    return tuple((key, value) for key, value in pairs.items() if key not in columns)
 
 
 def _footer_digest(tail: bytes, size: int) -> str:
@@ -250,9 +296,7 @@ def _row_group(
             raise OSError(f"{uri}: it was cut short while it was read")
         content[start:end] = part
     try:
-        # No pre-buffering and no threads: see storage.read_table.
-        source = pa.BufferReader(content)
-        file = pq.ParquetFile(source, metadata=metadata, page_checksum_verification=True, pre_buffer=False)
+        file = storage.parquet_file(content, metadata)
         return file.read_row_group(group, columns=None if columns is None else list(columns), use_threads=False)
     except (OSError, pa.ArrowException) as error:  # the bytes are all there, so it is their fault
         where = f"rows {unit.start} to {unit.start + unit.rows}"

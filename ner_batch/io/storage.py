@@ -9,6 +9,7 @@ middle of the work (disk full, connection lost) stay OSError, so that a caller c
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -17,6 +18,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from mmap import mmap
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -173,14 +175,30 @@ def _raise_unless_gone(error: Exception) -> None:
 
 
 def _local_files(root: Path) -> Iterator[File]:
-    """Regular files below a folder, through links too (fsspec takes a link to a folder for a file)."""
-    for folder, _, names in os.walk(root, onerror=_raise_unless_gone, followlinks=True):
+    """Regular files below a folder, through links too (fsspec takes a link to a folder for a file).
+
+    A link to nothing is a file of 0 bytes, so that somebody hears of it. One to a folder that it lies in is refused.
+    """
+    for folder, folders, names in os.walk(root, onerror=_raise_unless_gone, followlinks=True):
+        here = Path(folder).resolve()
+        for link in (Path(folder, name) for name in folders):
+            if link.is_symlink() and here.is_relative_to(link.resolve()):
+                raise OSError(
+                    errno.ELOOP,
+                    "a link to a folder that it lies in: its files would be read again and again",
+                    str(link),
+                )
         for name in names:
             path = Path(folder, name)
-            with suppress(FileNotFoundError):
+            relative = path.relative_to(root).as_posix()
+            try:
                 about = path.stat()
-                if stat.S_ISREG(about.st_mode):
-                    yield File(path.relative_to(root).as_posix(), str(path), about.st_size, str(about.st_mtime_ns))
+            except FileNotFoundError:
+                if path.is_symlink():
+                    yield File(relative, str(path), 0)
+                continue
+            if stat.S_ISREG(about.st_mode):
+                yield File(relative, str(path), about.st_size, str(about.st_mtime_ns))
 
 
 def read_bytes(uri: str) -> bytes:
@@ -243,9 +261,24 @@ def read_table(uri: str) -> pa.Table:
     with explained(uri):
         data = read_bytes(uri)
     with parsed(uri):
-        # No thread of Arrow's: one that still holds bytes of Python's when the interpreter ends aborts the process, or
-        # keeps it from ending (arrow#34314, arrow#50482).
-        return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+        return parquet_file(data).read(use_threads=False)
+
+
+def parquet_file(content: bytes | mmap, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
+    """A Parquet file in memory, its values as they were written. Read it with ``use_threads=False``.
+
+    INT96, as Spark writes timestamps by default, is read in microseconds, which is what Spark means: Arrow's default of
+    nanoseconds ends in 2262 and turns 9999-12-31 into 1816. No thread of Arrow's: one that still holds bytes of
+    Python's when the interpreter ends aborts the process, or keeps it from ending (arrow#34314, arrow#50482).
+    Pre-buffering would start some.
+    """
+    return pq.ParquetFile(
+        pa.BufferReader(content),
+        metadata=metadata,
+        coerce_int96_timestamp_unit="us",
+        page_checksum_verification=True,
+        pre_buffer=False,
+    )
 
 
 def read_metadata(uri: str) -> dict[str, str]:
