@@ -89,8 +89,8 @@ def extract(
     from ner_batch.extract import dryrun, plan
     from ner_batch.extract import job as extraction
 
-    run = dryrun.dry_run if dry_run else extraction.run
-    return run(plan.prepare(config, limit, retry=retry), console)
+    prepared = plan.prepare(config, limit, retry=retry)
+    return dryrun.dry_run(prepared, console) if dry_run else extraction.run(prepared, console)
 
 
 @verb

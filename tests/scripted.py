@@ -3,7 +3,8 @@
 `python scripted.py CONFIG` runs the job as the command line does, but for the engine; kill it wherever you like.
 Every text that is answered is written down in the folder NER_BATCH_SCRIPTED_LOG, so a test can see what was computed
 twice. NER_BATCH_SCRIPTED_DELAY is what an answer takes, in seconds; _HARMLESS lets poisoned texts live; _BUG makes the
-engine raise what nobody foresaw; _REFUSAL makes it refuse to start, with these words.
+engine raise what nobody foresaw; _REFUSAL makes it refuse to start, with these words; _FAILING makes every answer an
+error, of these words.
 """
 
 import os
@@ -37,6 +38,8 @@ class ScriptedEngine:
         time.sleep(self.delay * len(requests))
         if os.environ.get("NER_BATCH_SCRIPTED_BUG"):
             return 1 / 0
+        if failing := os.environ.get("NER_BATCH_SCRIPTED_FAILING"):
+            return [Completion("", "error", 0, 0, error=failing) for _ in requests]
         texts = [self.text_of(request) for request in requests]
         if any(POISON in text for text in texts) and not os.environ.get("NER_BATCH_SCRIPTED_HARMLESS"):
             os._exit(1)
@@ -72,15 +75,16 @@ def main():
 
     from ner_batch.cli import exit_code
     from ner_batch.config import load
-    from ner_batch.extract import job, plan
+    from ner_batch.extract import dryrun, job, plan
     from ner_batch.extract.settings import ExtractConfig
 
-    arguments = [word for word in sys.argv[1:] if word != "--retry"]
+    arguments = [word for word in sys.argv[1:] if not word.startswith("--")]
     config = load(ExtractConfig, arguments[0], arguments[1:])
 
     def scripted() -> int:
         work = plan.prepare(config, retry="--retry" in sys.argv)
-        return job.run(work, Console(soft_wrap=True), ScriptedEngine)
+        run = dryrun.dry_run if "--dry-run" in sys.argv else job.run
+        return run(work, Console(soft_wrap=True), ScriptedEngine)
 
     sys.exit(exit_code(scripted))
 

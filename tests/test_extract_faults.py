@@ -168,6 +168,33 @@ def test_an_engine_that_refuses_its_config_is_the_users_to_mend(job):
     assert output.rstrip().splitlines()[-1] == "error: engine for 'm': no such setting"
 
 
+def test_more_gpus_than_any_node_has_are_refused(job):
+    """Ray would wait for them for ever: exit code 2, with what is there, in a run and a dry run."""
+    for arguments in ([], ["--dry-run"]):
+        output = job.start("job.num_gpus=64", *arguments).communicate(timeout=120)[0]
+        last = output.rstrip().splitlines()[-1]
+        assert last.startswith(
+            "error: a replica (job.num_gpus, job.num_cpus) needs 64 GPU, 1 CPU: there is room for 0 of 1"
+        )
+        assert "nodes have 0 GPU, " in last
+
+
+def test_what_made_rows_fail_is_told(job):
+    """The reason and how often; a dry run whose sample fails makes no estimate of it, and is no success either."""
+    failing = {"NER_BATCH_SCRIPTED_FAILING": "LoRA of no kind"}
+    process = job.start("--dry-run", **failing)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 3, output
+    assert "x LoRA of no kind" in output
+    assert "says nothing about the whole" in output
+    assert "rows per second" not in output
+    process = job.start(**failing)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 3, output
+    failed = sum(1 for text in pads.dataset(job.corpus, format="parquet").to_table()["text"].to_pylist() if text)
+    assert f"{failed:,} x LoRA of no kind" in output
+
+
 LIBRARY = """
 import sys, ray, yaml
 from scripted import POISON, ScriptedEngine

@@ -70,7 +70,6 @@ def test_a_run_begun_before_a_release_goes_on_after_it(config, monkeypatch):
     path = Path(config.output.path) / manifest.MANIFEST
     before = json.loads(path.read_text())
     before["fingerprint"] = {**plan.fingerprint, "code": "0.1.0"}
-    del before["fingerprint"]["answers"]
     path.write_text(json.dumps(before))
     real = importlib.metadata.version
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "9.9.9" if name == "ner-batch" else real(name))
@@ -80,10 +79,14 @@ def test_a_run_begun_before_a_release_goes_on_after_it(config, monkeypatch):
 
 
 def test_another_answers_version_is_another_run(config, monkeypatch):
-    """It is changed on purpose, and then no folder mixes two kinds of answers."""
+    """It is changed on purpose, and then no folder mixes two kinds of answers. The first had no name yet."""
     begun(config, Status.OK)
-    monkeypatch.setattr(recipe, "ANSWERS_VERSION", "2")
-    with pytest.raises(UserError, match="answers was 1, is 2"):
+    path = Path(config.output.path) / manifest.MANIFEST
+    before = json.loads(path.read_text())
+    del before["fingerprint"]["answers"]
+    path.write_text(json.dumps(before))
+    monkeypatch.setattr(recipe, "ANSWERS_VERSION", "of tomorrow")
+    with pytest.raises(UserError, match="answers was 1, is of tomorrow"):
         prepare(config)
 
 

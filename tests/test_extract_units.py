@@ -23,6 +23,7 @@ from ner_batch.extract.units import (
     unit_of,
     with_predictions,
 )
+from ner_batch.io import storage
 from ner_batch.io.shards import list_shards, plan_units
 
 
@@ -167,6 +168,64 @@ def test_no_column_kept_meets_none_of_ours(tmp_path):
         config = ExtractConfig.model_validate(values | {"task": "t.yaml"})
         with nullcontext() if fits else pytest.raises(ValueError, match="would meet"):
             plan._check_columns(config, listing)
+
+
+@pytest.mark.parametrize("column", ["Status", "ENTITIES", "error"])
+def test_names_that_differ_by_case_are_one(tmp_path, column):
+    """DuckDB, Spark and Hive do not tell `Status` from `status`: refused in a job, a library call, and a rename."""
+    table = pa.table({"text": ["x"], column: ["y"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    listing = list_shards(str(tmp_path), "text")
+
+    def check(**source):
+        values = {"input": {"path": str(tmp_path), **source}, "output": {"path": "o"}, "engine": {"model": "m"}}
+        plan._check_columns(ExtractConfig.model_validate(values | {"task": "t.yaml"}), listing)
+
+    with pytest.raises(ValueError, match=rf"column '{column}' would meet .*input.rename.{column}=gold_{column}"):
+        check()
+    check(rename={column: f"gold_{column}"})
+    with pytest.raises(ValueError, match=r"(?i)two columns would be called 'text'"):
+        check(rename={column: "TEXT"})
+    with pytest.raises(ValueError, match=rf"'{column}': predictions come in columns of these names"):
+        with_predictions(table, [Prediction()])
+
+
+def test_columns_that_came_as_two_stay_two(tmp_path):
+    """`A` and `a` of the input are not ours to judge."""
+    pq.write_table(pa.table({"text": ["x"], "A": [1], "a": [2]}), tmp_path / "a.parquet")
+    values = {"input": {"path": str(tmp_path)}, "output": {"path": "o"}, "engine": {"model": "m"}, "task": "t.yaml"}
+    plan._check_columns(ExtractConfig.model_validate(values), list_shards(str(tmp_path), "text"))
+
+
+def test_partitions_reach_the_output(tmp_path):
+    """They are columns like others: kept, dropped, renamed."""
+    (tmp_path / "in" / "lang=en").mkdir(parents=True)
+    pq.write_table(pa.table({"text": ["x"]}), tmp_path / "in" / "lang=en" / "a.parquet")
+    (unit,) = plan_units(list_shards(str(tmp_path / "in"), "text").shards, 10, 10**6)
+    for destination, names in (
+        (into(tmp_path / "out"), ["text", "lang"]),
+        (into(tmp_path / "out", rename={"lang": "language"}), ["text", "language"]),
+        (into(tmp_path / "out", keep=("lang",)), ["lang"]),
+        (into(tmp_path / "out", drop_input_columns=("lang",)), ["text"]),
+    ):
+        (block,) = read_blocks(unit, destination, retry=False)
+        file = written(destination, block, [Prediction()])
+        assert file.column_names == [*names, *PREDICTIONS.names]
+        assert set(names) == {"text"} or "en" in file.to_pylist()[0].values()
+
+
+def test_a_report_counts_why_rows_failed(tmp_path):
+    """The three most frequent errors, and they come back from the file."""
+    destination = into(tmp_path / "out")
+    errors = ["a", "b", "a", "c", "c", "a", "d", None]
+    unit, block = blocks(destination, pa.table({"text": ["x"] * 8}), tmp_path)
+    predictions = [Prediction(status=Status.FAILED if error else Status.OK, error=error) for error in errors]
+    written(destination, block, predictions)
+    report = read_report(storage.read_metadata(destination.uri(unit.name)), unit.name)
+    assert report.reasons == {"a": 3, "c": 2, "b": 1}
+    older = json.loads(storage.read_metadata(destination.uri(unit.name))["ner_batch"])
+    del older["reasons"]
+    assert read_report({"ner_batch": json.dumps(older)}, unit.name).reasons == {}
 
 
 def test_a_foreign_file_in_the_output_is_named():

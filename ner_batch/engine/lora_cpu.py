@@ -8,9 +8,10 @@ own, and nothing of this applies there.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _NAMES = ("bgmv_shrink", "bgmv_expand", "bgmv_expand_slice")  # vLLM's sgmv_* for prefill call these
 

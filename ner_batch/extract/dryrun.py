@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
 
 import ray
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from ner_batch.data import Prediction
-from ner_batch.engine.engine import EngineDeadError
+from ner_batch import retrieval
+from ner_batch.data import Prediction, Status
+from ner_batch.engine.engine import Engine, EngineDeadError
 from ner_batch.errors import JobError, UserError
 from ner_batch.extract import job
-from ner_batch.extract.extractor import Extractor
+from ner_batch.extract.extractor import Extractor, StartEngine
 from ner_batch.extract.manifest import VERSIONS
 from ner_batch.extract.plan import Plan
 from ner_batch.extract.recipe import Recipe
@@ -23,15 +24,17 @@ from ner_batch.io.shards import read_unit, texts_of
 from ner_batch.jobs import cluster
 from ner_batch.jobs.progress import duration
 from ner_batch.jobs.record import versions
+from ner_batch.prompts import formats
 
 SAMPLE_ROWS = 256
 SAMPLE_PLACES = 16
 
 
-def dry_run(plan: Plan, console: Console) -> int:
-    """Print the resolved recipe, the listing, and what a sample says about the whole. Writes nothing; 0.
+def dry_run(plan: Plan, console: Console, start_engine: StartEngine = Engine) -> int:
+    """Print the resolved recipe, the listing, and what a sample says about the whole. Writes nothing.
 
-    All rows are taken to be like the sample's; the estimate says so.
+    The exit code is 0, or 3 where more rows of the sample fail than may. All rows are taken to be like the sample's;
+    the estimate says so.
 
     Raises:
         UserError: the engine refuses its config.
@@ -44,29 +47,31 @@ def dry_run(plan: Plan, console: Console) -> int:
     console.print(
         f"{plan.rows:,} rows in {len(plan.listing.shards):,} files, {plan.pending_rows:,} to do", highlight=False
     )
-    for corrupt in plan.listing.corrupt:
-        console.print(f"[red]unreadable[/] {escape(f'{corrupt.name}: {corrupt.reason}')}", highlight=False)
+    job.print_left_out(plan.listing, console)
+    for recipe in plan.recipe.tasks:
+        if recipe.index and recipe.k:
+            shown = retrieval.open_index(recipe.index, recipe.encoder).examples
+            for line in formats.unsaid(shown, formats.get(recipe.format), recipe.task):
+                console.print(f"demonstrations of {recipe.index}: {line}", highlight=False, markup=False)
     texts = _sample(plan)
     if not texts:
         return job.OK
-    with cluster.session(plan.config.job.address):  # the sample is read where the job's replicas would run
-        task = ray.remote(read_sample).options(max_retries=0, **job.resources(plan.config.job, plan.recipe.engine))
-        try:
-            predictions, seconds, startup_seconds = ray.get(task.remote(plan.recipe, texts))
-        except ray.exceptions.RayError as error:  # Ray's own message is pages long
-            cause = cluster.root_cause(error)
-            if isinstance(cause, UserError):
-                raise cause from None
-            gone = isinstance(cause, ray.exceptions.RayError) and not isinstance(cause, ray.exceptions.RayTaskError)
-            if isinstance(cause, EngineDeadError) or gone:  # no engine, no worker or no node
-                raise JobError(f"the sample could not be read: {cluster.last_line(cause)}") from None
-            raise
+    predictions, seconds, startup_seconds = _read(plan, texts, console, start_engine)
+    statuses = Counter(prediction.status.value for prediction in predictions)
+    console.print(
+        f"{'sample':16} {len(texts)} rows, {sum(len(text or '') for text in texts) / len(texts):,.0f} characters each: "
+        + ", ".join(f"{count:,} {status}" for status, count in sorted(statuses.items())),
+        highlight=False,
+    )
+    job.print_reasons(Counter(prediction.error for prediction in predictions if prediction.error), console)
+    if statuses[Status.FAILED] > plan.config.job.max_failed * len(texts):
+        console.print("too many rows failed (job.max_failed): what they cost says nothing about the whole")
+        return job.TOO_MANY_FAILED
     replicas = plan.config.job.replicas
     speed = len(texts) / seconds * replicas
     prompt = sum(p.prompt_tokens for p in predictions) / len(texts)
     completion = sum(p.completion_tokens for p in predictions) / len(texts)
     lines = {
-        "sample": f"{len(texts)} rows, {sum(len(text or '') for text in texts) / len(texts):,.0f} characters each",
         "tokens per row": f"{prompt:,.0f} prompt + {completion:,.0f} completion",
         "tokens in all": f"{plan.pending_rows * (prompt + completion):,.0f}",
         "rows per second": f"{speed:,.1f} with {replicas} replica{'s' * (replicas > 1)}",
@@ -87,13 +92,35 @@ def _sample(plan: Plan) -> list[str | None]:
     return list(chain(*texts))
 
 
-def read_sample(recipe: Recipe, texts: Sequence[str | None]) -> tuple[list[Prediction], float, float]:
+def _read(
+    plan: Plan, texts: Sequence[str | None], console: Console, start_engine: StartEngine
+) -> tuple[list[Prediction], float, float]:
+    """What :func:`read_sample` gives, where the job's replicas would run."""
+    with cluster.session(plan.config.job.address) as alone:
+        job.wait_for_replica_room(plan, console, alone=alone)
+        task = ray.remote(read_sample).options(max_retries=0, **job.resources(plan.config.job, plan.recipe.engine))
+        try:
+            result: tuple[list[Prediction], float, float] = ray.get(task.remote(plan.recipe, texts, start_engine))
+        except ray.exceptions.RayError as error:  # Ray's own message is pages long
+            cause = cluster.root_cause(error)
+            if isinstance(cause, UserError):
+                raise cause from None
+            gone = isinstance(cause, ray.exceptions.RayError) and not isinstance(cause, ray.exceptions.RayTaskError)
+            if isinstance(cause, EngineDeadError) or gone:  # no engine, no worker or no node
+                raise JobError(f"the sample could not be read: {cluster.last_line(cause)}") from None
+            raise
+        return result
+
+
+def read_sample(
+    recipe: Recipe, texts: Sequence[str | None], start_engine: StartEngine
+) -> tuple[list[Prediction], float, float]:
     """Start a replica and read the texts: the predictions, the seconds that took, and those of the start.
 
     The first few are read once before, so that compilation and first-use costs are not counted.
     """
     start = time.monotonic()
-    extractor = Extractor(recipe)
+    extractor = Extractor(recipe, start_engine=start_engine)
     ready = time.monotonic()
     extractor.predict(texts[:4])
     warm = time.monotonic()

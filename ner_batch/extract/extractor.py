@@ -72,6 +72,9 @@ class Extractor:
         self.recipe, self.text_column = recipe, text_column
         self.tracker = tracker or Tracker()
         config = recipe.engine
+        # Ray starts a replica three times; what the user has to mend will not mend itself meanwhile.
+        if (refusal := self.tracker.progress().fatal) and refusal[1]:
+            raise UserError(refusal[0])
         self.tokenizer = load_tokenizer(config.model, config.revision)
         try:
             self.engine = start_engine(config, any(task.adapter for task in recipe.tasks))

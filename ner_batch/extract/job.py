@@ -27,13 +27,17 @@ from ner_batch.extract.plan import Plan
 from ner_batch.extract.recipe import make_recipe
 from ner_batch.extract.settings import JobConfig, RecipeConfig
 from ner_batch.extract.tracker import RunProgress, Tracker
-from ner_batch.extract.units import ShardUnits, UnitFiles, UnitReport, write_empty
+from ner_batch.extract.units import ShardUnits, UnitFiles, UnitReport, check_names, write_empty
 from ner_batch.io import storage
-from ner_batch.io.shards import Unit
+from ner_batch.io.shards import Listing, Unit
 from ner_batch.jobs import cluster
 from ner_batch.jobs.progress import ProgressLine, duration
 
 OK, TOO_MANY_FAILED = 0, 3
+NAMED_FILES = 5
+"""Files passed over that are named."""
+NAMED_REASONS = 3
+"""Errors of rows that are printed at the end; all stand in the column `error`."""
 
 
 def run(plan: Plan, console: Console, start_engine: StartEngine = Engine) -> int:
@@ -89,10 +93,12 @@ def extract(
         start_engine: makes each replica's engine.
 
     Raises:
-        UserError: every problem of the config, one line each, before anything starts.
+        UserError: every problem of the config, one line each, before anything starts; or a column that would meet ours.
     """
     job = job or JobConfig()
     recipe = make_recipe(config)
+    schema = dataset.schema(fetch_if_missing=False)
+    check_names(schema.names if schema else ())  # of a dataset that is not known yet, the replica checks them
     return dataset.map_batches(
         Extractor,
         batch_size=batch_rows,
@@ -117,8 +123,7 @@ def extraction(plan: Plan, console: Console) -> Iterator[ExtractionRun]:
 
     Where nothing is pending, Ray is not started. Units without rows are written here: Ray starts no write for them.
     """
-    for corrupt in plan.listing.corrupt:
-        console.print(f"[red]unreadable[/] {escape(f'{corrupt.name}: {corrupt.reason}')}", highlight=False)
+    print_left_out(plan.listing, console)
     console.print(
         f"{plan.rows:,} rows in {len(plan.listing.shards):,} files, {len(plan.units):,} units; "
         f"{plan.rows_before:,} rows done before, {plan.pending_rows:,} to do",
@@ -134,7 +139,8 @@ def extraction(plan: Plan, console: Console) -> Iterator[ExtractionRun]:
     storage.remove(storage.join(plan.config.output.path, manifest.SUCCESS))
     manifest.write(plan, "running", {})
     try:
-        with cluster.session(plan.config.job.address):
+        with cluster.session(plan.config.job.address) as alone:
+            wait_for_replica_room(plan, console, alone=alone)
             tracker = trackers.start(plan.config.job.max_engine_deaths)
             units = [unit for unit in plan.pending if unit.rows]
             this_run = ExtractionRun(units, tracker, UnitFiles(plan.destination, tracker))
@@ -161,7 +167,7 @@ def extraction(plan: Plan, console: Console) -> Iterator[ExtractionRun]:
 
 def read_tasks(job: JobConfig) -> int:
     """Read tasks at a time. One decodes some 100 times what a replica reads; each keeps one decoded row group."""
-    return 2 + job.replicas // 8
+    return 1 + job.replicas // 4
 
 
 def replica_options(job: JobConfig, engine: EngineConfig) -> dict[str, Any]:
@@ -179,6 +185,17 @@ def resources(job: JobConfig, engine: EngineConfig) -> dict[str, float]:
     """What one replica reserves: GPUs as configured, else the tensor-parallel size where the cluster has GPUs."""
     gpus = engine.tensor_parallel_size if ray.cluster_resources().get("GPU") else 0
     return {"num_cpus": job.num_cpus, "num_gpus": gpus if job.num_gpus is None else job.num_gpus}
+
+
+def wait_for_replica_room(plan: Plan, console: Console, *, alone: bool) -> None:
+    """Raises UserError where no node is large enough for one replica; says where there is no room for all."""
+    needed = resources(plan.config.job, plan.recipe.engine)
+    who = "a replica (job.num_gpus, job.num_cpus)"
+    room = cluster.wait_for_room(who, 1, {"GPU": needed["num_gpus"], "CPU": needed["num_cpus"]}, console, alone=alone)
+    if room < plan.config.job.replicas:
+        console.print(
+            f"there is room for {room} of {plan.config.job.replicas} replicas (job.replicas)", highlight=False
+        )
 
 
 @contextmanager
@@ -255,6 +272,22 @@ class ExtractionLine:
         return " | ".join(parts)
 
 
+def print_left_out(listing: Listing, console: Console) -> None:
+    """Files that cannot be read, and those that are passed over for their names."""
+    for corrupt in listing.corrupt:
+        console.print(f"[red]unreadable[/] {escape(f'{corrupt.name}: {corrupt.reason}')}", highlight=False)
+    if names := listing.passed_over:
+        more = f" and {len(names) - NAMED_FILES:,} more" if len(names) > NAMED_FILES else ""
+        why = "hidden, or not .parquet, .parq, .pq"
+        console.print(f"passed over ({why}): {', '.join(names[:NAMED_FILES])}{more}", highlight=False, markup=False)
+
+
+def print_reasons(reasons: Counter[str], console: Console) -> None:
+    """What rows have in their column `error`, the most frequent first."""
+    for reason, count in reasons.most_common(NAMED_REASONS):
+        console.print(f"{count:,} x {reason}", highlight=False, markup=False)
+
+
 def conclude(plan: Plan, errors: Sequence[UnitReport], about: dict[str, Any] | None, console: Console) -> int:
     """Read back what is on disk, write the manifest, print the line that adds up; the exit code.
 
@@ -268,8 +301,10 @@ def conclude(plan: Plan, errors: Sequence[UnitReport], about: dict[str, Any] | N
     rows = sum(report.rows for report in reports)
     lost = sum(unit.rows for unit in plan.units if unit.name in missing)
     statuses: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
     for report in reports:
         statuses.update(report.statuses)
+        reasons.update(report.reasons)
     by_status = dict(sorted(statuses.items()))
     within = statuses[Status.FAILED] <= plan.config.job.max_failed * rows
     complete = within and not missing and not plan.listing.corrupt
@@ -279,6 +314,7 @@ def conclude(plan: Plan, errors: Sequence[UnitReport], about: dict[str, Any] | N
     not_done = f" + {lost:,} not done" if lost else ""
     parts = " + ".join(f"{count:,} {status}" for status, count in by_status.items()) or "0"
     console.print(f"rows in {plan.rows:,} = rows out {rows:,}{not_done} = {parts}{not_done}", highlight=False)
+    print_reasons(reasons, console)
     assert rows + lost == plan.rows, f"{folder}: rows do not add up"
     assert statuses.total() == rows, f"{folder}: statuses do not add up"
     if complete:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ner_batch.data import PREDICTIONS, Status
+from ner_batch.data import Status
 from ner_batch.errors import Problems, UserError
 from ner_batch.extract import manifest
 from ner_batch.extract.recipe import Recipe, local, make_recipe
 from ner_batch.extract.settings import ExtractConfig
-from ner_batch.extract.units import RESERVED, Destination
+from ner_batch.extract.units import RESERVED, Destination, clashing
 from ner_batch.io import storage
 from ner_batch.io.shards import Listing, Unit, list_shards, plan_units
 from ner_batch.jobs.cluster import check_lasting
@@ -77,7 +77,7 @@ def prepare(config: ExtractConfig, limit: int | None = None, *, retry: bool = Fa
     problems.check(lambda: _check_output(config))
     problems.stop_if_any()
     assert recipe and listing
-    fingerprint = {**recipe.fingerprint, **_layout(config, limit)}
+    fingerprint = {**recipe.fingerprint, **_layout(config, listing, limit)}
     units = plan_units(listing.shards, config.job.unit_rows, config.job.unit_bytes, limit)
     finished = manifest.finished_units(config.output.path, fingerprint, listing, units)
     reports = manifest.reports(config.output.path, [unit.name for unit in units if unit.name in finished])
@@ -87,9 +87,11 @@ def prepare(config: ExtractConfig, limit: int | None = None, *, retry: bool = Fa
     return Plan(config, recipe, listing, units, fingerprint, pending, retried, rows_before)
 
 
-def _layout(config: ExtractConfig, limit: int | None) -> dict[str, str]:
+def _layout(config: ExtractConfig, listing: Listing, limit: int | None) -> dict[str, str]:
     """What decides the files and columns of the output."""
-    return {
+    # Runs begun before partitions were columns have none, and must not go on with some.
+    partitions = {"input.partitions": "columns"} if any(shard.partitions for shard in listing.shards) else {}
+    return partitions | {
         "input.text_column": config.input.text_column,
         "input.rename": str(dict(config.input.rename)),
         # An empty list once meant all columns: a run begun so must not go on with none.
@@ -112,15 +114,18 @@ def _check_columns(config: ExtractConfig, listing: Listing) -> None:
             if name not in shard.columns:
                 raise UserError(f"{field}: no column {name!r} in {shard.uri} (it has {', '.join(shard.columns)})")
         out = [rename.get(name, name) for name in Destination(config.input, output).kept(shard.columns)]
+        for name in clashing(out):
+            raise UserError(
+                f"{shard.uri}: its column {name!r} would meet the one this job adds: "
+                f"set input.rename.{name}=gold_{name} or output.drop_input_columns=[{name}]"
+            )
+        new_names = {name.casefold() for name in rename.values()}
+        folded = [name.casefold() for name in out]
         for name in out:
-            if name in PREDICTIONS.names:
-                raise UserError(
-                    f"{shard.uri}: its column {name!r} would meet the one this job adds: "
-                    f"set input.rename.{name}=gold_{name} or output.drop_input_columns=[{name}]"
-                )
             if name in RESERVED:
                 raise UserError(f"{shard.uri}: a column may not be called {name!r}: change input.rename")
-            if out.count(name) > 1:
+            # Two that differ by case alone may stay as they came; one of them may not come of us.
+            if out.count(name) > 1 or (name.casefold() in new_names and folded.count(name.casefold()) > 1):
                 raise UserError(f"{shard.uri}: two columns would be called {name!r} in the output: change input.rename")
 
 

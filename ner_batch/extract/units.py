@@ -9,6 +9,7 @@ that raises ends the job, so a unit that cannot be read becomes a block of one r
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -32,6 +33,7 @@ _UNIT = b"ner_batch.unit"
 # Columns that only travel from read to write. An input column of such a name is refused by the plan.
 _TEXT = "_ner_batch_text"
 _EARLIER = "_ner_batch_earlier"
+_REASONS = 3  # errors of rows that a unit's report counts
 RESERVED = (_TEXT, _EARLIER)
 
 
@@ -65,13 +67,17 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class UnitReport:
-    """What became of a unit. ``error`` is set where it could not be read or written; then there is no file."""
+    """What became of a unit. ``error`` is set where it could not be read or written; then there is no file.
+
+    ``reasons`` counts the errors of its rows, the most frequent three.
+    """
 
     name: str
     rows: int
     tokens: int
     statuses: Mapping[str, int]
     error: str | None = None
+    reasons: Mapping[str, int] = field(default_factory=dict)
 
 
 class ShardUnits(Datasource):  # type: ignore[misc]  # Ray is untyped here
@@ -130,8 +136,28 @@ def earlier_predictions(block: pa.Table) -> list[Prediction] | None:
     return predictions_of(pa.Table.from_struct_array(block.column(_EARLIER)))
 
 
+def clashing(names: Iterable[str]) -> list[str]:
+    """Columns that would meet one of those a job adds. DuckDB, Spark and Hive do not tell `Status` from `status`."""
+    return [name for name in names if name.casefold() in PREDICTIONS.names]
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raises UserError where a table of one's own has columns that would meet ours."""
+    if clashes := clashing(names):
+        renamed = ", ".join(f'"{name}": "my_{name}"' for name in clashes)
+        raise UserError(
+            f"column {', '.join(map(repr, clashes))}: predictions come in columns of these names: "
+            f"dataset.rename_columns({{{renamed}}}) or drop_columns first"
+        )
+
+
 def with_predictions(table: pa.Table, predictions: Sequence[Prediction], tagged: bool = False) -> pa.Table:
-    """The table with the columns of :func:`ner_batch.data.predictions_schema` appended, whatever the rows hold."""
+    """The table with the columns of :func:`ner_batch.data.predictions_schema` appended, whatever the rows hold.
+
+    Raises:
+        UserError: it has a column of such a name.
+    """
+    check_names(table.column_names)
     added = predictions_table(predictions, tagged)
     for added_field, column in zip(added.schema, added.columns, strict=True):
         table = table.append_column(added_field, column)
@@ -161,7 +187,8 @@ class UnitFiles(Datasink):  # type: ignore[misc]
             assert block.num_rows == unit["rows"], f"{unit['name']}: {block.num_rows} of {unit['rows']} rows arrived"
             tokens = pc.sum(block["prompt_tokens"]).as_py() or 0, pc.sum(block["completion_tokens"]).as_py() or 0
             statuses = {count["values"]: count["counts"] for count in block["status"].value_counts().to_pylist()}
-            report = UnitReport(unit["name"], unit["rows"], sum(tokens), statuses)
+            reasons = Counter(block["error"].drop_null().to_pylist()).most_common(_REASONS)
+            report = UnitReport(unit["name"], unit["rows"], sum(tokens), statuses, reasons=dict(reasons))
             about = {**self.destination.about, "offset_unit": OFFSET_UNIT, **asdict(report)}
             table = block.drop_columns([name for name in RESERVED if name in block.column_names])
             uri = self.destination.uri(unit["name"])
@@ -190,6 +217,7 @@ def read_report(metadata: Mapping[str, str], name: str) -> UnitReport:
     """The report in an output file's metadata. Raises UserError where the file is not one of ours."""
     try:
         about = json.loads(metadata[METADATA_KEY])
-        return UnitReport(about["name"], about["rows"], about["tokens"], about["statuses"])
+        reasons = about.get("reasons", {})  # files of release 0.1 have none
+        return UnitReport(about["name"], about["rows"], about["tokens"], about["statuses"], reasons=reasons)
     except (KeyError, ValueError):
         raise UserError(f"{name}: not written by ner_batch; choose another output.path") from None

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
-from ner_batch.errors import UserError
+from rich.console import Console
 
+from ner_batch.errors import UserError, first_line
+
+ROOM_SECONDS = 900.0
+"""How long a cluster has to bring a node that is large enough."""
 NameOrPath = TypeVar("NameOrPath", str, "str | None")
 
 
 @contextmanager
-def session(wanted: str | None) -> Iterator[None]:
-    """A Ray cluster to work on: the session that there is, the one named, RAY_ADDRESS, or a local one for the job."""
+def session(wanted: str | None) -> Iterator[bool]:
+    """A Ray cluster to work on: the session that there is, the one named, RAY_ADDRESS, or a local one for the job.
+
+    Gives whether it is this machine alone, to which no node will ever be added.
+    """
     import ray  # jobs that need no Ray look here for paths alone
 
     if ray.is_initialized():
-        yield
+        yield False
         return
     address = wanted or os.environ.get("RAY_ADDRESS") or "local"
     local = {"include_dashboard": False} if address == "local" else {}
@@ -32,11 +40,62 @@ def session(wanted: str | None) -> Iterator[None]:
     if not verbose:  # Ray's core warns on stderr about every actor that may be restarted
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with nullcontext() if verbose else _silent_stderr():
-        ray.init(address=address, **local, log_to_driver=verbose, logging_level=logging.ERROR)
+        try:
+            ray.init(address=address, **local, log_to_driver=verbose, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError, ValueError) as error:  # nobody there, another version, no address
+            if local:
+                raise
+            raise UserError(
+                f"Ray address {address}: {first_line(error)}: give the address of a running cluster"
+            ) from error
     try:
-        yield
+        yield address == "local"
     finally:
         ray.shutdown()
+
+
+def wait_for_room(who: str, count: int, needed: Mapping[str, float], console: Console, *, alone: bool) -> int:
+    """Wait until the cluster's nodes are large enough for ``count`` times ``needed`` (Ray's names: CPU, GPU).
+
+    Returns for how many there is room.
+
+    Ray itself waits for ever, without a word. A cluster that scales is asked for nodes, and has a quarter of an hour.
+
+    Args:
+        who: what is to run there, with the settings that say what it needs, for messages.
+        count: how many must run at once.
+        needed: what each reserves, on one node.
+        console: told once what is waited for.
+        alone: whether no node can be added.
+
+    Raises:
+        UserError: the nodes are not large enough.
+    """
+    import ray
+    from ray.autoscaler.sdk import request_resources
+
+    needed = {name: amount for name, amount in needed.items() if amount}
+    if not needed:
+        return count
+    need = f"{who} needs {', '.join(f'{amount:g} {name}' for name, amount in needed.items())}"
+    end = time.monotonic() + (0 if alone else ROOM_SECONDS)
+    asked = False
+    while True:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        room = sum(min(int(node.get(name, 0) / amount) for name, amount in needed.items()) for node in nodes)
+        if room >= count:
+            break
+        have = "; ".join(", ".join(f"{node.get(name, 0):g} {name}" for name in needed) for node in nodes)
+        if time.monotonic() >= end:
+            raise UserError(f"{need}: there is room for {room} of {count} (nodes have {have}): lower what it needs")
+        if not asked:
+            console.print(f"{need}: waiting for room, there is some for {room} of {count} ({have})", highlight=False)
+            request_resources(bundles=[needed] * count)
+            asked = True
+        time.sleep(1)
+    if asked:
+        request_resources(bundles=[])  # from here on the work itself holds the nodes
+    return room
 
 
 @contextmanager

@@ -41,8 +41,11 @@ def run(plan: Plan, console: Console) -> int:
     """
     claim(plan)
     output = plan.config.output
-    with cluster.session(plan.config.run.address), tempfile.TemporaryDirectory() as scratch:
+    with cluster.session(plan.config.run.address) as alone, tempfile.TemporaryDirectory() as scratch:
         gpu = plan.config.run.gpu if plan.config.run.gpu is not None else bool(ray.cluster_resources().get("GPU"))
+        who = "a training worker (run.gpu, run.cpus_per_worker, run.workers)"
+        needed = {"GPU": float(gpu), "CPU": plan.config.run.cpus_per_worker}
+        cluster.wait_for_room(who, plan.config.run.workers, needed, console, alone=alone)
         checkpoint = fit(plan, gpu, console)
         with checkpoint.as_directory() as folder:
             state, weights = loop.load_result(folder)

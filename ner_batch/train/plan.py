@@ -107,6 +107,7 @@ def prepare(config: TrainConfig) -> Plan:
         from ner_batch.train.model import check_base  # torch takes seconds to import
 
         problems.check(lambda: check_base(base, config.lora))
+        problems.check(lambda: adapters.check_base(base.model))
     problems.check(lambda: _check_init(config, fingerprint))
     if task and chat and config.augmentation.verification:
         problems.check(verify.Questions(task, chat, base.max_model_len).tokens)
@@ -135,7 +136,10 @@ def prepare(config: TrainConfig) -> Plan:
     layout = batch_layout(config, samples)
     rows = pack_epoch(samples, layout, seed)
     schedule = training_schedule(config, steps_per_epoch=-(-len(rows) // layout.rows_per_step))
-    report = _describe(samples, left_out, lost, rows, layout, schedule)
+    report = (
+        *_describe(samples, left_out, lost, rows, layout, schedule),
+        *formats.unsaid(train_windows, builder.format, task),
+    )
     plan = Plan(config, task, fingerprint, train_set, dev_set, layout, schedule, report)
     _check_run(plan)
     return plan
@@ -220,6 +224,7 @@ def _check_init(config: TrainConfig, base_fingerprint: str | None) -> None:
     for name, value in theirs.items():
         if ours[name] != value:
             raise UserError(f"lora.{name}: {ours[name]}, but {lora.init} has {value}: write the same")
+    adapters.check_weights(adapter, config.base.model)
 
 
 def _check_places(config: TrainConfig) -> None:
