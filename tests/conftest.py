@@ -69,6 +69,25 @@ def _ray_has_its_marker(request: pytest.FixtureRequest) -> Iterator[None]:
         pytest.fail("this test starts Ray: mark it with @pytest.mark.ray")
 
 
+@pytest.fixture(scope="module")
+def ray_address() -> Iterator[str]:
+    """The address of a Ray session that jobs of a test file may join, as they would a cluster.
+
+    A session of its own takes a job some 12 CPU-seconds, as much as all that it does in a test.
+    """
+    import ray
+
+    ray.init(include_dashboard=False, log_to_driver=False, num_cpus=2)
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
+
+
+@pytest.fixture
+def in_cluster(ray_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs that a test starts join the test file's Ray session. Its workers have the environment of this process."""
+    monkeypatch.setenv("RAY_ADDRESS", ray_address)
+
+
 @pytest.fixture(scope="session")
 def random_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A Qwen3 of two layers that has learned nothing."""

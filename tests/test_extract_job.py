@@ -169,6 +169,7 @@ def test_two_kills_with_the_real_engine(config, tmp_path, sentences):
     check_spans(rows.to_pylist())
 
 
+@pytest.mark.usefixtures("in_cluster")
 def test_a_corrupt_shard_among_good_ones(config, tmp_path, sentences):
     """It is reported by name, the rest is done, exit code 3; once it is mended the same command finishes the run."""
     pq.write_table(table(sentences[:20]), tmp_path / "corpus" / "good.parquet")
@@ -210,6 +211,7 @@ def test_s3_in_and_out(config, tmp_path, sentences):
     assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in manifest + output
 
 
+@pytest.mark.usefixtures("in_cluster")
 def test_dry_run_tells_the_cost_and_writes_nothing(config, tmp_path, sentences):
     """Tokens per row, rows per second and an estimate; the output folder stays empty."""
     pq.write_table(table(sentences[:100]), tmp_path / "corpus" / "x.parquet")
@@ -220,18 +222,20 @@ def test_dry_run_tells_the_cost_and_writes_nothing(config, tmp_path, sentences):
     assert not list((tmp_path / "out").glob("*"))
 
 
+@pytest.mark.usefixtures("in_cluster")
 def test_a_dry_run_without_an_engine_ends_in_one_line(config, tmp_path, tiny_model, sentences):
-    """Weights that were copied in half: what a user can do nothing about in the config, and no bug of ours either."""
+    """Weights of another width than the config says: no setting of the job is wrong, and it is no bug of ours either."""
     pq.write_table(table(sentences[:5]), tmp_path / "corpus" / "a.parquet")
-    shutil.copytree(tiny_model, tmp_path / "half")
-    with (tmp_path / "half" / "model.safetensors").open("r+b") as weights:
-        weights.truncate(3_000_000)
-    code, output = extract(config, "--dry-run", f"engine.model={tmp_path / 'half'}", "adapter=null", f"task={TASK}")
+    shutil.copytree(tiny_model, tmp_path / "other")
+    about = json.loads((tmp_path / "other" / "config.json").read_text())
+    (tmp_path / "other" / "config.json").write_text(json.dumps(about | {"intermediate_size": 64}))
+    code, output = extract(config, "--dry-run", f"engine.model={tmp_path / 'other'}", "adapter=null", f"task={TASK}")
     assert code == 1, output
     assert "Traceback" not in output
     assert "the sample could not be read: vLLM did not start" in output.splitlines()[-1]
 
 
+@pytest.mark.usefixtures("in_cluster")
 def test_limit_and_retry(config, tmp_path, sentences):
     """`--limit` reads the first rows only; `--retry` does failed rows again and leaves the others as they are."""
     raw = pa.array([s.encode() for s in sentences[:9]] + [b"\xff\xfe broken"], pa.binary())
@@ -246,6 +250,7 @@ def test_limit_and_retry(config, tmp_path, sentences):
     code, output = extract(config)
     assert code == 3, output  # 1 of 10 failed, over job.max_failed
     assert "1 failed" in output
+    assert "1 x the text is not UTF-8" in output
     code, output = extract(config, "--retry")
     assert code == 3, output
     assert "0 rows done before, 10 to do" in output  # a unit is the grain; only its failed row is asked again

@@ -79,6 +79,7 @@ def test_every_task_finds_what_it_finds_alone(tiny_model, trained, sentences):  
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("in_cluster")
 def test_two_adapters_through_the_command_line(config, tmp_path, sentences, trained):  # noqa: F811
     """The output's schema has the task beside every entity, in files without a single entity too; sums come out even."""
     values = yaml.safe_load(config.read_text())

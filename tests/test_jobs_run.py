@@ -11,7 +11,10 @@ import yaml
 
 from ner_batch.demo import corpus
 
-pytestmark = [pytest.mark.engine, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [
+    *(pytest.mark.engine, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)),
+    pytest.mark.usefixtures("in_cluster"),
+]
 ROOT = Path(__file__).parent.parent
 SHORT = ["optimiser.steps=2", "evaluation.examples=2", "serving.prompts=2", "run.report_to=none"]
 

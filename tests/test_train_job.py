@@ -75,9 +75,9 @@ def start(tmp_path_factory, tiny_model):
 
 
 @pytest.fixture(scope="module")
-def whole(start):
+def whole(start, ray_address):
     """A run that nobody disturbs, with the comparison of served and trained answers at its end."""
-    folder, process = start("whole", "serving.prompts=6")
+    folder, process = start("whole", "serving.prompts=6", RAY_ADDRESS=ray_address)
     output = process.communicate(timeout=600)[0]
     assert process.returncode == 0, output
     return folder, output
@@ -143,6 +143,7 @@ def test_one_of_two_workers_is_killed_and_made_good(start, whole):
     assert weights(folder) == weights(whole[0])
 
 
+@pytest.mark.usefixtures("in_cluster")
 def test_a_finished_run_is_not_trained_again(start, whole):
     """Killed between the last checkpoint and the adapter: the same command writes the adapter, and trains nothing."""
     folder, _ = whole
@@ -222,6 +223,7 @@ def test_a_bug_in_a_worker_shows_its_traceback(start, tmp_path):
     assert "error:" not in output
 
 
+@pytest.mark.usefixtures("in_cluster")
 def test_what_a_user_can_mend_is_one_line_from_a_worker_too(start):
     """A learning rate that makes the weights infinite: exit code 2, with the setting to change."""
     _, process = start("steep", "optimiser.learning_rate=1e30", "optimiser.steps=4", "run.max_failures=0")
@@ -232,6 +234,7 @@ def test_what_a_user_can_mend_is_one_line_from_a_worker_too(start):
     assert "optimiser.learning_rate" in output.splitlines()[-1]
 
 
+@pytest.mark.usefixtures("in_cluster")
 def test_a_failed_proof_costs_nothing_but_the_proof(start, random_model):
     """vLLM refuses more tokens than the model has positions for: the adapter is there, and is kept without a proof."""
     changes = (
