@@ -6,9 +6,11 @@ Exit codes: 0 fine, 1 crash, 2 config or input wrong, 3 more rows failed than al
 from __future__ import annotations
 
 import functools
+import io
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -226,6 +228,9 @@ def main(*arguments: str) -> None:
 
     SIGINT too where a shell started this in the background, and so had it ignored.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a type or name that a terminal cannot show ends no job
+            stream.reconfigure(errors="backslashreplace")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     app(args=arguments or None)

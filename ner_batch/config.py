@@ -120,7 +120,9 @@ def _apply(values: dict[str, Any], override: str) -> str | None:
     if not equals or not all([*parents, leaf]):
         return f"override {override!r}: write a.b=value"
     try:
-        value = yaml.load(raw, _Loader)  # noqa: S506 - a SafeLoader
+        # What a shell hands over has no comments: a file may be called `run #2`.
+        comment = " #" in raw and not raw.lstrip().startswith(("'", '"', "[", "{"))
+        value = PlainScalar(raw) if comment else yaml.load(raw, _Loader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError:
         return f"override {override!r}: {raw!r} is not a YAML value"
     for part in parents:

@@ -82,6 +82,13 @@ def test_fields_of_any_type_follow_yaml_1_2(file, written, value):
     assert (got, type(got)) == (value, type(value))
 
 
+def test_an_override_has_no_comments(file):
+    """A shell hands over what was meant; `run #2` is a name."""
+    overrides = ["output.path=/data/run #2", "task='a #b'", "output.keep=[id] # all we need"]
+    loaded = load(ExtractConfig, file(MINIMAL), overrides)
+    assert (loaded.output.path, loaded.task, loaded.output.keep) == ("/data/run #2", "a #b", ("id",))
+
+
 def test_numbers_and_switches_may_be_written_as_people_do(file):
     """The field's type decides, so 1e-3 and 1_000 are numbers, and yes is true, where one is asked for."""
     overrides = ["job.unit_rows=1_000", "job.max_failed=1e-3", "engine.enforce_eager=yes", "engine.in_process=off"]

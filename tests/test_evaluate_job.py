@@ -2,7 +2,10 @@
 
 import json
 import math
+import os
 import random
+import subprocess
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -233,3 +236,15 @@ def test_real_gold_sets(run, tmp_path, name):
     assert found["strict"]["micro"]["precision"]["value"] == 1.0
     assert found["strict"]["micro"]["recall"]["value"] == pytest.approx(0.6, abs=0.15)
     assert found["errors"]["kinds"]["missed"] > 0
+
+
+def test_a_terminal_that_cannot_show_a_type_loses_no_report(run, tmp_path):
+    """Latin-1: what it cannot show is escaped, and the report is written before it is shown."""
+    write(tmp_path / "run", run_table([[(0, 3, "地点")]]))
+    write(tmp_path / "gold", gold_table([[(0, 3, "地点")]]))
+    command = [sys.executable, "-m", "ner_batch", "evaluate", str(tmp_path / "job.yaml")]
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="latin-1")
+    assert done.returncode == 0, done.stderr
+    assert r"\u5730\u70b9" in done.stdout
+    assert "地点" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")

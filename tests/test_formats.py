@@ -1,6 +1,8 @@
 """Answer formats: answers as an inverse pair over hostile text, and what is made of imperfect ones."""
 
 import time
+import unicodedata
+from collections.abc import Callable
 
 import pytest
 from format_cases import TASK, TASKS, TEXT, each_format, entity, hard, read_back, there_and_back
@@ -194,6 +196,8 @@ READ: list[tuple[str, str, list[str], list[Ungrounded], Status]] = [
     ("json", '[{"LOC":["Ohio"]},{"LOC":["Columbus"]}]', ["Columbus", "Ohio"], [], Status.OK),
     ("json", '{"LOC":["Ohio"]}\n{"LOC":["Columb', ["Ohio"], [], Status.TRUNCATED),
     ("json", '<think>{"LOC":["Iowa"]}</think>{"LOC":["Ohio"]}', ["Ohio"], [], Status.OK),
+    ("json", 'Is {"LOC":["Iowa"]} right?\n</think>\n{"LOC":["Ohio"]}', ["Ohio"], [], Status.OK),
+    ("mrc", "The text names\nIowa\n</think>\n\nOhio", ["Ohio"], [], Status.OK),
     ("json", '{"LOC":["**Ohio**","\\"Columbus\\""]}', ["Columbus", "Ohio"], [], Status.OK),
     ("inline", "<think>[Iowa|LOC]</think>[Columbus|LOC] is a city in Ohio.", ["Columbus"], [], Status.OK),
     ("mrc", "\n Columbus \r\n\nOhio\n", ["Columbus", "Ohio"], [], Status.OK),
@@ -275,6 +279,26 @@ def test_a_looping_answer_is_read_in_time(name: str, answer: str) -> None:
     parsed = get(name).parse(answer, TEXT, ("LOC",), TASK)
     assert time.process_time() - started < 5
     assert set(parsed.entities) <= {entity(TEXT, "Ohio")}
+
+
+@pytest.mark.parametrize("name", ["inline", "gpt-ner"])
+@pytest.mark.parametrize("change", [
+    lambda answer: unicodedata.normalize("NFC", answer),
+    lambda answer: unicodedata.normalize("NFC", answer).replace("\r\n", "\n").replace("“", '"').replace("”", '"'),
+    lambda answer: answer.strip().replace("\u00ad", ""),
+])  # fmt: skip
+def test_a_copy_that_is_spelt_otherwise_keeps_places(name: str, change: Callable[[str], str]) -> None:
+    """Tokenizers such as Qwen's normalise to NFC, models write plain quotes: the second of two equal names stays it."""
+    text = unicodedata.normalize("NFD", "  Le café “Zoë” est fermé, dit Zo\u00adë.\r\nOui, Zoë.")
+    form, labels = get(name), TYPES if name == "inline" else ("PER",)
+    for start in (text.index("Zo"), text.rindex("Zo")):
+        there = Entity(start, start + 4, "PER", text[start : start + 4])
+        parsed = form.parse(change(form.answer(text, [there], labels, TASK)), text, labels, TASK)
+        assert (parsed.entities, parsed.status, parsed.faithful) == ((there,), Status.OK, True)
+    bare = form.parse(change(text), text, labels, TASK)
+    assert (bare.entities, bare.status, bare.faithful) == ((), Status.OK, True)
+    half = form.parse(change(text[:30]), text, labels, TASK)
+    assert (half.entities, half.status, half.faithful) == ((), Status.TRUNCATED, False)
 
 
 def test_unknown_format() -> None:

@@ -27,6 +27,7 @@ from ner_batch import retrieval
 from ner_batch.data import Entity, Example, clean
 from ner_batch.io.examples import examples_table, read_examples
 from ner_batch.retrieval import ENCODED, Index
+from ner_batch.retrieval.index import content_digest
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("NER_BATCH_DATA", ROOT.parent / "shared" / "data"))
@@ -372,6 +373,18 @@ def test_an_existing_index_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "file", "i", "thesis"]
 
 
+def test_a_link_is_followed_and_a_mount_is_refused(tmp_path: Path) -> None:
+    """An index may lie on another disk; a mount point itself cannot be replaced, which is known before the build."""
+    (tmp_path / "big disk").mkdir()
+    (tmp_path / "index").symlink_to(tmp_path / "big disk")
+    retrieval.build([Example("1", "Anna.", ())], "lexical", tmp_path / "index")
+    assert (tmp_path / "index").is_symlink()
+    assert len(retrieval.open_index(tmp_path / "index").examples) == 1
+    assert any((tmp_path / "big disk").iterdir())
+    with pytest.raises(ValueError, match="/proc: a mount point cannot be replaced"):
+        retrieval.build([Example("1", "Anna.", ())], "lexical", "/proc")
+
+
 def test_the_order_of_entities_does_not_matter(tmp_path: Path) -> None:
     """An index of examples whose entities are in no order opens: two types of one span, a later one first."""
     entities = (Entity(5, 9, "B", "Bern"), Entity(0, 4, "X", "Anna"), Entity(0, 4, "A", "Anna"))
@@ -524,6 +537,18 @@ print(build(examples, "sentence", sys.argv[1], "lab/encoder").revision)
 Path(sys.argv[2]).write_text("f" * 40)  # the name moves on to a commit that is not here
 print(open_index(sys.argv[1], "lab/encoder").nearest(["Eve flew to Rome."], 1)[0][0].id)
 """
+
+
+def test_time_stamps_of_a_download_do_not_change_an_encoder(tmp_path: Path) -> None:
+    """`hf download --local-dir` leaves them in `.cache`."""
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "encoder" / "model.safetensors").write_bytes(b"weights")
+    before = content_digest(str(tmp_path / "encoder"))
+    (tmp_path / "encoder" / ".cache" / "huggingface").mkdir(parents=True)
+    (tmp_path / "encoder" / ".cache" / "huggingface" / "model.metadata").write_text("1732600000.1")
+    assert content_digest(str(tmp_path / "encoder")) == before
+    (tmp_path / "encoder" / "config.json").write_text("{}")
+    assert content_digest(str(tmp_path / "encoder")) != before
 
 
 def test_a_hub_encoder_is_pinned_to_its_commit(tmp_path: Path, encoder: str) -> None:

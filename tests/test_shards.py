@@ -20,7 +20,7 @@ from s3_server import BUCKET, Proxy, point_at, s3_server
 
 from ner_batch.errors import UserError
 from ner_batch.io import storage
-from ner_batch.io.shards import Shard, Unit, list_shards, plan_units, read_unit, texts_of
+from ner_batch.io.shards import Shard, Unit, covers, list_shards, plan_units, read_unit, texts_of
 
 SCHEMA = pa.schema(
     [
@@ -518,6 +518,44 @@ def test_what_is_passed_over_is_told(folder: Path) -> None:
     assert listing.passed_over == (".tmp/x.parquet", "_hidden.parquet", "more.csv", "readme.txt")
     assert "SHOUTED.PARQUET" in [shard.name for shard in listing.shards]
     assert list_shards(f"{folder}/*.parquet", "text").passed_over == ()
+
+
+def test_a_file_is_read_once_whatever_links_lead_to_it(tmp_path: Path) -> None:
+    """By its own name; the others are told."""
+    write(tmp_path / "2024-05" / "a.parquet", rows_table(0, 2))
+    (tmp_path / "latest").symlink_to(tmp_path / "2024-05")
+    (tmp_path / "0.parquet").symlink_to(tmp_path / "2024-05" / "a.parquet")
+    write(tmp_path / "blobs" / "x", rows_table(2, 2))
+    for snapshot in ("s1", "s2"):
+        (tmp_path / snapshot).mkdir()
+        (tmp_path / snapshot / "b.parquet").symlink_to(tmp_path / "blobs" / "x")
+    listing = list_shards(str(tmp_path), "text")
+    assert [shard.name for shard in listing.shards] == ["2024-05/a.parquet", "s1/b.parquet"]
+    assert listing.passed_over == ("0.parquet", "blobs/x", "latest/a.parquet", "s2/b.parquet")
+    assert [shard.name for shard in list_shards(f"{tmp_path}/*.parquet", "text").shards] == ["0.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("source", "place", "inside"),
+    [
+        ("in", "in", True),
+        ("in", "in/out", True),
+        ("in", "out", False),
+        ("in", "inn", False),
+        ("*", "in", True),
+        ("**/*.parquet", "in/out", True),
+        ("in/*.parquet", "in/out", False),
+        ("in/part-*.parquet", "in", False),
+        ("linked", "in/out", True),
+        ("in", "linked", True),
+    ],
+)
+def test_what_would_be_read_next_time(tmp_path: Path, source: str, place: str, inside: bool) -> None:
+    """A folder for output inside of what is read, by name, by a glob, through a link."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path / "in")
+    source = {"*": "*/*.parquet"}.get(source, source)
+    assert covers(f"{tmp_path}/{source}", f"{tmp_path}/{place}") is inside
 
 
 def test_links_to_nowhere_and_in_a_circle(folder: Path) -> None:

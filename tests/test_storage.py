@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import multiprocessing
 import os
 import pickle
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -528,3 +530,28 @@ def test_permission_denied_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0)
     with pytest.raises(ValueError, match=r"closed: .*permissions"):
         storage.list_files(str(tmp_path / "closed"))
+
+
+def test_a_folder_that_cannot_be_synced_takes_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Older CIFS and VirtualBox refuse it for folders; another error is one."""
+    sync = os.fsync
+
+    def on_a_share(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(code, os.strerror(code))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", on_a_share)
+    for code in (errno.EINVAL, errno.ENOTSUP):
+        storage.write_bytes(str(tmp_path / f"{code}"), b"x")
+        assert storage.read_bytes(str(tmp_path / f"{code}")) == b"x"
+    code = errno.EIO
+    with pytest.raises(OSError, match="put/output"):
+        storage.write_bytes(str(tmp_path / "x"), b"x")
+
+
+def test_json_may_name_a_file_that_is_not_utf8(tmp_path: Path) -> None:
+    """Names on a disk are bytes."""
+    value = {"name": os.fsdecode(b"M\xfcller.parquet"), "other": "Ü"}
+    storage.write_json(str(tmp_path / "x.json"), value)
+    assert storage.read_json(str(tmp_path / "x.json")) == value

@@ -144,6 +144,22 @@ def test_dry_run_tells_and_starts_nothing(train, tmp_path):
     assert not list(Path(tmp_path / "runs").rglob("*.json"))
 
 
+@pytest.mark.usefixtures("train")  # writes the config
+def test_what_flatters_and_what_is_lost_is_told(tmp_path):
+    """A dev set of training texts, and entities that the format cannot say."""
+    gold = [*GOLD, Example("twice", "Bob and Bob.", (Entity(8, 11, "PER", "Bob"),))]
+    write(tmp_path / "more.parquet", gold)
+    changes = [f"gold.train={tmp_path / 'more.parquet'}", f"gold.dev={tmp_path / 'gold.parquet'}"]
+    result = CliRunner().invoke(app, ["train", str(tmp_path / "train.yaml"), "--dry-run", *changes])
+    assert result.exit_code == 0
+    printed = result.stdout
+    assert "8 of 8 dev examples have a text that is trained on: dev F1 will flatter" in printed
+    assert (
+        "1 of 9 gold entities cannot be said in json, so answers leave them out: 'Bob' [8, 11) PER of twice@0"
+        in printed
+    )
+
+
 def test_an_unmasked_shared_prefix_is_refused(train):
     """The paper's variant has no meaning there."""
     refused(train("packing.kind=shared", "packing.masked=false"), "packing.masked")

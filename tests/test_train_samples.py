@@ -76,6 +76,17 @@ def test_what_is_held_out_leaves_an_entity():
         assert len(train) == len(dev) == 5
 
 
+def test_no_text_is_trained_on_and_held_out():
+    """However often a text comes, whatever stands around it."""
+    copies = [example(f"{i}-{n}", f"Nothing {i}.{' ' * n}") for i in range(8) for n in range(3)]
+    for seed in range(10):
+        train, dev = hold_out([ANNA, BOB, *copies], GoldConfig(train="t", dev_share=0.2), seed)
+        assert {x.text.strip() for x in train}.isdisjoint(x.text.strip() for x in dev)
+        assert dev
+    with pytest.raises(ValueError, match="too few different texts"):
+        hold_out([ANNA, ANNA], GoldConfig(train="t"), 0)
+
+
 def test_numbers_of_demonstrations_follow_their_shares(chat):
     """With shares for 0 and 2, both kinds of prompts are there; the same seed gives the same, another one another."""
     source = ExampleSet((ANNA, BOB) * 30, (((BOB, RAIN), (ANNA, RAIN)) * 30,))

@@ -46,7 +46,7 @@ class Plan:
     @property
     def target(self) -> Path:
         """The folder of the finished encoder."""
-        return Path(storage.absolute(self.config.output))
+        return Path(storage.absolute(self.config.output)).resolve()
 
     @property
     def checkpoints(self) -> Path:
@@ -149,7 +149,9 @@ def _check_output(output: str) -> None:
     check_lasting("output", output)
     if storage.local_path(output) is None:
         raise UserError(f"output: {output}: an encoder is written to a local disk; copy the folder there afterwards")
-    target = Path(storage.absolute(output))
+    target = Path(storage.absolute(output)).resolve()
+    if target.is_mount():
+        raise UserError(f"output: {target} is a mount point, which cannot be replaced: name a folder in it")
     if (target / MANIFEST).is_file():
         raise UserError(f"output: {output} holds an encoder already: name another folder, or remove it")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):

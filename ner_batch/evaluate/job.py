@@ -98,9 +98,9 @@ def run(plan: Plan, console: Console) -> int:
     with ProgressLine(console) as progress:
         values = evaluate(plan, progress.show)
     images = plots.draw(values)
+    report.write(plan.config.output, values, images)
     for part in report.render(values):
         console.print(part)
-    report.write(plan.config.output, values, images)
     for name, entry in values["runs"][0]["strict"]["groups"].items():
         if not entry["types"]:
             warn(f"groups.{name}: no type like {', '.join(plan.config.groups[name])}: its scores are 0 of 0")

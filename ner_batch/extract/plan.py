@@ -11,7 +11,7 @@ from ner_batch.extract.recipe import Recipe, local, make_recipe
 from ner_batch.extract.settings import ExtractConfig
 from ner_batch.extract.units import RESERVED, Destination, clashing
 from ner_batch.io import storage
-from ner_batch.io.shards import Listing, Unit, list_shards, plan_units
+from ner_batch.io.shards import Listing, Unit, covers, list_shards, plan_units
 from ner_batch.jobs.cluster import check_lasting
 from ner_batch.jobs.record import digest
 
@@ -131,7 +131,7 @@ def _check_columns(config: ExtractConfig, listing: Listing) -> None:
 
 def _check_output(config: ExtractConfig) -> None:
     """The output may not lie where the input is read, and must be writable."""
-    source, target = config.input.path.rstrip("/"), config.output.path.rstrip("/")
-    if target == source or target.startswith(source + "/"):
+    source, target = config.input.path, config.output.path
+    if covers(source, target):
         raise UserError(f"output.path: {target} lies inside input.path {source}: a later run would read it; move it")
-    storage.check_writable(target)
+    storage.check_writable(target.rstrip("/"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import mmap
+import os
 import posixpath
 import re
 import threading
@@ -121,6 +122,16 @@ def list_shards(uri: str, text_column: str | None) -> Listing:
     return Listing(tuple(shard for shard, _ in readable), corrupt, passed_over)
 
 
+def covers(uri: str, place: str) -> bool:
+    """Whether listing ``uri`` would find Parquet files that are written to the folder ``place``, also through links."""
+    source, target = (os.path.realpath(uri) if "://" not in uri else uri.rstrip("/") for uri in (uri, place))
+    if not set("*?") & set(uri) or storage.file_type(uri):
+        return f"{target}/".startswith(f"{source}/")
+    root, pattern = _split_glob(uri)
+    root = os.path.realpath(root) if "://" not in root else root
+    return f"{target}/".startswith(f"{root}/") and bool(pattern.match(f"{target}/x.parquet"[len(root) + 1 :]))
+
+
 def plan_units(shards: Sequence[Shard], unit_rows: int, unit_bytes: int, limit: int | None = None) -> tuple[Unit, ...]:
     """Cut shards into units of ``unit_rows`` rows, over the first ``limit`` rows of all.
 
@@ -219,10 +230,22 @@ def _find(uri: str) -> tuple[list[storage.File], tuple[str, ...]]:
     if not matching:
         held = f"{len(files)} other files" if files else "nothing"
         raise UserError(f"{uri}: no Parquet file there (found {held}); names must end in .parquet, .parq, .pq")
+    matching = _once(matching, root)
     read = {file.name for file in matching}
     # A glob is a choice; a folder is meant whole.
     others = [file.name for file in files if file.name not in read and not _MARKS.match(file.name)]
     return matching, tuple(others) if kind == "directory" else ()
+
+
+def _once(files: Sequence[storage.File], root: str) -> list[storage.File]:
+    """Files without those that links make appear again; one that lies below ``root`` itself goes before its links."""
+    if "://" in root:
+        return list(files)
+    real, folder = {file.name: os.path.realpath(file.uri) for file in files}, os.path.realpath(root)
+    names: dict[str, str] = {}
+    for name in sorted(real, key=lambda name: (real[name] != f"{folder}/{name}", name)):
+        names.setdefault(real[name], name)
+    return [file for file in files if names[real[file.name]] == file.name]
 
 
 def _split_glob(uri: str) -> tuple[str, re.Pattern[str]]:

@@ -245,7 +245,12 @@ def write_bytes(uri: str, data: bytes | pa.Buffer) -> None:
 
 def write_json(uri: str, value: object) -> None:
     """Write a JSON file, indented, whole or not at all."""
-    write_bytes(uri, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False).encode() + b"\n")
+    text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)
+    try:
+        content = text.encode()
+    except UnicodeEncodeError:  # the name of a file that is not UTF-8
+        content = json.dumps(value, indent=2, allow_nan=False).encode()
+    write_bytes(uri, content + b"\n")
 
 
 def write_table(uri: str, table: pa.Table, metadata: Mapping[str, str]) -> None:
@@ -341,6 +346,9 @@ def _write_aside(filesystem: AbstractFileSystem, path: str, data: bytes | pa.Buf
             directory = os.open(folder or "/", os.O_RDONLY)
             try:
                 os.fsync(directory)  # keeps the new name through a power cut
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # older CIFS, VirtualBox: not for folders
+                    raise
             finally:
                 os.close(directory)
             return

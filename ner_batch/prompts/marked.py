@@ -16,6 +16,7 @@ No character of any mark occurs in the text, so a mark in an answer is a mark. M
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -27,6 +28,7 @@ from ner_batch.prompts import wording
 from ner_batch.prompts.base import Format
 from ner_batch.task import Language, Task
 from ner_batch.text.align import ground
+from ner_batch.text.folding import fold
 
 Marks = tuple[str, ...]  # before a mention, between it and its type where the answer names types, behind
 
@@ -117,6 +119,10 @@ class MarkedFormat(Format):
         copy, mentions, paired = _unmark(clean(answer), self._mention(marks), marks, labels[0] if self.per_type else "")
         is_whole = copy.strip() == text.strip()
         is_beginning = text.strip().startswith(copy.strip())
+        if not is_beginning and (respelled := _respelled(copy, mentions, text)):
+            # A tokenizer may normalise what it reads: Qwen's makes NFC of all texts.
+            is_whole, mentions = respelled
+            is_beginning, copy = True, text
         if not mentions and paired and not (is_beginning and copy.strip()):
             return Parsed((), (), Status.MALFORMED, False)
         # How much more white space the text begins with than its copy.
@@ -177,6 +183,27 @@ GPT_NER = MarkedFormat(
     unusual_marks_rule={"en": "Write {}entity{}", "zh": "写成{}实体{}"},
     copies=2,
 )
+
+
+def _respelled(copy: str, mentions: Sequence[Entity], text: str) -> tuple[bool, tuple[Entity, ...]] | None:
+    """Of a copy that reads as the text, or its beginning, once both are normalised: whether it is whole, its mentions.
+
+    None of any other copy.
+    """
+    ours, theirs = fold(text), fold(copy)
+    if not theirs.text.strip(" ") or not ours.text.strip(" ").startswith(theirs.text.strip(" ")):
+        return None
+    # How much further on a character stands in our form than in theirs.
+    shift = len(theirs.text.lstrip(" ")) - len(theirs.text) + len(ours.text) - len(ours.text.lstrip(" "))
+    placed = []
+    for mention in mentions:
+        first, last = (bisect_left(theirs.origin, place) + shift for place in (mention.start, mention.end))
+        if not 0 <= first < last <= len(ours.text):
+            return None
+        start, last_start = ours.origin[first], ours.origin[last - 1]
+        end = ours.ends.get(last_start, last_start + 1)
+        placed.append(Entity(start, end, mention.type, text[start:end]))
+    return ours.text.strip(" ") == theirs.text.strip(" "), tuple(placed)
 
 
 def _unmark(answer: str, mention: re.Pattern[str], marks: Marks, label: str) -> tuple[str, tuple[Entity, ...], bool]:

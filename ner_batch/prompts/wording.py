@@ -45,13 +45,14 @@ def conversation(system_message: str, demonstrations: Iterable[tuple[str, str]],
     return messages
 
 
-_THOUGHT = re.compile(r"\s*<think>.*?</think>\s*", re.DOTALL)
+# A template may end with the mark that opens it, as those of DeepSeek-R1 and Qwen3-Thinking do.
+_THOUGHT = re.compile(r"\s*(?:<think>)?.*?</think>\s*", re.DOTALL)
 _FENCE = re.compile(r"\s*`{3,}[a-z]*\s*")
 
 
 def thought_length(answer: str, text: str) -> int:
     """Characters of the thought that stands before an answer; none where the text itself has such marks."""
-    thought = _THOUGHT.match(answer) if "<think>" not in text else None
+    thought = _THOUGHT.match(answer) if "think>" not in text else None
     return thought.end() if thought else 0
 
 

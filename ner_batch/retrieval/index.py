@@ -229,7 +229,9 @@ def check_place(out: str | Path) -> Path:
     local = storage.local_path(str(out))
     if local is None:
         raise UserError(f"{out}: an index is built on a local disk; copy the folder there afterwards")
-    target = Path(local)
+    target = Path(local).resolve()  # what a link points to is replaced, not the link
+    if target.is_mount():
+        raise UserError(f"{out}: a mount point cannot be replaced: name a folder in it")
     if target.exists() and not (target / MANIFEST).is_file() and (target.is_file() or any(target.iterdir())):
         raise UserError(f"{out}: exists and is not an index: name another place")
     return target
@@ -295,9 +297,13 @@ def local_encoder(name: str) -> str | None:
 
 
 def content_digest(folder: str) -> str:
-    """SHA-256 over a folder's files, names and contents: some 0.6 s for an encoder of 1 GB."""
+    """SHA-256 over a folder's files, names and contents: some 0.6 s for an encoder of 1 GB.
+
+    What is hidden is left out: `hf download --local-dir` leaves time stamps in `.cache`.
+    """
     total = hashlib.sha256()
-    for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+    files = (path for path in Path(folder).rglob("*") if path.is_file())
+    for path in sorted(path for path in files if not any(p.startswith(".") for p in path.relative_to(folder).parts)):
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         total.update(f"{path.relative_to(folder).as_posix()}\0{content}\0".encode())

@@ -123,6 +123,8 @@ def prepare(config: TrainConfig) -> Plan:
 
     if dev is None:
         train, dev = hold_out(train, gold, config.run.seed)
+    known = {example.text.strip() for example in train}
+    seen = sum(example.text.strip() in known for example in dev)
     train_windows, lost = windowed(train, config.windows.max_tokens, chat)
     dev_windows, _ = windowed(dev[: config.evaluation.examples], config.windows.max_tokens, chat)
     train_set, dev_set = with_neighbours(train_windows, dev_windows, config.demonstrations)
@@ -139,6 +141,11 @@ def prepare(config: TrainConfig) -> Plan:
     report = (
         *_describe(samples, left_out, lost, rows, layout, schedule),
         *formats.unsaid(train_windows, builder.format, task),
+        *(
+            [f"{seen:,} of {len(dev):,} dev examples have a text that is trained on: dev F1 will flatter"]
+            if seen
+            else []
+        ),
     )
     plan = Plan(config, task, fingerprint, train_set, dev_set, layout, schedule, report)
     _check_run(plan)

@@ -64,7 +64,10 @@ def read_gold(uri: str, task: Task | None) -> tuple[Example, ...]:
 def hold_out(
     examples: Sequence[Example], gold: GoldConfig, seed: int
 ) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Examples to train on and a random share to choose by; at least one of each, and an entity to train on."""
+    """Examples to train on and a random share to choose by; at least one of each, and an entity to train on.
+
+    Of a text that is held out no other copy is trained on.
+    """
     order = random.Random(seed).sample(range(len(examples)), len(examples))  # noqa: S311 - repeatable, not secret
     count = min(max(1, round(gold.dev_share * len(examples))), len(examples) - 1)
     if count < 1:
@@ -72,8 +75,12 @@ def hold_out(
     if not any(examples[i].entities for i in order[count:]):
         annotated = next(place for place, i in enumerate(order) if examples[i].entities)
         order[annotated], order[-1] = order[-1], order[annotated]
-    dev = set(order[:count])
-    return tuple(x for i, x in enumerate(examples) if i not in dev), tuple(examples[i] for i in order[:count])
+    dev = tuple(examples[i] for i in order[:count])
+    held_out = {example.text.strip() for example in dev}
+    train = tuple(x for x in examples if x.text.strip() not in held_out)
+    if not any(example.entities for example in train):
+        raise UserError(f"{gold.train}: too few different texts to hold some out: name gold.dev")
+    return train, dev
 
 
 def with_neighbours(
