@@ -511,12 +511,19 @@ def test_tables_with_a_log_are_refused(tmp_path: Path, log: str, name: str, belo
 
 def test_what_is_passed_over_is_told(folder: Path) -> None:
     """Names of files that may have been meant; marks and checksums are not among them."""
-    for name in ("_SUCCESS", ".b.parquet.crc", "_metadata", "more.csv"):
+    for name in ("_SUCCESS", ".b.parquet.crc", "_metadata", "_manifest.json", "more.csv"):
         (folder / name).write_text("x")
     write(folder / "SHOUTED.PARQUET", rows_table(0, 1))
     listing = list_shards(str(folder), "text")
     assert listing.passed_over == (".tmp/x.parquet", "_hidden.parquet", "more.csv", "readme.txt")
     assert "SHOUTED.PARQUET" in [shard.name for shard in listing.shards]
+    assert listing.about_passed_over == (
+        "passed over (hidden, links to the same, or not .parquet, .parq, .pq): "
+        ".tmp/x.parquet, _hidden.parquet, more.csv, readme.txt"
+    )
+    for i in range(1200):
+        (folder / f"{i:04}.csv").touch()
+    assert list_shards(str(folder), "text").about_passed_over.endswith("0003.csv and 1,199 more")
     assert list_shards(f"{folder}/*.parquet", "text").passed_over == ()
 
 

@@ -120,6 +120,7 @@ def prepare(config: TrainEncoderConfig, console: Console) -> Plan:
         digest=digest([settings, base, model.structure(encoder), data_digest, bf16]),
         report=(
             *unreadable,
+            *([listing.about_passed_over] if listing.about_passed_over else []),
             f"{sample.seen:,} sentences read, {count:,} distinct ones to train on, {held_out:,} held out",
             f"{steps:,} steps of {batch:,} sentences, in {'bf16' if bf16 else 'float32'}",
         ),

@@ -34,8 +34,6 @@ from ner_batch.jobs import cluster
 from ner_batch.jobs.progress import ProgressLine, duration
 
 OK, TOO_MANY_FAILED = 0, 3
-NAMED_FILES = 5
-"""Files passed over that are named."""
 NAMED_REASONS = 3
 """Errors of rows that are printed at the end; all stand in the column `error`."""
 
@@ -276,10 +274,8 @@ def print_left_out(listing: Listing, console: Console) -> None:
     """Files that cannot be read, and those that are passed over for their names."""
     for corrupt in listing.corrupt:
         console.print(f"[red]unreadable[/] {escape(f'{corrupt.name}: {corrupt.reason}')}", highlight=False)
-    if names := listing.passed_over:
-        more = f" and {len(names) - NAMED_FILES:,} more" if len(names) > NAMED_FILES else ""
-        why = "hidden, or not .parquet, .parq, .pq"
-        console.print(f"passed over ({why}): {', '.join(names[:NAMED_FILES])}{more}", highlight=False, markup=False)
+    if line := listing.about_passed_over:
+        console.print(line, highlight=False, markup=False)
 
 
 def print_reasons(reasons: Counter[str], console: Console) -> None:

@@ -28,9 +28,9 @@ from ner_batch.io import storage
 _VISIBLE = re.compile(
     r"(?!(?:.*/)?[_.]).*\.(?:parquet|parq|pq)\Z", re.DOTALL | re.IGNORECASE
 )  # no part begins with _ or .
-# Files that hold no rows: of Hadoop and Spark, of Databricks' commits, and checksums.
+# Files that hold no rows: of Hadoop and Spark, of Databricks' commits, of a run of ours, and checksums.
 _MARKS = re.compile(
-    r"(?:.*/)?(?:_SUCCESS|_metadata|_common_metadata|_(?:committed|started)_[^/]*|\.[^/]*\.crc|[^/]*\.crc|\.DS_Store)\Z",
+    r"(?:.*/)?(?:_SUCCESS|_manifest\.json|_metadata|_common_metadata|_(?:committed|started)_[^/]*|\.[^/]*\.crc|[^/]*\.crc|\.DS_Store)\Z",
     re.DOTALL,
 )
 # Tables with a log of their own, by a file of that log: the table's folder, and what it is called.
@@ -43,6 +43,7 @@ _TABLES = {
 _PARTITION = re.compile(r"([^/=]+)=([^/]*)\Z")
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _MAX_PROBLEMS = 10
+_NAMED = 5  # files in a line
 _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Python 3.13 has a name for it
 _MAX_GAP = 2**20  # bytes between two columns that are read along rather than asked for twice
 
@@ -77,6 +78,15 @@ class Listing:
     shards: tuple[Shard, ...]
     corrupt: tuple[Corrupt, ...]
     passed_over: tuple[str, ...] = ()
+
+    @property
+    def about_passed_over(self) -> str | None:
+        """One line about the files that are passed over, the first few named; None where there are none."""
+        if not self.passed_over:
+            return None
+        more = len(self.passed_over) - _NAMED
+        named = ", ".join(self.passed_over[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+        return f"passed over (hidden, links to the same, or not .parquet, .parq, .pq): {named}"
 
 
 @dataclass(frozen=True, slots=True)
