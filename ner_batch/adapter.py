@@ -185,9 +185,12 @@ def _read_json(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def check_base(model: str) -> None:
-    """Raises UserError where weight files of a local model folder are missing, cut off or no weights at all."""
-    if Path(model).is_dir():
-        weights.model_shapes(Path(model))
+    """Raises UserError where weight files of a local model folder are missing, broken, or not those of its config."""
+    folder = Path(model)
+    if folder.is_dir():
+        config = _read_json(folder / "config.json", "download it again")
+        if problem := next(weights.config_problems(config, weights.model_shapes(folder)), None):
+            raise UserError(f"{folder}: {problem}: files of two models")
 
 
 def check_weights(adapter: Adapter, model: str, shapes: Mapping[str, tuple[int, ...]] | None = None) -> None:

@@ -210,6 +210,18 @@ def test_files_that_are_no_weights(trained: Path, folder: Path, tmp_path: Path, 
         adapter.check_base(str(base))
 
 
+@pytest.mark.parametrize("changes", [{"hidden_size": 64}, {"num_hidden_layers": 3}, {"intermediate_size": 32}])
+def test_a_config_of_another_model(trained: Path, tmp_path: Path, changes: dict[str, int]) -> None:
+    """vLLM would cut the weights to what the config says, and answer."""
+    base = shutil.copytree(trained / "base", tmp_path / "base")
+    adapter.check_base(str(base))
+    edit(base / "config.json", **changes)
+    ((name, value),) = changes.items()
+    with pytest.raises(ValueError, match=f"config.json has {name}={value}, .*: files of two models") as error:
+        adapter.check_base(str(base))
+    one_line(error)
+
+
 def test_a_base_in_parts_must_have_all_of_them(trained: Path, tmp_path: Path) -> None:
     """The index names them; leftovers that it does not name do not matter."""
     base = shutil.copytree(trained / "base", tmp_path / "base")

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from ner_batch.errors import UserError
 
@@ -13,6 +14,7 @@ Shape = tuple[int, ...]
 
 _MAX_HEADER = 100_000_000  # bytes; the format's own limit
 _LORA = re.compile(r"base_model\.model\.(?P<module>.+)\.(?P<part>lora_[AB])\.weight")
+_LAYER = re.compile(r"model\.layers\.([0-9]+)\.")
 _POINTER = b"version https://git-lfs"
 
 
@@ -67,6 +69,26 @@ def model_shapes(folder: Path) -> dict[str, Shape]:
             if stream.read(len(_POINTER)) == _POINTER:
                 raise UserError(f"{file}: a pointer of Git LFS, not the weights: `git lfs pull`")
     return {name: shape for file in sorted(files) for name, shape in read_shapes(file).items()}
+
+
+def config_problems(config: Mapping[str, Any], shapes: Mapping[str, Shape]) -> Iterator[str]:
+    """Where a model's config.json and its weights are of different models, by what nearly all decoders name alike.
+
+    vLLM cuts weights that are wider than its config says, without a word, and answers.
+    """
+    embeddings = shapes.get("model.embed_tokens.weight")
+    width = config.get("hidden_size")
+    if embeddings and width and embeddings[-1] != width:
+        yield f"config.json has hidden_size={width}, the embeddings are {embeddings[-1]} wide"
+    layers = {int(match[1]) for name in shapes if (match := _LAYER.match(name))}
+    count = config.get("num_hidden_layers")
+    if layers and count and not set(range(count)) <= layers:  # more there may be: for predicting several tokens
+        yield f"config.json has num_hidden_layers={count}, the weights are of {len(layers)} layers"
+    inner = config.get("intermediate_size")
+    dense = shapes.get("model.layers.0.mlp.gate_proj.weight")
+    experts = any(config.get(name) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
+    if dense and inner and not experts and len(dense) == 2 and dense[1] > 1 and dense[0] != inner:
+        yield f"config.json has intermediate_size={inner}, the weights are {dense[0]} wide there"
 
 
 def lora_problems(lora: Mapping[str, Shape], rank: int, base: Mapping[str, Shape]) -> Iterator[str]:
