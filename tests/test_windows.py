@@ -9,7 +9,7 @@ from functools import lru_cache
 import pyarrow.parquet as pq
 import pytest
 import regex
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from real_data import real_file
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -78,6 +78,7 @@ def check(texts: Sequence[str | None], windows: Sequence[Window]) -> None:
 
 
 @given(st.lists(texts | clusters | st.none(), max_size=4), st.integers(1, 40), st.sampled_from(sorted(COUNTS)))
+@example(["\u094d\U0001f3fd\u0915"], 1, "bpe")
 @settings(max_examples=300, deadline=None)
 def test_windows_tile_and_fit(documents: list[str | None], max_tokens: int, name: str) -> None:
     """For hostile text and any tokenizer: exact offsets, nothing lost, no cut inside a grapheme cluster, and no window

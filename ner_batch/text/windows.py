@@ -50,7 +50,10 @@ _LEVELS = tuple(
     )
 )
 _SENTENCE_END = _LEVELS[0]
-_CONTINUES = regex.compile(r"(?<![\p{GCB=Control}\r\n])[\p{GCB=Extend}\p{GCB=SpacingMark}\p{GCB=ZWJ}]")
+_CONTINUES = regex.compile(
+    r"(?<![\p{GCB=Control}\r\n])[\p{GCB=Extend}\p{GCB=SpacingMark}\p{GCB=ZWJ}]"
+    r"|(?<=\p{InCB=Linker}[\p{InCB=Extend}\p{InCB=Linker}]*)\p{InCB=Consonant}"  # rule GB9c: Indic conjuncts
+)
 _LIKELY_FITS = 6  # characters to a token; English has some 4.3, so a longer text is not worth counting whole
 _FILL = 0.9  # of the budget, for parts cut by length, so that few of them come out too long
 
