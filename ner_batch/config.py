@@ -65,10 +65,11 @@ class _Loader(yaml.SafeLoader):
         """Before keys that a merge (`<<`) brings, which may be given again."""
         keys: set[object] = set()
         for key, _ in node.value:
-            if key.tag != "tag:yaml.org,2002:merge" and (value := self.construct_object(key, deep=True)) is not None:
-                if value in keys:
-                    raise yaml.constructor.ConstructorError(None, None, f"{value!r} is given twice", key.start_mark)
-                keys.add(value)
+            if key.tag == "tag:yaml.org,2002:merge" or not isinstance(key, yaml.ScalarNode):
+                continue  # of another kind PyYAML says itself that it can be no key
+            if key.value in keys:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
+            keys.add(key.value)
         return super().construct_mapping(node, deep)
 
     def construct_text(self, node: yaml.ScalarNode) -> str:

@@ -140,7 +140,13 @@ def test_every_problem_is_reported_at_once_with_did_you_mean(file):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("a: [", "not YAML"), ("- 1\n", "expected `key: value` lines"), ("", "expected `key: value` lines")],
+    [
+        ("a: [", "not YAML"),
+        ("[a]: 1\n", "not YAML"),
+        ("? {a: 1}\n: 2\n", "not YAML"),
+        ("- 1\n", "expected `key: value` lines"),
+        ("", "expected `key: value` lines"),
+    ],
 )
 def test_files_that_are_no_mapping(file, text, words):
     """A broken file is one line that names it."""

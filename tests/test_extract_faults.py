@@ -86,7 +86,7 @@ def test_a_killed_worker_costs_its_own_work_and_no_more(job, killed, most_again)
 
 
 def test_units_of_one_row_group_decode_it_once_per_read_worker(job):
-    """Twenty units of one row group on three replicas: no replica decodes Parquet, two read workers do, once each."""
+    """Twenty units of one row group on three replicas: no replica decodes Parquet, one or two read workers do, once each."""
     for path in job.corpus.rglob("*.parquet"):
         path.unlink()
     pq.write_table(table("group", 20 * UNIT_ROWS), job.corpus / "one.parquet")

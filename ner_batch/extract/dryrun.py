@@ -50,8 +50,8 @@ def dry_run(plan: Plan, console: Console, start_engine: StartEngine = Engine) ->
     job.print_left_out(plan.listing, console)
     for recipe in plan.recipe.tasks:
         if recipe.index and recipe.k:
-            shown = retrieval.open_index(recipe.index, recipe.encoder).examples
-            for line in formats.unsaid(shown, formats.get(recipe.format), recipe.task):
+            demonstrations = retrieval.open_index(recipe.index, recipe.encoder).examples
+            for line in formats.omissions(demonstrations, formats.get(recipe.format), recipe.task):
                 console.print(f"demonstrations of {recipe.index}: {line}", highlight=False, markup=False)
     texts = _sample(plan)
     if not texts:

@@ -120,10 +120,10 @@ def example_from_row(row: Mapping[str, Any], place: str = "example") -> Example:
         if not (isinstance(start, int) and isinstance(end, int)):
             raise UserError(f"{place}: entity from {start!r} to {end!r}: offsets are whole numbers")
         surface = text[start:end] if 0 <= start < end <= len(text) else None
-        given = surface if span.get("text") is None else span["text"]
-        if surface is None or surface != given:
+        annotated = surface if span.get("text") is None else span["text"]
+        if surface is None or surface != annotated:
             raise UserError(
-                f"{place}: entity [{start}, {end}) {type_} reads {surface!r} in the text, not {given!r}: "
+                f"{place}: entity [{start}, {end}) {type_} reads {surface!r} in the text, not {annotated!r}: "
                 "offsets are code points, half-open"
             )
         if not surface.strip():

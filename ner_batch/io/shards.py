@@ -25,9 +25,8 @@ from fsspec.utils import merge_offset_ranges
 from ner_batch.errors import UserError
 from ner_batch.io import storage
 
-_VISIBLE = re.compile(
-    r"(?!(?:.*/)?[_.]).*\.(?:parquet|parq|pq)\Z", re.DOTALL | re.IGNORECASE
-)  # no part begins with _ or .
+# No part of a name begins with _ or .
+_VISIBLE = re.compile(r"(?!(?:.*/)?[_.]).*\.(?:parquet|parq|pq)\Z", re.DOTALL | re.IGNORECASE)
 # Files that hold no rows: of Hadoop and Spark, of Databricks' commits, of a run of ours, and checksums.
 _MARKS = re.compile(
     r"(?:.*/)?(?:_SUCCESS|_manifest\.json|_metadata|_common_metadata|_(?:committed|started)_[^/]*|\.[^/]*\.crc|[^/]*\.crc|\.DS_Store)\Z",
@@ -139,7 +138,9 @@ def covers(uri: str, place: str) -> bool:
         return f"{target}/".startswith(f"{source}/")
     root, pattern = _split_glob(uri)
     root = os.path.realpath(root) if "://" not in root else root
-    return f"{target}/".startswith(f"{root}/") and bool(pattern.match(f"{target}/x.parquet"[len(root) + 1 :]))
+    # The names of output files begin as those of the input's do.
+    name = re.sub(r"[*?]+", "x", uri.rpartition("/")[2])
+    return f"{target}/".startswith(f"{root}/") and bool(pattern.match(f"{target}/{name}"[len(root) + 1 :]))
 
 
 def plan_units(shards: Sequence[Shard], unit_rows: int, unit_bytes: int, limit: int | None = None) -> tuple[Unit, ...]:

@@ -79,23 +79,26 @@ def wait_for_room(who: str, count: int, needed: Mapping[str, float], console: Co
         return count
     need = f"{who} needs {', '.join(f'{amount:g} {name}' for name, amount in needed.items())}"
     end = time.monotonic() + (0 if alone else ROOM_SECONDS)
-    asked = False
-    while True:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        room = sum(min(int(node.get(name, 0) / amount) for name, amount in needed.items()) for node in nodes)
-        if room >= count:
-            break
-        have = "; ".join(", ".join(f"{node.get(name, 0):g} {name}" for name in needed) for node in nodes)
-        if time.monotonic() >= end:
-            raise UserError(f"{need}: there is room for {room} of {count} (nodes have {have}): lower what it needs")
-        if not asked:
-            console.print(f"{need}: waiting for room, there is some for {room} of {count} ({have})", highlight=False)
-            request_resources(bundles=[needed] * count)
-            asked = True
-        time.sleep(1)
-    if asked:
-        request_resources(bundles=[])  # from here on the work itself holds the nodes
-    return room
+    requested = False
+    try:
+        while True:
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            room = sum(min(int(node.get(name, 0) / amount) for name, amount in needed.items()) for node in nodes)
+            if room >= count:
+                return room
+            have = "; ".join(", ".join(f"{node.get(name, 0):g} {name}" for name in needed) for node in nodes)
+            if time.monotonic() >= end:
+                raise UserError(f"{need}: there is room for {room} of {count} (nodes have {have}): lower what it needs")
+            if not requested:
+                console.print(
+                    f"{need}: waiting for room, there is some for {room} of {count} ({have})", highlight=False
+                )
+                request_resources(bundles=[needed] * count)
+                requested = True
+            time.sleep(1)
+    finally:
+        if requested:
+            request_resources(bundles=[])  # the work itself holds the nodes from here on, or nobody wants them
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from ner_batch.prompts.base import Format
 from ner_batch.prompts.grammar import MAX_GRAMMAR_CHARS
 from ner_batch.task import Task
 
-__all__ = ["MAX_GRAMMAR_CHARS", "NAMES", "Format", "get", "unsaid"]
+__all__ = ["MAX_GRAMMAR_CHARS", "NAMES", "Format", "get", "omissions"]
 
 _FORMATS: dict[str, Format] = {form.name: form for form in (lists.JSON, marked.INLINE, lists.MRC, marked.GPT_NER)}
 NAMES = tuple(_FORMATS)
@@ -35,18 +35,18 @@ def get(name: str) -> Format:
 _NAMED = 3  # entities of one reason
 
 
-def unsaid(examples: Iterable[Example], form: Format, task: Task) -> list[str]:
+def omissions(examples: Iterable[Example], form: Format, task: Task) -> list[str]:
     """What of some gold the answers made of it leave out, a line for each reason, with the first entities."""
     total = 0
     reasons: dict[str, list[str]] = {}
     for example in examples:
-        asked = [entity for entity in example.entities if entity.type in task.labels]
-        said = set(form.representable(example.text, asked))
+        of_task = [entity for entity in example.entities if entity.type in task.labels]
+        representable = set(form.representable(example.text, of_task))
         total += len(example.entities)
         for entity in example.entities:
             if entity.type not in task.labels:
                 reason = "are of types that the task does not ask for"
-            elif entity in said:
+            elif entity in representable:
                 continue
             else:
                 reason = f"cannot be said in {form.name}"

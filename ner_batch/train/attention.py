@@ -86,6 +86,7 @@ def check_packing(config: PretrainedConfig) -> None:
 
 
 _TOLERANCE = 3e-6  # of a loss; rounding in float32 made 3e-7 of it, the least of the others (Falcon-H1) 1e-5
+_MOST_NUMBERS = 10**9  # weights of a twin: 4 GB
 # Sizes of a twin, by the names that configs have for them: of one that is short, and of one that is narrow too.
 _SHORT: dict[str, Any] = {
     "vocab_size": 128,
@@ -117,17 +118,22 @@ _SMALL: dict[str, Any] = _SHORT | {
 def _twin(config: PretrainedConfig) -> PreTrainedModel:
     """A model of the same architecture, small where its config allows it: a layer of every kind, in their order."""
     text = config.get_text_config()
-    given = {k: v for k, v in text.to_dict().items() if k not in ("quantization_config", "torch_dtype", "dtype")}
+    own_values = {k: v for k, v in text.to_dict().items() if k not in ("quantization_config", "torch_dtype", "dtype")}
     problem: Exception | None = None
     for sizes in (_SMALL, _SHORT):
-        values = given | {name: size for name, size in sizes.items() if given.get(name) is not None}
-        if kinds := list(dict.fromkeys(given.get("layer_types") or ())):
+        values = own_values | {name: size for name, size in sizes.items() if own_values.get(name) is not None}
+        if kinds := list(dict.fromkeys(own_values.get("layer_types") or ())):
             values["layer_types"] = (kinds * 4)[: max(4, len(kinds))]
             values["num_hidden_layers"] = len(values["layer_types"])
-        if given.get("num_key_value_heads") == given.get("num_attention_heads"):
+        if own_values.get("num_key_value_heads") == own_values.get("num_attention_heads"):
             values["num_key_value_heads"] = values.get("num_attention_heads")
         try:
-            return AutoModelForCausalLM.from_config(type(text).from_dict(values), dtype=torch.float32).eval()
+            twin = type(text).from_dict(values)
+            with torch.device("meta"):
+                numbers = sum(weight.numel() for weight in AutoModelForCausalLM.from_config(twin).parameters())
+            if numbers > _MOST_NUMBERS:
+                raise ValueError(f"it would have {numbers:,} weights")  # noqa: TRY301 - told below like any other
+            return AutoModelForCausalLM.from_config(twin, dtype=torch.float32).eval()
         except Exception as error:  # noqa: BLE001 - whatever a config's class makes of sizes that are not its own
             problem = error
     assert problem

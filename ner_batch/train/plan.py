@@ -123,8 +123,8 @@ def prepare(config: TrainConfig) -> Plan:
 
     if dev is None:
         train, dev = hold_out(train, gold, config.run.seed)
-    known = {example.text.strip() for example in train}
-    seen = sum(example.text.strip() in known for example in dev)
+    train_texts = {example.text.strip() for example in train}
+    in_both = sum(example.text.strip() in train_texts for example in dev)
     train_windows, lost = windowed(train, config.windows.max_tokens, chat)
     dev_windows, _ = windowed(dev[: config.evaluation.examples], config.windows.max_tokens, chat)
     train_set, dev_set = with_neighbours(train_windows, dev_windows, config.demonstrations)
@@ -140,10 +140,10 @@ def prepare(config: TrainConfig) -> Plan:
     schedule = training_schedule(config, steps_per_epoch=-(-len(rows) // layout.rows_per_step))
     report = (
         *_describe(samples, left_out, lost, rows, layout, schedule),
-        *formats.unsaid(train_windows, builder.format, task),
+        *formats.omissions(train_windows, builder.format, task),
         *(
-            [f"{seen:,} of {len(dev):,} dev examples have a text that is trained on: dev F1 will flatter"]
-            if seen
+            [f"{in_both:,} of {len(dev):,} dev examples have a text that is trained on: dev F1 will flatter"]
+            if in_both
             else []
         ),
     )
