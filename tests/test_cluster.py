@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 from ner_batch.config import load
+from ner_batch.errors import UserError
 from ner_batch.extract.settings import ExtractConfig
+from ner_batch.jobs.cluster import session
 
 ROOT = Path(__file__).parent.parent
 SCHEMAS = Path(__file__).parent / "schemas"
@@ -71,3 +73,12 @@ def test_ray_version_is_the_one_that_is_locked():
     assert f"ray=={spec['rayClusterSpec']['rayVersion']}" in locked
     requirements = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     assert any(r.startswith("ray[") and r.endswith("==2.60.*") for r in requirements)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "no-such-host.invalid:6379"])
+def test_an_address_where_nobody_answers_is_one_line(address):
+    """Ray itself waits for minutes, without a word."""
+    with pytest.raises(UserError) as caught, session(address):
+        pass
+    assert str(caught.value).startswith(f"Ray address {address}: ")
+    assert len(str(caught.value).splitlines()) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from ner_batch.errors import UserError, first_line
 
+CONNECT_SECONDS = 10.0
 ROOM_SECONDS = 900.0
 """How long a cluster has to bring a node that is large enough."""
 NameOrPath = TypeVar("NameOrPath", str, "str | None")
@@ -32,6 +34,7 @@ def session(wanted: str | None) -> Iterator[bool]:
         return
     address = wanted or os.environ.get("RAY_ADDRESS") or "local"
     local = {"include_dashboard": False} if address == "local" else {}
+    _check_reachable(address)
     verbose = bool(os.environ.get("NER_BATCH_VERBOSE"))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a job of ours calls nobody
     # A replica that is killed leaves its engine's process behind, which holds the GPU: the next one could not start.
@@ -52,6 +55,17 @@ def session(wanted: str | None) -> Iterator[bool]:
         yield address == "local"
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raises UserError where nothing answers at ``host:port``: Ray would wait for minutes, without a word."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise UserError(f"Ray address {address}: {error}: give the address of a running cluster") from None
 
 
 def wait_for_room(who: str, count: int, needed: Mapping[str, float], console: Console, *, alone: bool) -> int:
