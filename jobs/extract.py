@@ -15,7 +15,7 @@ from ner_batch.cli import exit_code
 from ner_batch.config import load
 from ner_batch.extract.dryrun import dry_run as estimate
 from ner_batch.extract.extractor import Extractor
-from ner_batch.extract.job import extraction, read_tasks, replica_options
+from ner_batch.extract.job import extraction, read_tasks, replica_options, write_tasks
 from ner_batch.extract.plan import Plan, prepare
 from ner_batch.extract.settings import ExtractConfig
 from ner_batch.extract.units import ShardUnits
@@ -40,7 +40,7 @@ def extract(plan: Plan) -> int:
                 fn_constructor_args=(plan.recipe, run.tracker, plan.destination.text_in_blocks),
                 **replica_options(job, plan.recipe.engine),
             )
-            entities.write_datasink(run.sink, ray_remote_args={"num_cpus": 0})
+            entities.write_datasink(run.sink, ray_remote_args={"num_cpus": 0}, concurrency=write_tasks(job))
     return run.exit_code
 
 

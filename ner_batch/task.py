@@ -73,8 +73,9 @@ class Task(BaseModel):
         """The reading-comprehension question of the label, q_i of Ye et al."""
         if question := self.labels[label].question:
             return question
+        definition = self.labels[label].definition
         if self.language == "zh":
-            return f"文中有哪些{self.definition(label)}?"
+            return f"文中有哪些{label}实体（{definition}）？" if definition else f"文中有哪些{label}实体？"
         return f"Which {label} entities ({self.definition(label)}) are named in the text?"
 
     def digest(self) -> str:

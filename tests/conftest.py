@@ -1,4 +1,4 @@
-"""Shared fixtures: a randomly initialised chat model, the shipped tiny model, and one running engine.
+"""Shared fixtures: a randomly initialised chat model, the tiny model, and one running engine.
 
 The environment is set before anything imports vllm: its engine core runs in this process and starts in 2 s, not 30.
 """
@@ -16,6 +16,8 @@ os.environ |= {
     "TOKENIZERS_PARALLELISM": "false",
     # Ray's workers run at nice 15: beside another test's engine they would hardly run at all.
     "RAY_worker_niceness": "0",
+    # As jobs have it where they start Ray themselves.
+    "RAY_idle_worker_killing_time_threshold_ms": "60000",
 }
 
 from collections.abc import Callable, Iterator
@@ -100,8 +102,10 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def tiny_model() -> str:
-    """The base model that is shipped with the package."""
-    return str(ROOT / "ner_batch" / "demo" / "files" / "base")
+    """A base model of 3 million parameters that reads the sentences of its own gold: tests/data/tiny."""
+    from tiny import BASE
+
+    return str(BASE)
 
 
 @pytest.fixture(scope="session")

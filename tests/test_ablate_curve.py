@@ -9,13 +9,12 @@ import pytest
 import yaml
 from refusals import refused
 from rich.console import Console
+from tiny import TASK, gold
 from typer.testing import CliRunner
 
 from ner_batch.cli import app
 from ner_batch.config import load
 from ner_batch.data import Entity, Example
-from ner_batch.demo import corpus
-from ner_batch.demo.recipe import TASK
 from ner_batch.errors import UserError
 from ner_batch.experiments import job, plan
 from ner_batch.experiments.grid import Combination, Subset, combinations, draw_subset, subsets
@@ -108,8 +107,8 @@ def test_curves():
 def folder(tmp_path_factory, tiny_model):
     """Gold of the demo, a training of three steps, and a curve of two sizes."""
     folder = tmp_path_factory.mktemp("curve")
-    for split, examples in corpus.gold().items():
-        pq.write_table(examples_table(examples[:40]), folder / f"{split}.parquet")
+    for split in ("train", "dev", "test"):
+        pq.write_table(examples_table(gold(split)[:40]), folder / f"{split}.parquet")
     train = {
         "base": {"model": tiny_model, "dtype": "float32", "max_model_len": 1024},
         "task": "set-by-the-curve",
@@ -161,7 +160,7 @@ def test_bad_input(folder, override, words):
 def test_an_adapter_is_named_by_what_decides_it(folder, tmp_path):
     """Other places and what is asked of the result make no difference; the draw, the seed and the settings do."""
     config = load(AblateConfig, folder / "curve.yaml", [f"output={tmp_path}"])
-    examples = corpus.gold()["train"][:40]
+    examples = gold("train")[:40]
     train, task = load(TrainConfig, folder / "train.yaml"), load_task(str(TASK))
 
     def names(**changed):

@@ -2,13 +2,13 @@
 
 import math
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from format_cases import each_format, hard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import TYPES, annotated
+from tiny import FILES, gold
 
 from ner_batch.data import AnswerSpan, Completion, Entity, clean
 from ner_batch.engine.settings import EngineConfig
@@ -17,7 +17,6 @@ from ner_batch.prompts.chat import load_tokenizer
 from ner_batch.prompts.formats import NAMES, Format, get
 from ner_batch.task import Task
 
-FILES = Path(__file__).parent.parent / "ner_batch" / "demo" / "files"
 TASK = Task(name="test", labels=list(TYPES))
 
 
@@ -108,13 +107,12 @@ def test_scores_of_a_trained_model(tiny_model):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from ner_batch.demo import corpus
     from ner_batch.engine.engine import Request
     from ner_batch.extract.extractor import Extractor
     from ner_batch.extract.recipe import Recipe, TaskRecipe
     from ner_batch.task import load_task
 
-    examples = [x for x in corpus.gold()["dev"] if len(x.text) < 100][:80]
+    examples = [x for x in gold("dev") if len(x.text) < 100][:80]
     engine = EngineConfig(
         model=tiny_model, dtype="float32", max_model_len=1024, enforce_eager=True, cpu_kv_cache_gib=1, max_lora_rank=32
     )
@@ -137,9 +135,11 @@ def test_scores_of_a_trained_model(tiny_model):
     assert ours == pytest.approx(theirs.tolist(), abs=1e-3)
 
     scored = [(e.score, (e.start, e.end, e.type)) for p in found for e in p.entities]
-    gold = [{(e.start, e.end, e.type) for e in x.entities} for x in examples]
-    right = [e.score for p, g in zip(found, gold, strict=True) for e in p.entities if (e.start, e.end, e.type) in g]
-    wrong = [e.score for p, g in zip(found, gold, strict=True) for e in p.entities if (e.start, e.end, e.type) not in g]
+    truth = [{(e.start, e.end, e.type) for e in x.entities} for x in examples]
+    right = [e.score for p, g in zip(found, truth, strict=True) for e in p.entities if (e.start, e.end, e.type) in g]
+    wrong = [
+        e.score for p, g in zip(found, truth, strict=True) for e in p.entities if (e.start, e.end, e.type) not in g
+    ]
     assert all(score is not None and 0 < score <= 1 for score, _ in scored)
     higher = sum((r > w) + (r == w) / 2 for r in right for w in wrong) / (len(right) * len(wrong))
     assert higher > 0.65  # the area under the ROC curve; 0.5 is chance

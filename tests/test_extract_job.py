@@ -21,13 +21,12 @@ import pytest
 import yaml
 from faults import wait_until
 from s3_server import BUCKET, CREDENTIALS, s3_server
+from tiny import FILES, gold
 
 from ner_batch.data import Status
-from ner_batch.demo import corpus
 
 pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parent.parent
-FILES = ROOT / "ner_batch" / "demo" / "files"
 TASK = FILES / "task.yaml"
 NESTED = pa.struct([("tags", pa.list_(pa.int32())), ("source", pa.string())])
 SCHEMA = pa.schema([("id", pa.string()), ("text", pa.string()), ("meta", NESTED)])
@@ -36,7 +35,7 @@ SCHEMA = pa.schema([("id", pa.string()), ("text", pa.string()), ("meta", NESTED)
 @pytest.fixture(scope="module")
 def sentences():
     """Short sentences of the demo's gold."""
-    return [example.text for example in corpus.gold()["test"] if len(example.text) < 80]
+    return [example.text for example in gold("test") if len(example.text) < 80]
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from random_model import save_random_model
+from tiny import FILES, gold
 
 from ner_batch import adapter
 from ner_batch.adapter import Calibration
 from ner_batch.data import Completion, Message, clean
-from ner_batch.demo import corpus
 from ner_batch.engine.engine import Engine, Request
 from ner_batch.engine.settings import EngineConfig
 from ner_batch.extract import confidence
@@ -22,7 +22,6 @@ from ner_batch.extract.settings import RecipeConfig, WindowsConfig
 from ner_batch.prompts.chat import load_tokenizer
 from ner_batch.task import load_task
 
-FILES = Path(__file__).parent.parent / "ner_batch" / "demo" / "files"
 ADAPTER = str(FILES / "adapter")
 TASK = load_task(str(FILES / "task.yaml"))
 
@@ -45,7 +44,7 @@ def config(model, **changes):
 @pytest.fixture(scope="module")
 def texts():
     """Short ones of the demo's dev split."""
-    return [clean(x.text) for x in corpus.gold()["dev"] if len(x.text) < 100][:24]
+    return [clean(x.text) for x in gold("dev") if len(x.text) < 100][:24]
 
 
 def extractor(model, start_engine=Engine, **changes):

@@ -1,12 +1,11 @@
 """Several tasks, each with its own adapter, over one corpus in one pass: what each finds alone, tagged by its name."""
 
-from pathlib import Path
-
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from test_extract_job import check_spans, config, extract, sentences, table  # noqa: F401  (fixtures among them)
+from tiny import FILES
 
 from ner_batch import adapter as adapters
 from ner_batch.data import PREDICTIONS, predictions_schema
@@ -19,7 +18,6 @@ from ner_batch.prompts.formats import get
 from ner_batch.task import Task, load_task
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
-FILES = Path(__file__).parent.parent / "ner_batch" / "demo" / "files"
 ROLES = Task(name="roles", labels={"WHO": {"definition": "who is meant"}, "SPOT": {"definition": "where it is"}})
 
 

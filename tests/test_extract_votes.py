@@ -38,15 +38,14 @@ def test_entities_with_enough_votes_stay(passes, least):
 @pytest.mark.engine
 def test_votes_of_a_real_engine(tiny_model):
     """Scores are shares of the passes, every span is real, and answers cost about as many times as many tokens."""
-    from test_confidence import FILES
+    from tiny import FILES, gold
 
-    from ner_batch.demo import corpus
     from ner_batch.engine.settings import EngineConfig
     from ner_batch.extract.extractor import Extractor
     from ner_batch.extract.recipe import Recipe, TaskRecipe
     from ner_batch.task import load_task
 
-    texts = [x.text for x in corpus.gold()["dev"] if len(x.text) < 80][:20]
+    texts = [x.text for x in gold("dev") if len(x.text) < 80][:20]
     engine = EngineConfig(
         model=tiny_model, dtype="float32", max_model_len=1024, enforce_eager=True, cpu_kv_cache_gib=1, max_lora_rank=32
     )

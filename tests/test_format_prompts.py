@@ -27,6 +27,7 @@ BRACKETS = Example("2", "mail a@b [now]", (entity("mail a@b [now]", "now", "PER"
 HEAD = "Find the named entities in the text.\n"
 ZH_HEAD = "找出文本中的命名实体。\n"
 LABELS = "Types:\nLOC: a place\nPER: a person\nORG\nNo titles.\n"
+GUIDELINES = "No titles.\n"
 
 PROMPTS: list[tuple[str, str, tuple[str, ...], str, list[Example], list[tuple[str, str]]]] = [
     (
@@ -78,15 +79,15 @@ PROMPTS: list[tuple[str, str, tuple[str, ...], str, list[Example], list[tuple[st
             (
                 "system",
                 HEAD
-                + LABELS
+                + GUIDELINES
                 + "Answer the question with the entities, copied exactly, one per line, in text order; if there are "
                 "none, answer none.",
             ),
-            ("user", "Text:\nColumbus is a city in Ohio.\nWho?"),
+            ("user", "Text:\nColumbus is a city in Ohio.\nPER: a person\nWho?"),
             ("assistant", "none"),
-            ("user", "Text:\nmail a@b [now]\nWho?"),
+            ("user", "Text:\nmail a@b [now]\nPER: a person\nWho?"),
             ("assistant", "now"),
-            ("user", "Text:\nNone sleeps.\nWho?\nIf there are none, answer nothing"),
+            ("user", "Text:\nNone sleeps.\nPER: a person\nWho?\nIf there are none, answer nothing"),
         ],
     ),
     (
@@ -99,15 +100,15 @@ PROMPTS: list[tuple[str, str, tuple[str, ...], str, list[Example], list[tuple[st
             (
                 "system",
                 HEAD
-                + LABELS
+                + GUIDELINES
                 + "Copy the text with each entity of the type asked for as @@entity##; if there are none, copy it "
                 "unchanged.",
             ),
-            ("user", "Text:\nColumbus is a city in Ohio.\nType: PER"),
+            ("user", "Text:\nColumbus is a city in Ohio.\nMark every PER entity (a person)."),
             ("assistant", "Columbus is a city in Ohio."),
-            ("user", "Text:\nmail a@b [now]\nType: PER\nWrite <<entity>>"),
+            ("user", "Text:\nmail a@b [now]\nMark every PER entity (a person).\nWrite <<entity>>"),
             ("assistant", "mail a@b [<<now>>]"),
-            ("user", "Text:\nAnna sleeps.\nType: PER"),
+            ("user", "Text:\nAnna sleeps.\nMark every PER entity (a person)."),
         ],
     ),
     (
@@ -151,11 +152,9 @@ PROMPTS: list[tuple[str, str, tuple[str, ...], str, list[Example], list[tuple[st
         [
             (
                 "system",
-                ZH_HEAD
-                + "类型：\nLOC: 地名\nPER: 人名\n不含头衔。\n"
-                + "用原文中的实体回答问题，逐字照抄，每行一个，按出现的顺序；没有则答：无",
+                ZH_HEAD + "不含头衔。\n" + "用原文中的实体回答问题，逐字照抄，每行一个，按出现的顺序；没有则答：无",
             ),
-            ("user", "文本：\n张三在无锡。\n文中有哪些地名?\n没有则答：没有"),
+            ("user", "文本：\n张三在无锡。\n文中有哪些LOC实体（地名）？\n没有则答：没有"),
         ],
     ),
     (
@@ -167,11 +166,9 @@ PROMPTS: list[tuple[str, str, tuple[str, ...], str, list[Example], list[tuple[st
         [
             (
                 "system",
-                ZH_HEAD
-                + "类型：\nLOC: 地名\nPER: 人名\n不含头衔。\n"
-                + "照抄原文，把所问类型的每个实体写成@@实体##；没有则原样照抄。",
+                ZH_HEAD + "不含头衔。\n" + "照抄原文，把所问类型的每个实体写成@@实体##；没有则原样照抄。",
             ),
-            ("user", "文本：\n张三在#北京。\n类型：LOC\n写成<<实体>>"),
+            ("user", "文本：\n张三在#北京。\n标出每个LOC实体（地名）。\n写成<<实体>>"),
         ],
     ),
 ]
@@ -210,27 +207,18 @@ def system_lines(name: str, labels: tuple[str, ...], task: Task) -> list[str]:
     return get(name).messages(TEXT, labels, task, [])[0]["content"].splitlines()
 
 
+@pytest.mark.parametrize("name", ["mrc", "gpt-ner"])
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_mrc_defines_the_type_it_asks_about(language: str) -> None:
-    """With questions for some types, each of which may leave its definition out, the type asked about is among the types."""
-    for label in TASKS[language].names:
-        lines = system_lines("mrc", (label,), TASKS[language])
-        types = lines[2 : 2 + len(TASKS[language].names)]
-        assert [line.partition(":")[0] for line in types] == list(TASKS[language].names)
-        assert any(line == f"{label}: {TASKS[language].definition(label)}" or line == label for line in types)
-    task = load_task(str(ROOT / "jobs" / "task.yaml"))
-    assert f"ORG: {task.definition('ORG')}" in system_lines("mrc", ("ORG",), task)
-    assert f"PERSON: {task.definition('PERSON')}" in system_lines("mrc", ("PERSON",), task)
-
-
-def test_mrc_lists_no_types_where_the_questions_define_them() -> None:
-    """Every question that is generated says what its type means, and so may a written one: nothing is said twice."""
-    written = {"definition": "a person", "question": "Who is a person?"}
-    task = Task(name="t", labels={"LOC": "a place", "PER": written})
+def test_the_type_asked_about_is_defined_beside_the_text(name: str, language: str) -> None:
+    """Name and definition stand in the user turn, once, and no other type anywhere."""
+    task = TASKS[language]
     for label in task.names:
-        first, rule = system_lines("mrc", (label,), task)
-        assert first == "Find the named entities in the text."
-        assert rule.startswith("Answer the question with the entities")
+        system, turn = (message["content"] for message in get(name).messages(TEXT, (label,), task, []))
+        assert turn.count(task.definition(label)) == 1 or task.definition(label) == label.lower()
+        others = [other for other in task.names if other != label]
+        assert not any(f"{other}:" in system + turn or f" {other} " in system + turn for other in others)
+    task = load_task(str(ROOT / "jobs" / "task.yaml"))  # of ORG the question is written, and leaves the definition out
+    assert f"ORG: {task.definition('ORG')}\nWhich organisations" in get("mrc").turn(TEXT, ("ORG",), task)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -253,13 +241,13 @@ FINGERPRINTS = {
         "json": "da0fbb6ef101c0b6",
         "inline": "94cb1937adcd0af9",
         "mrc": "b9779e88343ed4a9",
-        "gpt-ner": "38041e99178172e4",
+        "gpt-ner": "a4ef4da7d37cb66d",
     },
     "zh": {
         "json": "374ec028ff120c7a",
         "inline": "e2254ba9ef0716ae",
-        "mrc": "9a1a9a7735199d4f",
-        "gpt-ner": "cccd76b6d508ba3e",
+        "mrc": "ff64bdc8b7c3c93b",
+        "gpt-ner": "27f1840fb134aa2e",
     },
 }
 
@@ -267,7 +255,7 @@ FINGERPRINTS = {
 @pytest.mark.parametrize("task_name", FINGERPRINTS)
 def test_prompts_of_adapters_that_exist_are_valid(task_name: str) -> None:
     """The fingerprints of prompts as released: whatever changes one makes every adapter trained on such prompts useless."""
-    files = ROOT / "ner_batch" / "demo" / "files"
+    files = ROOT / "tests" / "data" / "tiny"
     zh = Task(name="zh", language="zh", labels={"NAME": "人名", "ORG": "机构"})
     task = zh if task_name == "zh" else load_task(str(files / "task.yaml"))
     chat = load_tokenizer(str(files / "base"))

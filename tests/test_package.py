@@ -113,7 +113,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     }
     assert names == there
     assert "ner_batch/py.typed" in names
-    assert any(name.startswith("ner_batch/demo/files/base/") for name in names)
+    assert any(name.startswith("ner_batch/demo/files/adapter/") for name in names)
 
 
 @pytest.mark.slow

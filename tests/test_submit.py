@@ -15,8 +15,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
-
-from ner_batch.demo import corpus
+from tiny import gold
 
 pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parent.parent
@@ -102,7 +101,7 @@ def submit(address, environment, *entrypoint):
 def test_the_shipped_job_runs_as_a_submitted_job(head, tmp_path, tiny_model):
     """The README's command, on the shipped config: entities come out, and a relative output is refused in one line."""
     address, environment = head
-    texts = [example.text for example in corpus.gold()["test"][:60]]
+    texts = [example.text for example in gold("test")[:60]]
     pq.write_table(pa.table({"doc_id": [str(i) for i in range(60)], "text": texts}), tmp_path / "in.parquet")
     job = ["python", "jobs/extract.py", "jobs/extract.yaml", f"input.path={tmp_path / 'in.parquet'}"]
     done = submit(address, environment, *job, f"output.path={tmp_path / 'out'}", "retrieval.index=null")

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from ner_batch.cli import app
 from ner_batch.data import EXAMPLES, Entity, Example
-from ner_batch.demo.show import STEPS
+from ner_batch.demo.recipe import STEPS
 from ner_batch.io.examples import examples_table
 from ner_batch.train import job
 from ner_batch.train import plan as plans
@@ -172,8 +172,8 @@ def test_an_adapter_to_go_on_from_must_fit(train, tmp_path, random_adapter, rand
     adapter = random_adapter(random_model, 5)  # rank 8, alpha 64
     refused(train(f"lora.init={adapter}", "lora.r=4"), "lora.r: 4", "8")
     refused(train(f"lora.init={adapter}", "lora.r=8", "lora.alpha=64"), "lora.targets")
-    shipped = Path(tiny_model).parent / "adapter"
-    refused(train(f"lora.init={shipped}", "lora.r=32", "lora.alpha=64"), "was trained on", random_model)
+    other = Path(tiny_model).parent / "adapter"
+    refused(train(f"lora.init={other}", "lora.r=32", "lora.alpha=64"), "was trained on", random_model)
 
 
 def test_shares_of_demonstrations_must_be_there(train):

@@ -13,16 +13,16 @@ import pytest
 import yaml
 from processes import in_session, kill_session
 from s3_server import BUCKET, point_at, s3_server
+from tiny import gold
 
 from ner_batch import adapter as adapters
-from ner_batch.demo import corpus
 from ner_batch.io import storage
 from ner_batch.io.examples import examples_table
 
 pytestmark = [pytest.mark.ray, pytest.mark.engine]
 
 STEPS, EVERY = 30, 5
-GOLD = corpus.gold(corpus.Gold(train=60, dev=6, test=1))
+GOLD = {"train": gold("train")[:60], "dev": gold("dev")[:6]}
 
 
 @pytest.fixture(scope="module")

@@ -22,15 +22,26 @@ RAIN = Example("3", "It rained.", ())
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_prompts_share_their_beginning_with_extraction(random_model, language):
-    """The system messages differ in the rule alone, and the question comes after the text."""
+def test_the_question_names_and_defines_the_type_behind_the_text(language):
+    """Questions about one text share their beginning with each other; a label without a definition has none."""
     task = TASK.model_copy(update={"language": language})
     asked = verify.messages(ANNA.text, ANNA.entities[0], task, [VerificationExample(BOB.text, BOB.entities[0], True)])
-    extraction = formats.get("json").messages(ANNA.text, task.names, task, ())
-    assert asked[0]["content"].splitlines()[:-1] == extraction[0]["content"].splitlines()[:-1]
-    assert asked[-1]["content"].startswith(extraction[-1]["content"])
     assert [m["role"] for m in asked] == ["system", "user", "assistant", "user"]
     assert asked[2]["content"] == verify.answer(task, True)
+    turn = asked[-1]["content"]
+    assert turn.startswith(formats.get("json").messages(ANNA.text, task.names, task, ())[-1]["content"] + "\n")
+    assert all(turn.rpartition("\n")[2].count(word) == 1 for word in ("Anna", "PER", "people"))
+    bare = Task(name="t", language=language, labels={"PER": {}})
+    assert not {"(", "（"} & set(verify.messages(ANNA.text, ANNA.entities[0], bare)[-1]["content"])
+
+
+@pytest.mark.parametrize(("language", "said"), [("en", ("Yes", "yes")), ("zh", ("是", "是的"))])
+def test_all_ways_to_say_yes_count(random_model, language, said):
+    """What a model of instructions says, and what an adapter was taught; no token says both."""
+    chat = ChatTokenizer(AutoTokenizer.from_pretrained(random_model))
+    yes, no = verify.Questions(TASK.model_copy(update={"language": language}), chat, 2048).tokens()
+    assert {chat.encode_answer(word)[0] for word in said} <= set(yes)
+    assert not set(yes) & set(no)
 
 
 def test_demonstrations_that_do_not_fit_are_dropped_from_the_front(random_model):
@@ -56,7 +67,8 @@ def test_the_nearest_stand_last(count, k):
 def test_probability_of_yes():
     """The share of yes in yes and no, however unlikely both are; None where one is not told."""
     told = {1: math.log(0.3), 2: math.log(0.1), 3: math.log(0.6), 4: -2000.0, 5: -2001.0}
-    assert verify.probability(told, (1, 2)) == pytest.approx(0.75)
-    assert verify.probability(told, (4, 5)) == pytest.approx(1 / (1 + math.exp(-1)))
-    assert verify.probability(told, (4, 1)) == pytest.approx(0.0)
-    assert verify.probability(told, (1, 9)) is None
+    assert verify.probability(told, ((1,), (2,))) == pytest.approx(0.75)
+    assert verify.probability(told, ((1, 3), (2,))) == pytest.approx(0.9)
+    assert verify.probability(told, ((4,), (5,))) == pytest.approx(1 / (1 + math.exp(-1)))
+    assert verify.probability(told, ((4,), (1, 2))) == pytest.approx(0.0)
+    assert verify.probability(told, ((1,), (2, 9))) is None

@@ -1,1 +1,1 @@
-"""The demo: a synthetic corpus, a tiny base model that really reads, an adapter for it, and all their recipes."""
+"""The demo: a pretrained language model with an adapter reads biomedical sentences for diseases, on a laptop."""

@@ -18,6 +18,7 @@ from typing import Any
 
 from ner_batch.data import Completion
 from ner_batch.engine import lora_cpu
+from ner_batch.engine.device import cpu_computes_bfloat16
 from ner_batch.engine.settings import EngineConfig
 from ner_batch.errors import UserError
 from ner_batch.prompts.chat import load_tokenizer
@@ -210,9 +211,11 @@ class _Vllm:
         on_cpu = current_platform.is_cpu()
         if adapters and on_cpu:
             lora_cpu.install()
+        dtype = "float32" if config.dtype == "auto" and on_cpu and not cpu_computes_bfloat16() else config.dtype
         self._max_adapters = config.max_loras if on_cpu else None
         self._plain_head = not adapters or "lm_head" not in config.extra.get("lora_target_modules", ["lm_head"])
         args = config.model_dump(exclude=_OURS) | {
+            "dtype": dtype,
             "enable_prefix_caching": True,
             "disable_log_stats": True,
             "structured_outputs_config": {"backend": "guidance"},  # compiles a substring grammar in 1 to 4 ms

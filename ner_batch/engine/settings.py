@@ -17,7 +17,8 @@ class EngineConfig(Config):
     revision: str | None = None
     """Hub revision; pin it for runs that must be repeatable."""
     dtype: str = "auto"
-    """Numbers of weights and activations; auto takes the model's own (bf16 mostly)."""
+    """Numbers of weights and activations; auto takes the model's own (bf16 mostly), on a CPU that does not compute
+    bfloat16 float32."""
     quantization: str | None = None
     """vLLM's name of it (awq, fp8, bitsandbytes ...); None reads the model's own config."""
     max_model_len: Count = 4096

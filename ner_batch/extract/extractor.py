@@ -35,8 +35,8 @@ from ner_batch.text import windows
 from ner_batch.text.windows import Window
 
 # Windows prompted and parsed together: large enough for one retrieval search, small enough that the engine gets its
-# first prompts after some 50 ms.
-BATCH_WINDOWS = 128
+# first prompts after some 10 ms, and that a slow machine (2 windows a second) tells of progress several times a minute.
+BATCH_WINDOWS = 32
 
 # The exit status of a replica whose engine died, so that the cause can be told from other crashes in Ray's logs.
 ENGINE_DEAD_STATUS = 70

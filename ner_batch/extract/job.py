@@ -61,7 +61,7 @@ def run(plan: Plan, console: Console, start_engine: StartEngine = Engine) -> int
                     fn_constructor_args=(plan.recipe, this_run.tracker, plan.destination.text_in_blocks, start_engine),
                     **replica_options(job, plan.recipe.engine),
                 )
-                .write_datasink(this_run.sink, ray_remote_args={"num_cpus": 0})
+                .write_datasink(this_run.sink, ray_remote_args={"num_cpus": 0}, concurrency=write_tasks(job))
             )
     return this_run.exit_code
 
@@ -94,6 +94,8 @@ def extract(
         UserError: every problem of the config, one line each, before anything starts; or a column that would meet ours.
     """
     job = job or JobConfig()
+    if job.num_cpus is None:  # the dataset's own steps reserve CPUs too
+        job = job.model_copy(update={"num_cpus": 1.0})
     recipe = make_recipe(config)
     schema = dataset.schema(fetch_if_missing=False)
     check_names(schema.names if schema else ())  # of a dataset that is not known yet, the replica checks them
@@ -168,11 +170,19 @@ def read_tasks(job: JobConfig) -> int:
     return 1 + job.replicas // 4
 
 
+def write_tasks(job: JobConfig) -> int:
+    """Write tasks at a time. Each is a process of its own, which starts with 1.5 CPU-s."""
+    return 1 + job.replicas // 2
+
+
 def replica_options(job: JobConfig, engine: EngineConfig) -> dict[str, Any]:
-    """How ``map_batches`` runs replicas: a thread for each unit in flight, and as many units waiting beside it."""
+    """How ``map_batches`` runs replicas: a thread for each unit in flight, and one more unit waiting.
+
+    What waits at one replica no other can take: more of it leaves some idle at the end.
+    """
     pool = ray.data.ActorPoolStrategy(
         size=job.replicas,
-        max_tasks_in_flight_per_actor=2 * job.units_in_flight,
+        max_tasks_in_flight_per_actor=job.units_in_flight + 1,
         max_concurrent_calls_per_actor=job.units_in_flight,
         enable_true_multi_threading=True,
     )
@@ -180,15 +190,22 @@ def replica_options(job: JobConfig, engine: EngineConfig) -> dict[str, Any]:
 
 
 def resources(job: JobConfig, engine: EngineConfig) -> dict[str, float]:
-    """What one replica reserves: GPUs as configured, else the tensor-parallel size where the cluster has GPUs."""
-    gpus = engine.tensor_parallel_size if ray.cluster_resources().get("GPU") else 0
-    return {"num_cpus": job.num_cpus, "num_gpus": gpus if job.num_gpus is None else job.num_gpus}
+    """What one replica reserves: GPUs as configured, else the tensor-parallel size where the cluster has GPUs.
+
+    And CPUs as configured, else one beside GPUs, else all there are: what reads and writes reserves none.
+    """
+    default = engine.tensor_parallel_size if ray.cluster_resources().get("GPU") else 0
+    gpus = float(default) if job.num_gpus is None else job.num_gpus
+    cpus = 1.0 if gpus else cluster.cpus_each(job.replicas)
+    return {"num_cpus": cpus if job.num_cpus is None else job.num_cpus, "num_gpus": gpus}
 
 
 def wait_for_replica_room(plan: Plan, console: Console, *, alone: bool) -> None:
     """Raises UserError where no node is large enough for one replica; says where there is no room for all."""
     needed = resources(plan.config.job, plan.recipe.engine)
     who = "a replica (job.num_gpus, job.num_cpus)"
+    gpus = f"{needed['num_gpus']:g} GPU and " if needed["num_gpus"] else ""
+    console.print(f"{plan.config.job.replicas} x {gpus}{needed['num_cpus']:g} CPUs", highlight=False)
     room = cluster.wait_for_room(who, 1, {"GPU": needed["num_gpus"], "CPU": needed["num_cpus"]}, console, alone=alone)
     if room < plan.config.job.replicas:
         console.print(

@@ -78,8 +78,8 @@ class JobConfig(Config):
     """Engines, each with its own GPU(s)."""
     num_gpus: Annotated[float, Field(ge=0)] | None = None
     """GPUs per replica; None: `tensor_parallel_size` where the cluster has GPUs, else 0."""
-    num_cpus: Annotated[float, Field(ge=0)] = 1.0
-    """CPUs reserved per replica."""
+    num_cpus: Annotated[float, Field(ge=0)] | None = None
+    """CPUs, and threads, of a replica. None: on CPUs all that the nodes have, shared out; 1 beside a GPU."""
     max_failed: Share = 0.01
     """Share of rows that may end as `failed` before the job exits with code 3."""
     max_engine_deaths: Annotated[int, Field(ge=0)] = 30

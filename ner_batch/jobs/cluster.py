@@ -40,6 +40,9 @@ def session(wanted: str | None) -> Iterator[bool]:
     # A replica that is killed leaves its engine's process behind, which holds the GPU: the next one could not start.
     # With this the node ends the whole process group (seen to work in 2.60).
     os.environ.setdefault("RAY_process_group_cleanup_enabled", "1")
+    # After one idle second Ray would end the processes that read and write where a machine has few cores, and start
+    # them again for the next unit: 1.5 CPU-s each, a tenth of the work of two replicas on two cores.
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
     if not verbose:  # Ray's core warns on stderr about every actor that may be restarted
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with nullcontext() if verbose else _silent_stderr():
@@ -113,6 +116,15 @@ def wait_for_room(who: str, count: int, needed: Mapping[str, float], console: Co
     finally:
         if requested:
             request_resources(bundles=[])  # the work itself holds the nodes from here on, or nobody wants them
+
+
+def cpus_each(count: int) -> float:
+    """The most CPUs, a whole number, that each of ``count`` processes can have on the nodes there are; 1 at least."""
+    import ray
+
+    nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    most = max(nodes, default=1)
+    return float(next((cpus for cpus in range(most, 1, -1) if sum(node // cpus for node in nodes) >= count), 1))
 
 
 @contextmanager

@@ -176,15 +176,16 @@ class LinesFormat(ListFormat):
     per_type = True
 
     def system(self, labels: Sequence[str], task: Task) -> str:  # noqa: ARG002 - the same for all of them
-        """Where some question does not carry its label's definition, all labels are defined; else none."""
-        questions_suffice = all(task.definition(label) in task.question(label) for label in task.names)
-        return wording.system(task, () if questions_suffice else task.names, _LINES_RULE[task.language])
+        """What a type means stands in the user turn that asks for it."""
+        return wording.system(task, (), _LINES_RULE[task.language])
 
     def turn(self, text: str, labels: Sequence[str], task: Task) -> str:
-        """The text, the question, and the word for none where it is not the usual one."""
-        none = _none_word(text, task)
+        """The text, the definition where the question is without it, the question, any unusual word for none."""
+        label, none = labels[0], _none_word(text, task)
+        definition = task.labels[label].definition
+        defined = [] if definition in task.question(label) else [f"{label}: {definition}"]
         unusual = [] if none == wording.NONE[task.language] else [_UNUSUAL_NONE[task.language].format(none)]
-        return wording.turn(text, task, task.question(labels[0]), *unusual)
+        return wording.turn(text, task, *defined, task.question(label), *unusual)
 
     def answer(self, text: str, entities: Iterable[Entity], labels: Sequence[str], task: Task) -> str:
         """Lines, or the word for none."""

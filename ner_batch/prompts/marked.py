@@ -32,7 +32,8 @@ from ner_batch.text.folding import fold
 
 Marks = tuple[str, ...]  # before a mention, between it and its type where the answer names types, behind
 
-_TYPE: Mapping[Language, str] = {"en": "Type: {}", "zh": "类型：{}"}
+_TYPE: Mapping[Language, str] = {"en": "Mark every {} entity.", "zh": "标出每个{}实体。"}
+_DEFINED_TYPE: Mapping[Language, str] = {"en": "Mark every {} entity ({}).", "zh": "标出每个{}实体（{}）。"}
 
 # Where marks are taken from when all the usual ones occur: arrows to symbols, then the private use areas.
 _SPARE = (range(0x2190, 0x2C00), range(0xE000, 0xF900), range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
@@ -55,13 +56,13 @@ class MarkedFormat(Format):
     copies: int
 
     def system(self, labels: Sequence[str], task: Task) -> str:
-        """All labels of the task are defined."""
-        return wording.system(task, task.names if self.per_type else labels, self.rule[task.language])
+        """All labels are defined where an answer names types; else the user turn defines the one that it asks for."""
+        return wording.system(task, () if self.per_type else labels, self.rule[task.language])
 
     def turn(self, text: str, labels: Sequence[str], task: Task) -> str:
         """The text, the type where one is asked for, and the marks where they are not the usual ones."""
         marks = self._marks(text, task)
-        type_line = [_TYPE[task.language].format(labels[0])] if self.per_type else []
+        type_line = [wording.about(labels[0], task, _TYPE, _DEFINED_TYPE)] if self.per_type else []
         unusual = [] if marks == self.usual_marks[0] else [self.unusual_marks_rule[task.language].format(*marks)]
         return wording.turn(text, task, *type_line, *unusual)
 

@@ -19,9 +19,9 @@ TEXT: Mapping[Language, str] = {"en": "Text:", "zh": "文本："}
 NONE: Mapping[Language, str] = {"en": "none", "zh": "无"}
 
 
-def system(task: Task, labels: Sequence[str], rule: str) -> str:
+def system(task: Task, labels: Sequence[str], rule: str, head: Mapping[Language, str] = HEAD) -> str:
     """The system message: what to do, the labels (with definitions of their own), the guidelines, the answer's rule."""
-    lines = [HEAD[task.language]]
+    lines = [head[task.language]]
     if labels:
         lines.append(TYPES[task.language])
     lines += [f"{label}: {task.definition(label)}" if task.labels[label].definition else label for label in labels]
@@ -33,6 +33,13 @@ def system(task: Task, labels: Sequence[str], rule: str) -> str:
 def turn(text: str, task: Task, *lines: str) -> str:
     """A user turn: the text in its frame, then what is asked about it."""
     return "\n".join([TEXT[task.language], text, *lines])
+
+
+def about(label: str, task: Task, plain: Mapping[Language, str], defined: Mapping[Language, str], *words: str) -> str:
+    """A sentence about ``words`` and a label, with the label's definition where it has one of its own."""
+    if definition := task.labels[label].definition:
+        return defined[task.language].format(*words, label, definition)
+    return plain[task.language].format(*words, label)
 
 
 def conversation(system_message: str, demonstrations: Iterable[tuple[str, str]], last_user_turn: str) -> list[Message]:

@@ -44,9 +44,11 @@ def run(plan: Plan, console: Console) -> int:
     with cluster.session(plan.config.run.address) as alone, tempfile.TemporaryDirectory() as scratch:
         gpu = plan.config.run.gpu if plan.config.run.gpu is not None else bool(ray.cluster_resources().get("GPU"))
         who = "a training worker (run.gpu, run.cpus_per_worker, run.workers)"
-        needed = {"GPU": float(gpu), "CPU": plan.config.run.cpus_per_worker}
-        cluster.wait_for_room(who, plan.config.run.workers, needed, console, alone=alone)
-        checkpoint = fit(plan, gpu, console)
+        workers = plan.config.run.workers
+        cpus = plan.config.run.cpus_per_worker or (1.0 if gpu else cluster.cpus_each(workers))
+        cluster.wait_for_room(who, workers, {"GPU": float(gpu), "CPU": cpus}, console, alone=alone)
+        console.print(f"{workers} x {'1 GPU and ' if gpu else ''}{cpus:g} CPUs", highlight=False)
+        checkpoint = fit(plan, gpu, cpus, console)
         with checkpoint.as_directory() as folder:
             state, weights = loop.load_result(folder)
         adapter = Path(scratch) / Path(output).name
@@ -56,11 +58,11 @@ def run(plan: Plan, console: Console) -> int:
         console.print(f"best dev span F1 {state.best_f1:.3f} at step {state.best_step:,}", highlight=False)
         console.print(f"adapter: {output}", highlight=False, soft_wrap=True)
         if plan.config.serving.prompts:
-            prove(plan, adapter, gpu, console)
+            prove(plan, adapter, gpu, cpus, console)
     return 0
 
 
-def fit(plan: Plan, gpu: bool, console: Console) -> Any:
+def fit(plan: Plan, gpu: bool, cpus: float, console: Console) -> Any:
     """Train under Ray Train while the main thread shows progress and stays free for Ctrl-C; the last checkpoint."""
     config = plan.config.run
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -69,7 +71,7 @@ def fit(plan: Plan, gpu: bool, console: Console) -> Any:
     if "://" in config.storage:  # Ray Train's own S3 client would not know AWS_ENDPOINT_URL, so it is given ours
         filesystem, path = arrow_filesystem(config.storage)
         storage = {"storage_path": path, "storage_filesystem": filesystem}
-    resources: dict[str, float] = {"CPU": config.cpus_per_worker} | ({"GPU": 1.0} if gpu else {})
+    resources: dict[str, float] = {"CPU": cpus} | ({"GPU": 1.0} if gpu else {})
     trainer = TorchTrainer(
         loop.train,
         train_loop_config={"plan": plan, "progress": progress},
@@ -172,12 +174,12 @@ def progress_text(step: int, steps: int, latest: Metrics, seconds_left: float | 
 REMEDY = "the adapter is at its place, unproved: the same command tries again, serving.prompts=0 does without"
 
 
-def prove(plan: Plan, adapter: Path, gpu: bool, console: Console) -> None:
+def prove(plan: Plan, adapter: Path, gpu: bool, cpus: float, console: Console) -> None:
     """Compare trained and served answers, in a process of its own, whose memory is free afterwards.
 
     A JobError where vLLM does not serve the adapter, or answers otherwise than the trained model.
     """
-    task = ray.remote(num_cpus=1, num_gpus=1 if gpu else 0, max_retries=0)(serving.compare)
+    task = ray.remote(num_cpus=cpus, num_gpus=1 if gpu else 0, max_retries=0)(serving.compare)
     files = {path.name: path.read_bytes() for path in adapter.iterdir()}
     with ProgressLine(console) as line:
         line.show("comparing served with trained answers")

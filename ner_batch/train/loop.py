@@ -27,6 +27,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_scheduler
 
 from ner_batch.data import Example
+from ner_batch.engine.device import cpu_computes_bfloat16
 from ner_batch.errors import UserError
 from ner_batch.evaluate.metrics import Counts
 from ner_batch.prompts.builder import PromptBuilder
@@ -81,11 +82,13 @@ def train(config: dict[str, Any]) -> None:
     dev_examples = plan.dev.examples[rank::workers]
     dev_prompts = evaluate.dev_prompts(dev_examples, plan.dev.demonstrations(plan.dev_k)[rank::workers], builder)
 
+    auto = device.type == "cuda" or cpu_computes_bfloat16()
+    mixed = settings.base.compute == "bfloat16" or (settings.base.compute == "auto" and auto)
     model.train()
     for rows in remaining_steps(plan, builder, state):
         start_time = time.monotonic()
         torch.manual_seed(hash((settings.run.seed, state.step, rank)))  # dropout, after a restart too
-        loss = backward(model, rows[rank::workers], mixed=settings.base.compute == "bfloat16")
+        loss = backward(model, rows[rank::workers], mixed=mixed)
         learnt = sum(row.learnt for row in rows)
         learning_rate = scheduler.get_last_lr()[0]
         norm = gather_gradients(weights, learnt, settings.optimiser.clip)

@@ -28,8 +28,9 @@ class BaseModelConfig(Config):
     """Hub revision; pin it: the adapter remembers it."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """dtype of the frozen weights; auto: bfloat16 on a GPU, float32 on a CPU. LoRA weights are float32 always."""
-    compute: Literal["bfloat16", "float32"] = "bfloat16"
-    """dtype of the matrix products in training (autocast): bfloat16 takes half the time, on a CPU too."""
+    compute: Literal["auto", "bfloat16", "float32"] = "auto"
+    """dtype of the matrix products in training (autocast). bfloat16 takes half the time or less where the device
+    computes it, and auto takes it there: on GPUs and on CPUs with AMX or AVX-512 BF16."""
     quantization: Literal["4bit"] | None = None
     """4bit: QLoRA (NF4, double quantisation); needs CUDA and bitsandbytes."""
     gradient_checkpointing: bool = False
@@ -163,7 +164,8 @@ class RunConfig(Config):
     workers: Count = 1
     gpu: bool | None = None
     """None: a GPU per worker if the cluster has one."""
-    cpus_per_worker: Positive = 1.0
+    cpus_per_worker: Positive | None = None
+    """CPUs, and threads, of a worker. None: on CPUs all that the nodes have, shared out; 1 beside a GPU."""
     checkpoint_every: Count | None = None
     """Steps between checkpoints; None: five times in a run, and every 50 steps at least."""
     max_failures: Annotated[int, Field(ge=-1)] = 3

@@ -1,8 +1,8 @@
 """Self-verification (GPT-NER, Wang et al., 2025): a yes/no question about one entity, and how likely "yes" is.
 
-The paper believes the word that comes; here the first token of the answer is read as P(yes) / (P(yes) + P(no)). It is
-asked about a mention's words, not its place. The system message begins as extraction's does and the text comes before
-the question, so that all prompts of a text share their beginnings in the prefix cache.
+The paper believes the word that comes; here the first token of the answer is read as P(yes) / (P(yes) + P(no)), each
+in all the ways models write them. It is asked about a mention's words, not its place. The text comes before the
+question, so that all questions about a text share their beginnings in the prefix cache.
 """
 
 from __future__ import annotations
@@ -19,14 +19,25 @@ from ner_batch.prompts.chat import ChatTokenizer
 from ner_batch.task import Language, Task
 from ner_batch.verification.examples import VerificationExample
 
+AnswerTokens = tuple[tuple[int, ...], tuple[int, ...]]  # what an answer that says yes may begin with, and one of no
 ANSWER_TOKENS = 8  # room for yes or no and the end of the turn
 
+_HEAD: Mapping[Language, str] = {"en": "Check named entities in a text.", "zh": "核对文本中的命名实体。"}
 _RULE: Mapping[Language, str] = {
-    "en": "Say whether the words asked about are an entity of that type in the text: yes or no.",
-    "zh": "判断所问的词在文本中是不是该类型的实体，只答是或否。",
+    "en": "Say whether the words asked about are, in the text, an entity of the type asked about: yes or no.",
+    "zh": "判断所问的词在文本中是不是所问类型的实体，只答是或否。",
 }
-_QUESTION: Mapping[Language, str] = {"en": 'Is "{}" {}?', "zh": "“{}”是{}吗？"}
-_ANSWERS: Mapping[Language, tuple[str, str]] = {"en": ("yes", "no"), "zh": ("是", "否")}
+_QUESTION: Mapping[Language, str] = {
+    "en": 'In this text, are the words "{}" a {} entity? Answer yes or no.',
+    "zh": "在这段文本中，“{}”是{}实体吗？请答是或否。",
+}
+_DEFINED_QUESTION: Mapping[Language, str] = {
+    "en": 'In this text, are the words "{}" a {} entity ({})? Answer yes or no.',
+    "zh": "在这段文本中，“{}”是{}实体（{}）吗？请答是或否。",
+}
+# The first of each is what a model is taught; the others are what instruction models say of themselves.
+_YES: Mapping[Language, tuple[str, ...]] = {"en": ("yes", "Yes", "YES"), "zh": ("是", "对", "是的")}
+_NO: Mapping[Language, tuple[str, ...]] = {"en": ("no", "No", "NO"), "zh": ("否", "不", "不是")}
 
 
 def messages(
@@ -34,7 +45,7 @@ def messages(
 ) -> list[Message]:
     """The prompt about one entity of a text; demonstrations in the order given (the nearest last)."""
     turns = ((_turn(x.text, x.entity, task), answer(task, x.is_true)) for x in demonstrations)
-    system = wording.system(task, task.names, _RULE[task.language])
+    system = wording.system(task, (), _RULE[task.language], _HEAD)
     return wording.conversation(system, turns, _turn(text, entity, task))
 
 
@@ -59,28 +70,40 @@ class Questions:
         ids = self.chat.encode(messages("Anna saw 北京.", probe, self.task, examples))
         return hashlib.sha256(json.dumps([ids, self.tokens()]).encode()).hexdigest()[:16]
 
-    def tokens(self) -> tuple[int, int]:
-        """The first tokens of yes and of no. A UserError where one token cannot tell them apart."""
-        words = _ANSWERS[self.task.language]
-        yes, no = (self.chat.encode_answer(word)[0] for word in words)
-        if yes == no:
-            raise UserError(f"verify: this model's tokenizer begins {' and '.join(words)} alike")
-        return yes, no
+    def tokens(self) -> AnswerTokens:
+        """The first tokens of all the ways to say yes, and of all to say no; but for the taught words none of both.
+
+        A UserError where one token cannot tell the taught words apart.
+        """
+        words = _YES[self.task.language], _NO[self.task.language]
+        yes, no = ([self.chat.encode_answer(word)[0] for word in ways] for ways in words)
+        if yes[0] == no[0]:
+            raise UserError(f"verify: this model's tokenizer begins {words[0][0]} and {words[1][0]} alike")
+        first_yes, first_no = ([a[0], *(t for t in a[1:] if t not in b)] for a, b in ((yes, no), (no, yes)))
+        return tuple(dict.fromkeys(first_yes)), tuple(dict.fromkeys(first_no))
 
 
 def _turn(text: str, entity: Entity, task: Task) -> str:
-    return wording.turn(text, task, _QUESTION[task.language].format(entity.text, entity.type))
+    return wording.turn(text, task, wording.about(entity.type, task, _QUESTION, _DEFINED_QUESTION, entity.text))
 
 
 def answer(task: Task, true: bool) -> str:
     """What the model should say."""
-    yes, no = _ANSWERS[task.language]
-    return yes if true else no
+    return (_YES if true else _NO)[task.language][0]
 
 
-def probability(logprobs: Mapping[int, float], tokens: tuple[int, int]) -> float | None:
-    """P(yes) / (P(yes) + P(no)) out of log-probabilities by token id; None where they are not there."""
-    if any(token not in logprobs for token in tokens):
+def probability(logprobs: Mapping[int, float], tokens: AnswerTokens) -> float | None:
+    """P(yes) / (P(yes) + P(no)) out of log-probabilities by token id; None where some are not there.
+
+    Each is the sum over the tokens that say it: a model of instructions begins with "Yes" what it was taught as "yes".
+    """
+    if any(token not in logprobs for said in tokens for token in said):
         return None
-    yes, no = (logprobs[token] for token in tokens)
+    yes, no = (_log_sum([logprobs[token] for token in said]) for said in tokens)
     return 1 / (1 + math.exp(min(no - yes, 700.0)))
+
+
+def _log_sum(logprobs: Sequence[float]) -> float:
+    """The logarithm of a sum of probabilities."""
+    most = max(logprobs)
+    return most + math.log(sum(math.exp(max(logprob - most, -700.0)) for logprob in logprobs))

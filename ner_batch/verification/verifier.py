@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from ner_batch.data import Completion, Entity
 from ner_batch.engine.engine import Engine, Request
@@ -51,7 +52,8 @@ class Verifier:
     def ask(self, mentions: Sequence[Mention]) -> list[tuple[Completion | None, float | None]]:
         """The answers to questions about mentions, and P(yes); None where a question does not fit the model."""
         prompts = self.prompts(mentions)
-        requests = [Request(ids, 1, self.adapter, logprobs=self.tokens) for ids in prompts if ids]
+        first_tokens = tuple(chain(*self.tokens))
+        requests = [Request(ids, 1, self.adapter, logprobs=first_tokens) for ids in prompts if ids]
         completions = iter(self.engine.generate(requests))
         answers = [next(completions) if ids else None for ids in prompts]
         return [(x, verify.probability(x.logprobs[0], self.tokens) if x and x.logprobs else None) for x in answers]

@@ -33,7 +33,7 @@ from ner_batch.io.examples import read_examples
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("NER_BATCH_DATA", ROOT.parent / "shared" / "data"))
 SETS = {"resume": "test", "weibo": "test", "cluener": "dev", "wnut17": "test"}
-BASE = ROOT / "ner_batch" / "demo" / "files" / "base"
+BASE = ROOT / "tests" / "data" / "tiny" / "base"
 K = 8
 HAN = re.compile(r"[\u3400-\u9fff]")
 

@@ -1,6 +1,6 @@
 """What scores under a grammar cost, and what they are worth before and after its mask. Run by hand.
 
-`python tests/benchmarks/bench_scores.py`: the demo's adapter, constrained, over the demo's test split. The masked scores
+`PYTHONPATH=tests python tests/benchmarks/bench_scores.py`: the demo's adapter, constrained, over the demo's test split. The masked scores
 are made here from the log-probabilities of a second decoding, which is in their CPU time; nothing else uses them.
 """
 
@@ -10,11 +10,11 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+
+from tiny import FILES, gold
 
 from ner_batch import adapter
 from ner_batch.data import Completion, Example, Prediction, clean
-from ner_batch.demo import corpus
 from ner_batch.engine.engine import Request
 from ner_batch.engine.settings import EngineConfig
 from ner_batch.extract.extractor import Extractor
@@ -22,8 +22,6 @@ from ner_batch.extract.reader import Query, Reader, Reading
 from ner_batch.extract.recipe import Recipe, TaskRecipe, rereading
 from ner_batch.task import load_task
 from ner_batch.train.serving import auroc
-
-FILES = Path(__file__).parents[2] / "ner_batch" / "demo" / "files"
 
 
 class MaskedReader(Reader):
@@ -70,7 +68,7 @@ def judged(predictions: Sequence[Prediction], examples: Sequence[Example]) -> st
 def main() -> None:
     """Without scores, read again, masked."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    examples = [x for x in corpus.gold()["test"] if len(x.text) < 300]
+    examples = [x for x in gold("test") if len(x.text) < 300]
     texts = [clean(x.text) for x in examples]
     extractor = made()
     task = extractor.recipe.tasks[0]
