@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 from ner_batch.cli import app
 from ner_batch.data import EXAMPLES, Entity, Example
-from ner_batch.demo.recipe import STEPS
 from ner_batch.io.examples import examples_table
 from ner_batch.train import job
 from ner_batch.train import plan as plans
@@ -196,12 +195,3 @@ def test_changed_gold_is_another_run(train, tmp_path, monkeypatch):
     assert train()[0] == 0
     write(tmp_path / "gold.parquet", GOLD[:-1])
     refused(train(), "run.name", "another config, gold or base")
-
-
-def test_demo_over_another_runs_files(tmp_path):
-    """What an older version has left is refused in one line, not in a traceback."""
-    record = tmp_path / "out" / "runs" / f"adapter-{STEPS}" / "ner_batch_run.json"
-    record.parent.mkdir(parents=True)
-    record.write_text(json.dumps({"digest": "another"}))
-    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "out")])
-    refused((result.exit_code, result.stderr.splitlines()), "run.name", "another config")

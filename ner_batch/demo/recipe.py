@@ -26,10 +26,10 @@ def training(model: Path, encoder: Path, gold: Path, out: Path, **changes: Any) 
         "gold": {"train": str(gold / "train.parquet"), "dev": str(gold / "dev.parquet")},
         "output": str(out),
         "demonstrations": {"kind": "sentence", "encoder": str(encoder), "k": {0: 0.5, 2: 0.5}},
-        "lora": {"r": 8, "alpha": 16, "init": str(ADAPTER)},
+        "lora": {"r": 8, "alpha": 16, "dropout": 0.0, "init": str(ADAPTER)},
         "optimiser": {"learning_rate": 2e-4, "steps": STEPS, "batch_tokens": 1024},
         "packing": {"kind": "shared", "tokens": 1024},
-        "evaluation": {"examples": 24},
+        "evaluation": {"examples": 24, "every": STEPS},
         "run": {"name": f"{out.name}-{STEPS}", "storage": str(out.parent / "runs")},
         "serving": {"prompts": 16},
     }
