@@ -31,6 +31,7 @@ from ner_batch.train.plan import Plan, claim, write_proof
 from ner_batch.train.settings import ReportTo
 
 POLL_SECONDS = 0.5
+WORKER = "a training worker (run.gpu, run.cpus_per_worker, run.workers)"
 
 
 def run(plan: Plan, console: Console) -> int:
@@ -42,10 +43,8 @@ def run(plan: Plan, console: Console) -> int:
     claim(plan)
     output = plan.config.output
     with cluster.session(plan.config.run.address) as alone, tempfile.TemporaryDirectory() as scratch:
-        gpu = plan.config.run.gpu if plan.config.run.gpu is not None else bool(ray.cluster_resources().get("GPU"))
-        who = "a training worker (run.gpu, run.cpus_per_worker, run.workers)"
-        needed = {"GPU": float(gpu), "CPU": plan.config.run.cpus_per_worker}
-        cluster.wait_for_room(who, plan.config.run.workers, needed, console, alone=alone)
+        gpu, needed = _resources(plan)
+        cluster.wait_for_room(WORKER, plan.config.run.workers, needed, console, alone=alone)
         checkpoint = fit(plan, gpu, console)
         with checkpoint.as_directory() as folder:
             state, weights = loop.load_result(folder)
@@ -58,6 +57,24 @@ def run(plan: Plan, console: Console) -> int:
         if plan.config.serving.prompts:
             prove(plan, adapter, gpu, console)
     return 0
+
+
+def dry_run(plan: Plan, console: Console) -> int:
+    """Tell where the cluster that is named has no room for the workers. Nothing is started, no node is asked for."""
+    if not cluster.is_named(plan.config.run.address):
+        return 0  # a Ray of this machine alone tells within seconds of a start
+    with cluster.session(plan.config.run.address):
+        line = cluster.about_room(WORKER, plan.config.run.workers, _resources(plan)[1])
+    if line:
+        console.print(f"{line}; a training would wait a quarter of an hour for nodes", highlight=False, markup=False)
+    return 0
+
+
+def _resources(plan: Plan) -> tuple[bool, dict[str, float]]:
+    """Whether workers have a GPU, and what each reserves, by Ray's names. Needs a session."""
+    config = plan.config.run
+    gpu = config.gpu if config.gpu is not None else bool(ray.cluster_resources().get("GPU"))
+    return gpu, {"GPU": float(gpu), "CPU": config.cpus_per_worker}
 
 
 def fit(plan: Plan, gpu: bool, console: Console) -> Any:
