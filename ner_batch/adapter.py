@@ -161,7 +161,10 @@ def _servable_rank(config: dict[str, Any], place: Path) -> int:
         raise UserError(f"{place}: peft_type is {config.get('peft_type')!r}: only LORA adapters can be served")
     for name, value in config.items():
         if name not in _PLAIN | _WITHOUT_EFFECT and value not in (None, False, "none", [], {}):
-            raise UserError(f"{place}: {name} is {value!r}: vLLM serves plain LoRA only; train without it")
+            raise UserError(
+                f"{place}: {name} is {value!r}: vLLM serves plain LoRA only; train without it, or name the model that "
+                "PEFT's merge_and_unload makes of base and adapter"
+            )
     start = str(config.get("init_lora_weights")).lower()
     if start.startswith(_OWN_BASE):
         raise UserError(

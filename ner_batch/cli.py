@@ -111,7 +111,7 @@ def train(
 
     plan = prepare(config)
     print_lines(plan.report)
-    return 0 if dry_run else training.run(plan, console)
+    return training.dry_run(plan, console) if dry_run else training.run(plan, console)
 
 
 @verb
@@ -167,6 +167,7 @@ def index(
 def evaluate(
     config_file: ConfigFile,
     overrides: Overrides = None,
+    dry_run: Annotated[bool, DRY_RUN(help="Check everything, tell rows and files; read and write nothing")] = False,
     against: Annotated[
         str | None, typer.Option(help="Another run on the same rows: is it better? (the config's `against`)")
     ] = None,
@@ -179,7 +180,9 @@ def evaluate(
     require_extra("evaluate", *SCORING, purpose="`evaluate`")
     from ner_batch.evaluate import job as evaluation
 
-    return evaluation.run(evaluation.prepare(config), console)
+    plan = evaluation.prepare(config)
+    print_lines(plan.report)
+    return 0 if dry_run else evaluation.run(plan, console)
 
 
 @verb

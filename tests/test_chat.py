@@ -180,6 +180,192 @@ def test_system_message_without_a_place_opens_the_first_turn(name: str) -> None:
     assert found == FAMILIES[name].before + "hello world\n\nlord" + FAMILIES[name].after
 
 
+@dataclass(frozen=True)
+class Template:
+    """A chat template as a family of models has it, its special tokens, and what of a conversation comes out.
+
+    ``prompt`` is of the turns system S, user Q, assistant A, user @; ``end`` follows an answer.
+    """
+
+    source: str
+    special: str  # the first is the beginning, the last the end of a sequence
+    prompt: str
+    end: str
+
+
+IM = "<|im_start|> <|im_end|>"
+CHATML_TURNS = (
+    "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\nA<|im_end|>\n"
+    "<|im_start|>user\n@<|im_end|>\n<|im_start|>assistant\n"
+)
+TURN = "{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}"
+DEFAULT_SYSTEM = "{% if messages[0].role != 'system' %}{{ '<|im_start|>system\\nYou help.<|im_end|>\\n' }}{% endif %}"
+OPENED = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}"
+# Qwen3 puts a thought before answers to the last question, an empty one where there is none.
+QWEN3_TURNS = (
+    "{% set ns = namespace(last=0) %}{% for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}"
+    "{% endif %}{% endfor %}{% for m in messages %}{% if m.role == 'assistant' %}{{ '<|im_start|>assistant\\n' }}"
+    "{% if loop.index0 > ns.last %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}"
+    "{{ m.content.split('</think>')[-1].lstrip('\\n') + '<|im_end|>\\n' }}{% else %}" + TURN + "{% endif %}{% endfor %}"
+)
+INST = "[INST] [/INST]"
+ALTERNATE = (
+    "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}"
+)
+GEMMA_TURNS = (
+    ALTERNATE + "{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role) + '\\n' + (prefix if loop.first "
+    "else '') + m.content | trim + '<end_of_turn>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}"
+)
+GEMMA_PROMPT = (
+    "<bos><start_of_turn>user\nS\n\nQ<end_of_turn>\n<start_of_turn>model\nA<end_of_turn>\n"
+    "<start_of_turn>user\n@<end_of_turn>\n<start_of_turn>model\n"
+)
+TEMPLATES = {
+    "Qwen2.5": Template(
+        DEFAULT_SYSTEM + "{% for m in messages %}" + TURN + "{% endfor %}" + OPENED + "{% endif %}",
+        IM,
+        CHATML_TURNS,
+        "<|im_end|>",
+    ),
+    "SmolLM2": Template(
+        "{% for m in messages %}{% if loop.first %}"
+        + DEFAULT_SYSTEM
+        + "{% endif %}"
+        + TURN
+        + "{% endfor %}"
+        + OPENED
+        + "{% endif %}",
+        IM,
+        CHATML_TURNS,
+        "<|im_end|>",
+    ),
+    "ChatML without a generation prompt": Template(
+        "{% for m in messages %}" + TURN + "{% endfor %}", IM, CHATML_TURNS, "<|im_end|>"
+    ),
+    "Qwen3": Template(
+        QWEN3_TURNS + OPENED + "{% if enable_thinking is defined and enable_thinking is false %}"
+        "{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}{% endif %}",
+        IM,
+        CHATML_TURNS + "<think>\n\n</think>\n\n",
+        "<|im_end|>",
+    ),
+    "Qwen3-Thinking": Template(
+        QWEN3_TURNS + OPENED + "{{ '<think>\\n' }}{% endif %}",
+        IM,
+        CHATML_TURNS + "<think>\n\n</think>\n\n",
+        "<|im_end|>",
+    ),
+    "QwQ": Template(
+        "{% for m in messages %}" + TURN + "{% endfor %}" + OPENED + "{{ '<think>\\n' }}{% endif %}",
+        IM,
+        CHATML_TURNS + "<think>\n\n</think>\n\n",
+        "<|im_end|>",
+    ),
+    "DeepSeek-R1": Template(
+        "{% set ns = namespace(system='') %}{% for m in messages if m.role == 'system' %}{% set ns.system = m.content %}"
+        "{% endfor %}{{ bos_token + ns.system }}{% for m in messages %}{% if m.role == 'user' %}"
+        "{{ '<｜User｜>' + m.content }}{% elif m.role == 'assistant' %}"
+        "{{ '<｜Assistant｜>' + m.content.split('</think>')[-1] + '<｜end▁of▁sentence｜>' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<｜Assistant｜><think>\\n' }}{% endif %}",
+        "<｜begin▁of▁sentence｜> <｜User｜> <｜Assistant｜> <｜end▁of▁sentence｜>",
+        "<｜begin▁of▁sentence｜>S<｜User｜>Q<｜Assistant｜>A<｜end▁of▁sentence｜>"
+        "<｜User｜>@<｜Assistant｜><think>\n\n</think>\n\n",
+        "<｜end▁of▁sentence｜>",
+    ),
+    "gpt-oss": Template(
+        "{% for m in messages %}{% if m.role == 'system' %}{{ '<|start|>developer<|message|>' + m.content + '<|end|>' }}"
+        "{% elif m.role == 'user' %}{{ '<|start|>user<|message|>' + m.content + '<|end|>' }}{% else %}"
+        "{{ '<|start|>assistant<|channel|>final<|message|>' + m.content }}"
+        "{{ '<|return|>' if loop.last and not add_generation_prompt else '<|end|>' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}",
+        "<|start|> <|message|> <|channel|> <|end|> <|return|>",
+        "<|start|>developer<|message|>S<|end|><|start|>user<|message|>Q<|end|>"
+        "<|start|>assistant<|channel|>final<|message|>A<|end|><|start|>user<|message|>@<|end|>"
+        "<|start|>assistant<|channel|>final<|message|>",
+        "<|return|>",
+    ),
+    "Llama 3": Template(
+        "{% for m in messages %}{{ (bos_token if loop.first else '') + '<|start_header_id|>' + m.role + "
+        "'<|end_header_id|>\\n\\n' + m.content | trim + '<|eot_id|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}",
+        "<|begin_of_text|> <|start_header_id|> <|end_header_id|> <|eot_id|> <|end_of_text|>",
+        "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nS<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nQ<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nA"
+        "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n@<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n",
+        "<|eot_id|>",
+    ),
+    "Mistral, no system message": Template(
+        "{{ bos_token }}{% for m in messages %}" + ALTERNATE + "{% if m.role == 'user' %}"
+        "{{ '[INST] ' + m.content + ' [/INST]' }}{% else %}{{ ' ' + m.content + eos_token }}{% endif %}{% endfor %}",
+        f"<s> {INST} </s>",
+        "<s>[INST] S\n\nQ [/INST] A</s>[INST] @ [/INST]",
+        "</s>",
+    ),
+    # It would put the system message into the last turn, behind the examples that it introduces.
+    "Mistral, system message in the last turn": Template(
+        "{% set rest = messages[1:] if messages[0].role == 'system' else messages %}{{ bos_token }}{% for m in rest %}"
+        + ALTERNATE
+        + "{% if m.role == 'user' %}{{ '[INST] ' + (messages[0].content + '\\n\\n' if loop.last and messages[0].role == "
+        "'system' else '') + m.content + '[/INST]' }}{% else %}{{ ' ' + m.content + eos_token }}{% endif %}{% endfor %}",
+        f"<s> {INST} </s>",
+        "<s>[INST] S\n\nQ[/INST] A</s>[INST] @[/INST]",
+        "</s>",
+    ),
+    "Gemma 2, which raises": Template(
+        "{{ bos_token }}{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+        "{% set prefix = '' %}{% for m in messages %}" + GEMMA_TURNS,
+        "<bos> <start_of_turn> <end_of_turn> <eos>",
+        GEMMA_PROMPT,
+        "<end_of_turn>",
+    ),
+    "Gemma 3, which merges itself": Template(
+        "{{ bos_token }}{% set prefix = messages[0].content + '\\n\\n' if messages[0].role == 'system' else '' %}"
+        "{% for m in (messages[1:] if prefix else messages) %}" + GEMMA_TURNS,
+        "<bos> <start_of_turn> <end_of_turn> <eos>",
+        GEMMA_PROMPT,
+        "<end_of_turn>",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("text", ["T", " x</think>y \n", "<think>"])
+def test_templates_as_models_have_them(name: str, text: str) -> None:
+    """The system message stands first or opens the first turn, an answer begins outside of any thought.
+
+    What templates do with contents (trim, split at the end of a thought) reaches no document.
+    """
+    template = TEMPLATES[name]
+    special = template.special.split()
+    names = {"bos_token": special[0], "eos_token": special[-1]}
+    chat = ChatTokenizer(byte_level(special, ["<think>", "</think>"], template.source, **names))
+    turns = [
+        Message(role=role, content=content)
+        for role, content in [("system", "S"), ("user", "Q"), ("assistant", "A"), ("user", text)]
+    ]
+    before, _, after = template.prompt.partition("@")
+    assert chat.decode(chat.encode(turns)) == before + text + after
+    assert chat.decode(chat.encode_answer("X")) == "X" + template.end
+    without_system = chat.decode(chat.encode(user(text)))
+    assert without_system.endswith(text + after)
+
+
+def test_thoughts_that_a_template_only_talks_about() -> None:
+    """A default system text may name the mark; only a thought that is open where the answer begins is closed."""
+    source = "{{ 'Think in <think> if you must.' }}" + TEMPLATES["Qwen2.5"].source
+    chat = ChatTokenizer(byte_level(IM.split(), ["<think>", "</think>"], source, eos_token="<|im_end|>"))
+    assert chat.decode(chat.encode(user("T"))).endswith("T<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_templates_that_lose_turns_are_refused() -> None:
+    """One that shows the last turn alone would hide every demonstration."""
+    tokenizer = byte_level(IM.split(), [], "{{ messages[-1].content }}", eos_token="<|im_end|>")
+    with pytest.raises(UserError, match="does not render the turns user, assistant once each"):
+        ChatTokenizer(tokenizer)
+
+
 def test_roles_the_template_refuses() -> None:
     """One line that says which turns were refused."""
     with pytest.raises(ValueError, match="assistant, assistant"):

@@ -195,6 +195,25 @@ def test_an_unfinished_run_is_said_to_be(run, tmp_path):
     assert report_of(outcome, tmp_path / "report")["unfinished"] == [str(tmp_path / "run")]
 
 
+def test_a_dry_run_tells_what_would_be_read(run, tmp_path):
+    """Rows and files of each side, what is passed over, runs that are not complete; no report is written."""
+    gold, good, _ = corpus(20)
+    write(tmp_path / "gold", gold_table(gold))
+    write(tmp_path / "run", run_table(good), 2)
+    (tmp_path / "gold" / "old.csv").touch()
+    (tmp_path / "run" / "_manifest.json").write_text('{"state": "interrupted"}')
+    outcome = run("--dry-run")
+    assert outcome.exit_code == 0, outcome.stderr
+    assert outcome.stdout.splitlines() == [
+        f"gold: {tmp_path / 'gold'}: 20 rows in 1 files",
+        "gold: passed over (hidden, links to the same, or not .parquet, .parq, .pq): old.csv",
+        f"predictions: {tmp_path / 'run'}: 20 rows in 2 files",
+        f"{tmp_path / 'run'}: its manifest says that the run is not complete",
+    ]
+    assert not list((tmp_path / "report").glob("*"))
+    assert "gold: passed over" in run().stdout
+
+
 def test_on_s3(run, tmp_path, monkeypatch):
     """Predictions, gold and report on S3: the same report."""
     gold, good, _ = corpus(60)

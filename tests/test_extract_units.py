@@ -119,6 +119,20 @@ def test_what_a_file_tells_of_its_unit(tmp_path):
     assert (about["name"], about["rows"], about["statuses"], about["model"]) == (unit.name, 1, {"ok": 1}, "m")
 
 
+def test_spark_knows_the_calendar_of_old_dates_again(tmp_path):
+    """Spark 3 refuses days before 1582 and times before 1900 of a file that does not say which Spark wrote it.
+
+    What Spark says of the columns is left out, for there are more now.
+    """
+    spark = {"org.apache.spark.version": "3.5.9", "org.apache.spark.legacyDateTime": ""}
+    table = pa.table({"text": ["x"]})
+    kept = table.replace_schema_metadata({**spark, "org.apache.spark.sql.parquet.row.metadata": "{}"})
+    _, block = blocks(into(tmp_path / "out"), kept, tmp_path)
+    metadata = written(into(tmp_path / "out"), block, [Prediction()]).schema.metadata
+    assert {key.decode() for key in metadata} == {*spark, "ner_batch"}
+    assert metadata[b"org.apache.spark.version"] == b"3.5.9"
+
+
 def test_rows_that_were_lost_on_the_way_are_never_written(tmp_path):
     """A block that is not the whole unit is a bug, and no file."""
     destination = into(tmp_path / "out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import re
 from collections.abc import Iterator
@@ -448,23 +449,35 @@ def test_s3_a_lost_connection_is_not_corruption(
 
 
 def test_timestamps_as_spark_writes_them(tmp_path: Path) -> None:
-    """INT96 in microseconds, nested ones and those of a file without rows too: nanoseconds end in 2262."""
-    given_values = [*map(datetime.fromisoformat, ("9999-12-31", "0001-01-01", "2024-05-01T01:02:03.456789")), None]
-    kind = pa.timestamp("us")
+    """INT96 in microseconds and UTC, nested ones and those of a file without rows too: nanoseconds end in 2262.
+
+    Without a zone Spark would read the output as local times.
+    """
+    days = ("9999-12-31T00:00:00Z", "0001-01-01T00:00:00Z", "2024-05-01T01:02:03.456789Z")
+    given_values = [*map(datetime.fromisoformat, days), None]
+    kind = pa.timestamp("us", "UTC")
     columns = {
         "text": ["a", "b", "c", "d"],
         "until": pa.array(given_values, kind),
         "nested": pa.array([[{"at": value}] for value in given_values], pa.list_(pa.struct([("at", kind)]))),
+        "map": pa.array([[("a", [value])] for value in given_values], pa.map_(pa.string(), pa.large_list(kind))),
+        "pairs": pa.array([[value] * 2 for value in given_values], pa.list_(kind, 2)),
+        "day": pa.array([None if value is None else value.date() for value in given_values]),
     }
-    options = {"use_deprecated_int96_timestamps": True, "store_schema": False}
-    for rows in (4, 0):
+    for rows, store_schema in itertools.product(
+        (4, 0), (False, True)
+    ):  # Arrow's own schema, which Spark does not write
         table = pa.table(columns).slice(0, rows)
-        path = write(tmp_path / f"{rows}.parquet", table, **options)
+        options = {"use_deprecated_int96_timestamps": True, "store_schema": store_schema}
+        path = write(tmp_path / f"{rows}-{store_schema}.parquet", table, **options)
         (unit,) = plan_units([only(path)], 10, 10**6)
-        read = read_unit(unit, ["until", "nested"])
-        assert read["until"].type == kind
+        read = read_unit(unit)
+        assert read.schema.field("until").type == kind
+        assert read_unit(unit, ["day", "until"]).schema.types == [pa.date32(), kind]
         assert read["until"].to_pylist() == given_values[:rows]
         assert [value[0]["at"] for value in read["nested"].to_pylist()] == given_values[:rows]
+        assert [value[0][1] for value in read["map"].to_pylist()] == [[value] for value in given_values[:rows]]
+        assert [value[1] for value in read["pairs"].to_pylist()] == given_values[:rows]
         assert storage.read_table(str(path))["until"].to_pylist() == given_values[:rows]
 
 

@@ -145,6 +145,35 @@ def test_dry_run_tells_and_starts_nothing(train, tmp_path):
 
 
 @pytest.mark.usefixtures("train")  # writes the config
+def test_what_is_passed_over_is_told(tmp_path):
+    """Other files among the gold of training and dev."""
+    for name in ("train", "dev"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "gold.parquet", GOLD)
+        (tmp_path / name / f"{name}.csv").touch()
+    changes = [f"gold.{name}={tmp_path / name}" for name in ("train", "dev")]
+    result = CliRunner().invoke(app, ["train", str(tmp_path / "train.yaml"), "--dry-run", *changes])
+    assert result.exit_code == 0
+    for name in ("train", "dev"):
+        line = f"{tmp_path / name}: passed over (hidden, links to the same, or not .parquet, .parq, .pq): {name}.csv"
+        assert line in result.stdout.splitlines()
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("train", "in_cluster")
+def test_dry_run_asks_a_cluster_that_is_named(tmp_path, ray_address):
+    """Whether its nodes have room for the workers is told at once; nobody waits, and no node is asked for."""
+    for workers, told in ((1, False), (1000, True)):
+        changes = ["run.gpu=false", f"run.workers={workers}"]
+        named = [*changes, f"run.address={ray_address}"]
+        result = CliRunner().invoke(app, ["train", str(tmp_path / "train.yaml"), "--dry-run", *named])
+        assert result.exit_code == 0, result.stderr
+        words = "a training worker (run.gpu, run.cpus_per_worker, run.workers) needs "
+        assert (words in result.stdout) == told
+        assert ("of 1000 (nodes have" in result.stdout) == told
+
+
+@pytest.mark.usefixtures("train")  # writes the config
 def test_what_flatters_and_what_is_lost_is_told(tmp_path):
     """A dev set of training texts, and entities that the format cannot say."""
     gold = [*GOLD, Example("twice", "Bob and Bob.", (Entity(8, 11, "PER", "Bob"),))]

@@ -31,6 +31,8 @@ class Plan:
     sources: tuple[Source, ...]
     unfinished: tuple[str, ...]
     """Runs whose manifest says that they are not complete."""
+    report: tuple[str, ...]
+    """What will be read and what is passed over, line by line."""
 
 
 def prepare(config: EvaluateConfig) -> Plan:
@@ -50,18 +52,25 @@ def prepare(config: EvaluateConfig) -> Plan:
         places = [("gold", gold.path, of_gold), ("predictions", predictions.path, columns)]
     if config.against is not None:
         places.append(("against", config.against, columns))
-    sources = [problems.check(partial(_source, config, *place)) for place in places]
+    report: list[str] = []
+    sources = [problems.check(partial(_source, config, *place, report)) for place in places]
     if gold.path is None:
         sources.insert(0, sources[0])
     problems.check(lambda: storage.check_writable(config.output))
     runs = [path for path in (predictions.path, config.against) if path]
     unfinished = problems.check(lambda: tuple(filter(_is_unfinished, runs))) or ()
+    report += [f"{path}: its manifest says that the run is not complete" for path in unfinished]
     problems.stop_if_any()
-    return Plan(config, tuple(source for source in sources if source), unfinished)
+    return Plan(config, tuple(source for source in sources if source), unfinished, tuple(report))
 
 
-def _source(config: EvaluateConfig, name: str, path: str, columns: Mapping[str, str | None]) -> Source:
-    """A source with rows whose shards all have the columns, given by our names; None: there is none."""
+def _source(
+    config: EvaluateConfig, name: str, path: str, columns: Mapping[str, str | None], report: list[str]
+) -> Source:
+    """A source with rows whose shards all have the columns, given by our names; None: there is none.
+
+    What it holds, and what is passed over, is added to ``report``.
+    """
     named = {ours: column for ours, column in columns.items() if column is not None}
     listing = list_shards(storage.absolute(path), named.get("text"))
     problems = [f"{name}: {corrupt.uri}: {corrupt.reason}" for corrupt in listing.corrupt]
@@ -76,6 +85,10 @@ def _source(config: EvaluateConfig, name: str, path: str, columns: Mapping[str, 
         problems.append(f"{name}: {path} has no rows")
     if problems:
         raise UserError("\n".join(problems))
+    rows = sum(shard.rows for shard in listing.shards)
+    report.append(f"{name}: {path}: {rows:,} rows in {len(listing.shards):,} files")
+    if line := listing.about_passed_over:
+        report.append(f"{name}: {line}")
     units = plan_units(listing.shards, config.job.unit_rows, config.job.unit_bytes)
     return Source(name, units, named, config.predictions.task, config.predictions.rejected == "keep")
 
@@ -92,9 +105,6 @@ def run(plan: Plan, console: Console) -> int:
     Raises:
         UserError: rows that cannot be scored; one line for each kind of error. Nothing is written.
     """
-    warn = partial(console.print, style="yellow", soft_wrap=True, markup=False)
-    for path in plan.unfinished:
-        warn(f"{path}: its manifest says that the run is not complete")
     with ProgressLine(console) as progress:
         values = evaluate(plan, progress.show)
     images = plots.draw(values)
@@ -103,7 +113,8 @@ def run(plan: Plan, console: Console) -> int:
         console.print(part)
     for name, entry in values["runs"][0]["strict"]["groups"].items():
         if not entry["types"]:
-            warn(f"groups.{name}: no type like {', '.join(plan.config.groups[name])}: its scores are 0 of 0")
+            line = f"groups.{name}: no type like {', '.join(plan.config.groups[name])}: its scores are 0 of 0"
+            console.print(line, style="yellow", soft_wrap=True, markup=False)
     console.print(f"report: {plan.config.output}", highlight=False, soft_wrap=True, markup=False)
     return OK
 

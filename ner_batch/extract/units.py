@@ -30,6 +30,8 @@ from ner_batch.io.shards import Unit, read_unit
 
 METADATA_KEY = "ner_batch"  # where an output file's metadata tells of its unit and its run
 _UNIT = b"ner_batch.unit"
+# By these Spark 3 knows in which calendar old dates are; without them it refuses days before 1582, times before 1900.
+_CALENDAR = frozenset({b"org.apache.spark.version", b"org.apache.spark.timeZone", b"org.apache.spark.legacyDateTime"})
 # Columns that only travel from read to write. An input column of such a name is refused by the plan.
 _TEXT = "_ner_batch_text"
 _EARLIER = "_ner_batch_earlier"
@@ -108,19 +110,22 @@ class ShardUnits(Datasource):  # type: ignore[misc]  # Ray is untyped here
 def read_blocks(unit: Unit, destination: Destination, retry: bool) -> list[pa.Table]:
     """The unit as one block; where it cannot be read, a block that says why."""
     about: dict[str, Any] = {"name": unit.name, "rows": unit.rows}
+    calendar: dict[bytes, bytes] = {}
     try:
         columns = destination.kept(unit.shard.columns)
         names = [destination.source.rename.get(name, name) for name in columns]
         if destination.source.text_column not in columns:
             columns, names = [*columns, destination.source.text_column], [*names, _TEXT]
-        table = read_unit(unit, columns).rename_columns(names)
+        table = read_unit(unit, columns)
+        calendar = {key: value for key, value in (table.schema.metadata or {}).items() if key in _CALENDAR}
+        table = table.rename_columns(names)
         if retry:
             earlier = storage.read_table(destination.uri(unit.name)).select(PREDICTIONS.names)
             table = table.append_column(_EARLIER, earlier.to_struct_array())
     except (UserError, OSError) as error:
         about["error"] = str(error)
         table = pa.table({"error": [str(error)]})
-    return [table.replace_schema_metadata({_UNIT: json.dumps(about).encode()})]
+    return [table.replace_schema_metadata({_UNIT: json.dumps(about).encode(), **calendar})]
 
 
 def unit_of(block: pa.Table) -> dict[str, Any]:
@@ -191,9 +196,10 @@ class UnitFiles(Datasink):  # type: ignore[misc]
             report = UnitReport(unit["name"], unit["rows"], sum(tokens), statuses, reasons=dict(reasons))
             about = {**self.destination.about, "offset_unit": OFFSET_UNIT, **asdict(report)}
             table = block.drop_columns([name for name in RESERVED if name in block.column_names])
+            calendar = {key: value for key, value in block.schema.metadata.items() if key != _UNIT}
             uri = self.destination.uri(unit["name"])
             try:
-                storage.write_table(uri, table.replace_schema_metadata(None), {METADATA_KEY: json.dumps(about)})
+                storage.write_table(uri, table.replace_schema_metadata(calendar), {METADATA_KEY: json.dumps(about)})
             except (OSError, UserError) as error:  # UserError: the bucket cannot be reached at the moment
                 report = UnitReport(unit["name"], unit["rows"], 0, {}, f"{uri}: cannot be written: {error}")
         self.tracker.unit_written(report.name, report.tokens, report.statuses)

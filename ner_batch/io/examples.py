@@ -58,6 +58,12 @@ def read_examples(uri: str) -> list[Example]:
     return examples
 
 
+def about_passed_over(uri: str) -> list[str]:
+    """A line about files among gold that are not read, none where there are no such files."""
+    line = list_shards(uri, "text").about_passed_over
+    return [f"{uri}: {line}"] if line else []
+
+
 def _rows(unit: Unit) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows of a unit of gold by their number in the file: id, text, entities."""
     file = unit.shard.uri

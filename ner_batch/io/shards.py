@@ -190,7 +190,7 @@ def read_unit(unit: Unit, columns: Sequence[str] | None = None) -> pa.Table:
                     _DECODED[key] = _row_group(unit, metadata, group, stored, tail)
                 pieces.append(_DECODED[key].slice(start - first, stop - start))
             first = after
-    table = pa.concat_tables(pieces)
+    table = storage.with_instants(pa.concat_tables(pieces), file)
     for name, value in shard.partitions:
         table = table.append_column(name, pa.repeat(pa.scalar(value, pa.string()), unit.rows))
     return table if columns is None else table.select(list(columns))

@@ -266,7 +266,8 @@ def read_table(uri: str) -> pa.Table:
     with explained(uri):
         data = read_bytes(uri)
     with parsed(uri):
-        return parquet_file(data).read(use_threads=False)
+        file = parquet_file(data)
+        return with_instants(file.read(use_threads=False), file)
 
 
 def parquet_file(content: bytes | mmap, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
@@ -284,6 +285,46 @@ def parquet_file(content: bytes | mmap, metadata: pq.FileMetaData | None = None)
         page_checksum_verification=True,
         pre_buffer=False,
     )
+
+
+def with_instants(table: pa.Table, file: pq.ParquetFile) -> pa.Table:
+    """A table as it was read from a file, its INT96 in UTC: points in time, which is what Spark and Hive mean.
+
+    Arrow reads them without a time zone. Written so, Spark would take them for the local times of whoever reads.
+    """
+    leaves = [file.schema.column(number).physical_type for number in range(len(file.schema))]
+    if "INT96" not in leaves:
+        return table
+    remaining = iter(leaves)
+    types = {field.name: _in_utc(field.type, remaining) for field in file.schema_arrow}
+    for place, field in enumerate(table.schema):
+        kind = types[field.name]
+        if kind != field.type:
+            column = pa.chunked_array([chunk.view(kind) for chunk in table.column(place).chunks], kind)
+            table = table.set_column(place, field.with_type(kind), column)
+    return table
+
+
+def _in_utc(kind: pa.DataType, leaves: Iterator[str]) -> pa.DataType:
+    """The type with UTC where the next of Parquet's ``leaves``, which are in the order of the type's own, are INT96."""
+    if pa.types.is_nested(kind):
+        fields = [_field_in_utc(field, leaves) for field in map(kind.field, range(kind.num_fields))]
+        if pa.types.is_struct(kind):
+            return pa.struct(fields)
+        if pa.types.is_map(kind):
+            key, item = fields[0].type
+            return pa.map_(key, item, kind.keys_sorted)
+        if pa.types.is_large_list(kind):
+            return pa.large_list(fields[0])
+        return pa.list_(fields[0], kind.list_size if pa.types.is_fixed_size_list(kind) else -1)
+    if isinstance(kind, pa.BaseExtensionType):
+        _in_utc(kind.storage_type, leaves)
+        return kind
+    return pa.timestamp(kind.unit, kind.tz or "UTC") if next(leaves) == "INT96" else kind  # Arrow may have left a zone
+
+
+def _field_in_utc(field: pa.Field, leaves: Iterator[str]) -> pa.Field:
+    return field.with_type(_in_utc(field.type, leaves))
 
 
 def read_metadata(uri: str) -> dict[str, str]:

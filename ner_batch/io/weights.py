@@ -16,6 +16,8 @@ _MAX_HEADER = 100_000_000  # bytes; the format's own limit
 _LORA = re.compile(r"base_model\.model\.(?P<module>.+)\.(?P<part>lora_[AB])\.weight")
 _LAYER = re.compile(r"model\.layers\.([0-9]+)\.")
 _POINTER = b"version https://git-lfs"
+_WRAPPER = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")  # torch's, while it trains
+_EMBEDDINGS = re.compile(r".*\.(?:embed_tokens|lm_head)\.(?:base_layer\.)?weight")
 
 
 def read_shapes(path: Path) -> dict[str, Shape]:
@@ -100,10 +102,10 @@ def lora_problems(lora: Mapping[str, Shape], rank: int, base: Mapping[str, Shape
     modules: dict[str, dict[str, Shape]] = {}
     for name, shape in lora.items():
         match = _LORA.fullmatch(name)
-        if match and len(shape) == 2:
+        if match and len(shape) == 2 and not _WRAPPER.search(name):
             modules.setdefault(match["module"], {})[match["part"]] = shape
         else:
-            yield f"holds {name}: only LoRA's A and B of linear maps can be served"
+            yield f"holds {name}: {_why_not_served(name, shape)}"
     if not modules:
         yield "holds no weights"
     for module, parts in sorted(modules.items()):
@@ -114,8 +116,26 @@ def lora_problems(lora: Mapping[str, Shape], rank: int, base: Mapping[str, Shape
         if (a, b) != (rank, rank):
             yield f"is of rank {a} at {module}, and its config says r={rank}"
         tied = base.get("model.embed_tokens.weight") if module == "lm_head" else None
-        weight = base.get(f"{module}.weight", tied)
+        # Of Gemma 3 and others with a vision part transformers turned the names round in 4.52; vLLM turns them back.
+        older = re.sub(r"\Amodel\.language_model\.", "language_model.model.", module)
+        weight = base.get(f"{module}.weight", base.get(f"{older}.weight", tied))
         if weight and len(weight) == 2 and weight[1] > 1 and weight != (outer, inner):  # one column: packed to 4 bits
             yield f"maps {inner} to {outer} numbers at {module}, where the base maps {weight[1]} to {weight[0]}"
-        if base and not weight and not any(name.startswith(f"{module}.") for name in base):
+        if base and not weight and not any(name.startswith((f"{module}.", f"{older}.")) for name in base):
             yield f"changes {module}, which the base does not have: it was trained on another model, or in a wrapper"
+
+
+def _why_not_served(name: str, shape: Shape) -> str:
+    """What is wrong with a tensor that is no LoRA matrix, and what helps."""
+    if 0 in shape:
+        return "it is empty, a process's share of DeepSpeed's ZeRO-3: save the adapter with its weights gathered"
+    if wrapper := _WRAPPER.search(name):
+        return (
+            f"a wrapper of torch.compile or FSDP is in the name, so nobody finds it: take {wrapper[0]} out of the names"
+        )
+    if _EMBEDDINGS.fullmatch(name):
+        return (
+            "PEFT saves embeddings along where the vocabulary has grown or they are adapted: if they are the base's, "
+            "save with save_embedding_layers=False; else merge the adapter with PEFT's merge_and_unload"
+        )
+    return "only LoRA's A and B of linear maps can be served"

@@ -32,7 +32,7 @@ def session(wanted: str | None) -> Iterator[bool]:
     if ray.is_initialized():
         yield False
         return
-    address = wanted or os.environ.get("RAY_ADDRESS") or "local"
+    address = _address(wanted)
     local = {"include_dashboard": False} if address == "local" else {}
     _check_reachable(address)
     verbose = bool(os.environ.get("NER_BATCH_VERBOSE"))
@@ -58,6 +58,17 @@ def session(wanted: str | None) -> Iterator[bool]:
         yield address == "local"
     finally:
         ray.shutdown()
+
+
+def is_named(wanted: str | None) -> bool:
+    """Whether :func:`session` would join a cluster that runs already, not start one of this machine alone."""
+    import ray
+
+    return ray.is_initialized() or _address(wanted) != "local"
+
+
+def _address(wanted: str | None) -> str:
+    return wanted or os.environ.get("RAY_ADDRESS") or "local"
 
 
 def _check_reachable(address: str) -> None:
@@ -88,22 +99,19 @@ def wait_for_room(who: str, count: int, needed: Mapping[str, float], console: Co
     Raises:
         UserError: the nodes are not large enough.
     """
-    import ray
     from ray.autoscaler.sdk import request_resources
 
     needed = {name: amount for name, amount in needed.items() if amount}
     if not needed:
         return count
-    need = f"{who} needs {', '.join(f'{amount:g} {name}' for name, amount in needed.items())}"
+    need = _need(who, needed)
     end = time.monotonic() + (0 if alone else ROOM_SECONDS)
     requested = False
     try:
         while True:
-            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            room = sum(min(int(node.get(name, 0) / amount) for name, amount in needed.items()) for node in nodes)
+            room, have = _room(needed)
             if room >= count:
                 return room
-            have = "; ".join(", ".join(f"{node.get(name, 0):g} {name}" for name in needed) for node in nodes)
             if time.monotonic() >= end:
                 raise UserError(f"{need}: there is room for {room} of {count} (nodes have {have}): lower what it needs")
             if not requested:
@@ -125,6 +133,26 @@ def cpus_each(count: int) -> float:
     nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     most = max(nodes, default=1)
     return float(next((cpus for cpus in range(most, 1, -1) if sum(node // cpus for node in nodes) >= count), 1))
+
+
+def about_room(who: str, count: int, needed: Mapping[str, float]) -> str | None:
+    """One line where the nodes that there are have no room for ``count`` times ``needed``; None where they have."""
+    needed = {name: amount for name, amount in needed.items() if amount}
+    room, have = _room(needed) if needed else (count, "")
+    return None if room >= count else f"{_need(who, needed)}: there is room for {room} of {count} (nodes have {have})"
+
+
+def _need(who: str, needed: Mapping[str, float]) -> str:
+    return f"{who} needs {', '.join(f'{amount:g} {name}' for name, amount in needed.items())}"
+
+
+def _room(needed: Mapping[str, float]) -> tuple[int, str]:
+    """For how many the nodes are large enough, and what each node has of what is needed."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    room = sum(min(int(node.get(name, 0) / amount) for name, amount in needed.items()) for node in nodes)
+    return room, "; ".join(", ".join(f"{node.get(name, 0):g} {name}" for name in needed) for node in nodes)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from rich.console import Console
 from ner_batch.config import Config, IndexKind, Uri
 from ner_batch.data import Example
 from ner_batch.errors import Problems
-from ner_batch.io.examples import read_examples
+from ner_batch.io.examples import about_passed_over, read_examples
 from ner_batch.retrieval import ENCODED, build
 from ner_batch.retrieval.encoder import Encoder
 from ner_batch.retrieval.index import check_kind, check_place, local_encoder, usable_examples
@@ -76,6 +76,7 @@ def prepare(config: IndexConfig) -> Plan:
     else:
         vectors = "none" if kind == "random" else f"{len(distinct):,}, sparse"
     report = (
+        *about_passed_over(config.examples),
         f"gold: {config.examples}: {len(examples):,} examples, {len(distinct):,} distinct texts ({left_out})",
         f"mentions: {len(mentions):,}" + (f" ({counts})" if counts else ""),
         f"vectors: {vectors}",

@@ -130,13 +130,15 @@ class ChatTokenizer:
         turns = [Message(role=role, content=mark) for role, mark in zip(roles, marks, strict=True)]
         rendering = self._render(turns, generation_prompt)
         if rendering is None and len(turns) > 1 and roles[0] == "system":
-            merged = Message(role=roles[1], content=f"{marks[0]}\n\n{marks[1]}")
-            rendering = self._render([merged, *turns[2:]], generation_prompt)
+            turns = [Message(role=roles[1], content=f"{marks[0]}\n\n{marks[1]}"), *turns[2:]]
+            rendering = self._render(turns, generation_prompt)
         if rendering is None:
             raise UserError(
                 f"the chat template of {self._name!r} does not render the turns {', '.join(roles)} once each and in "
                 "order: use a model whose template takes user and assistant turns"
             )
+        if generation_prompt:
+            rendering = self._up_to_the_answer(turns, rendering)
         backend = Tokenizer.from_str(self._backend.to_str())
         backend.add_special_tokens([AddedToken(mark, normalized=False, special=True) for mark in marks])
         places = {backend.token_to_id(mark): i for i, mark in enumerate(marks)}
@@ -151,8 +153,31 @@ class ChatTokenizer:
                 run.append(token)
         return (*pieces, tuple(run))
 
+    def _up_to_the_answer(self, turns: list[Message], rendering: str) -> str:
+        """The rendering, up to where the template has an answer begin, and outside of a thought.
+
+        A template may write less as a generation prompt than it does before an answer that is there: nothing at all, a
+        role without its channel (gpt-oss), a thought that is only opened (Qwen3-Thinking, which closes an empty one). A
+        thought that stays open (DeepSeek-R1, QwQ) is closed as Qwen3 does where thinking is off.
+        """
+        answer = "\ue0b5answer\ue0b6"
+        with_answer = self._apply([*turns, Message(role="assistant", content=answer)], generation_prompt=False) or ""
+        before = with_answer.partition(answer)[0].rstrip(" ")  # a space belongs to the answer's first word
+        if answer in with_answer and before.startswith(rendering):
+            rendering = before
+        header = rendering.rpartition("\ue0b6")[2]
+        is_open = header.rfind("<think>") > header.rfind("</think>")
+        return f"{rendering.rstrip()}\n\n</think>\n\n" if is_open else rendering
+
     def _render(self, turns: list[Message], generation_prompt: bool) -> str | None:
         """The rendering, or None where the template refuses the roles, or drops, repeats or moves a message."""
+        text = self._apply(turns, generation_prompt)
+        contents = "".join(turn["content"] for turn in turns)
+        marks, expected = ([match[3] for match in _MARK.finditer(string)] for string in (text or "", contents))
+        return text if marks == expected else None
+
+    def _apply(self, turns: list[Message], generation_prompt: bool) -> str | None:
+        """The template's text, or None where it refuses the roles."""
         from jinja2 import TemplateError
 
         conversation: list[Any] = [*turns]
@@ -167,9 +192,7 @@ class ChatTokenizer:
         except TemplateError:
             return None
         assert isinstance(text, str)
-        contents = "".join(turn["content"] for turn in turns)
-        marks, expected = ([match[3] for match in _MARK.finditer(string)] for string in (text, contents))
-        return text if marks == expected else None
+        return text
 
     def _end_of_turn(self) -> tuple[int, ...]:
         """What the template writes after an answer, up to its first special token; else the end of sequence."""

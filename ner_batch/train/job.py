@@ -31,6 +31,7 @@ from ner_batch.train.plan import Plan, claim, write_proof
 from ner_batch.train.settings import ReportTo
 
 POLL_SECONDS = 0.5
+WORKER = "a training worker (run.gpu, run.cpus_per_worker, run.workers)"
 
 
 def run(plan: Plan, console: Console) -> int:
@@ -42,13 +43,11 @@ def run(plan: Plan, console: Console) -> int:
     claim(plan)
     output = plan.config.output
     with cluster.session(plan.config.run.address) as alone, tempfile.TemporaryDirectory() as scratch:
-        gpu = plan.config.run.gpu if plan.config.run.gpu is not None else bool(ray.cluster_resources().get("GPU"))
-        who = "a training worker (run.gpu, run.cpus_per_worker, run.workers)"
-        workers = plan.config.run.workers
-        cpus = plan.config.run.cpus_per_worker or (1.0 if gpu else cluster.cpus_each(workers))
-        cluster.wait_for_room(who, workers, {"GPU": float(gpu), "CPU": cpus}, console, alone=alone)
-        console.print(f"{workers} x {'1 GPU and ' if gpu else ''}{cpus:g} CPUs", highlight=False)
-        checkpoint = fit(plan, gpu, cpus, console)
+        needed, workers = _resources(plan), plan.config.run.workers
+        cluster.wait_for_room(WORKER, workers, needed, console, alone=alone)
+        gpu = f"{needed['GPU']:g} GPU and " if needed["GPU"] else ""
+        console.print(f"{workers} x {gpu}{needed['CPU']:g} CPUs", highlight=False)
+        checkpoint = fit(plan, needed, console)
         with checkpoint.as_directory() as folder:
             state, weights = loop.load_result(folder)
         adapter = Path(scratch) / Path(output).name
@@ -58,11 +57,29 @@ def run(plan: Plan, console: Console) -> int:
         console.print(f"best dev span F1 {state.best_f1:.3f} at step {state.best_step:,}", highlight=False)
         console.print(f"adapter: {output}", highlight=False, soft_wrap=True)
         if plan.config.serving.prompts:
-            prove(plan, adapter, gpu, cpus, console)
+            prove(plan, adapter, needed, console)
     return 0
 
 
-def fit(plan: Plan, gpu: bool, cpus: float, console: Console) -> Any:
+def dry_run(plan: Plan, console: Console) -> int:
+    """Tell where the cluster that is named has no room for the workers. Nothing is started, no node is asked for."""
+    if not cluster.is_named(plan.config.run.address):
+        return 0  # a Ray of this machine alone tells within seconds of a start
+    with cluster.session(plan.config.run.address):
+        line = cluster.about_room(WORKER, plan.config.run.workers, _resources(plan))
+    if line:
+        console.print(f"{line}; a training would wait a quarter of an hour for nodes", highlight=False, markup=False)
+    return 0
+
+
+def _resources(plan: Plan) -> dict[str, float]:
+    """What each worker reserves, by Ray's names. Needs a session."""
+    config = plan.config.run
+    gpu = config.gpu if config.gpu is not None else bool(ray.cluster_resources().get("GPU"))
+    return {"GPU": float(gpu), "CPU": config.cpus_per_worker or (1.0 if gpu else cluster.cpus_each(config.workers))}
+
+
+def fit(plan: Plan, needed: dict[str, float], console: Console) -> Any:
     """Train under Ray Train while the main thread shows progress and stays free for Ctrl-C; the last checkpoint."""
     config = plan.config.run
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -71,12 +88,14 @@ def fit(plan: Plan, gpu: bool, cpus: float, console: Console) -> Any:
     if "://" in config.storage:  # Ray Train's own S3 client would not know AWS_ENDPOINT_URL, so it is given ours
         filesystem, path = arrow_filesystem(config.storage)
         storage = {"storage_path": path, "storage_filesystem": filesystem}
-    resources: dict[str, float] = {"CPU": cpus} | ({"GPU": 1.0} if gpu else {})
+    gpu = bool(needed["GPU"])
     trainer = TorchTrainer(
         loop.train,
         train_loop_config={"plan": plan, "progress": progress},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
-        scaling_config=ray.train.ScalingConfig(num_workers=config.workers, use_gpu=gpu, resources_per_worker=resources),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=config.workers, use_gpu=gpu, resources_per_worker=needed if gpu else {"CPU": needed["CPU"]}
+        ),
         run_config=ray.train.RunConfig(
             name=config.name,
             **storage,
@@ -174,12 +193,13 @@ def progress_text(step: int, steps: int, latest: Metrics, seconds_left: float | 
 REMEDY = "the adapter is at its place, unproved: the same command tries again, serving.prompts=0 does without"
 
 
-def prove(plan: Plan, adapter: Path, gpu: bool, cpus: float, console: Console) -> None:
+def prove(plan: Plan, adapter: Path, needed: dict[str, float], console: Console) -> None:
     """Compare trained and served answers, in a process of its own, whose memory is free afterwards.
 
     A JobError where vLLM does not serve the adapter, or answers otherwise than the trained model.
     """
-    task = ray.remote(num_cpus=cpus, num_gpus=1 if gpu else 0, max_retries=0)(serving.compare)
+    gpu = bool(needed["GPU"])
+    task = ray.remote(num_cpus=needed["CPU"], num_gpus=needed["GPU"], max_retries=0)(serving.compare)
     files = {path.name: path.read_bytes() for path in adapter.iterdir()}
     with ProgressLine(console) as line:
         line.show("comparing served with trained answers")

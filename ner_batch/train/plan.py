@@ -7,13 +7,14 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any, Literal
 
 from ner_batch import adapter as adapters
 from ner_batch.config import dump
 from ner_batch.errors import Problems, UserError
 from ner_batch.io import storage
-from ner_batch.io.examples import examples_digest
+from ner_batch.io.examples import about_passed_over, examples_digest
 from ner_batch.jobs import record
 from ner_batch.jobs.cluster import check_lasting, on_every_node
 from ner_batch.prompts import formats
@@ -139,6 +140,7 @@ def prepare(config: TrainConfig) -> Plan:
     rows = pack_epoch(samples, layout, seed)
     schedule = training_schedule(config, steps_per_epoch=-(-len(rows) // layout.rows_per_step))
     report = (
+        *chain.from_iterable(map(about_passed_over, filter(None, [gold.train, gold.dev]))),
         *_describe(samples, left_out, lost, rows, layout, schedule),
         *formats.omissions(train_windows, builder.format, task),
         *(
