@@ -128,7 +128,7 @@ def sample(rows: Sequence[Row], count: int = 6) -> list[Row]:
 def marked(row: Row) -> Text:
     """A row's text with its entities in colour and their types behind them."""
     types = sorted({entity.type for entity in row.prediction.entities})
-    line, done = Text(f"{row.doc_id:>12.12}  ", style="dim"), 0
+    line, done = Text(f"{row.doc_id[-12:]:>12}  ", style="dim"), 0
     for entity in row.prediction.entities:
         if entity.start < done:  # nested: the outer one is shown
             continue
