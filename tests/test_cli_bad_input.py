@@ -147,11 +147,6 @@ def test_verification_problems(run, tmp_path, random_model):
     """Demonstrations without an index; a threshold that is no probability."""
     refused(run("verify={k: 4}"), "verify.k=4", "retrieval.index")
     refused(run("verify={threshold: 2}"), "verify.threshold")
-    wordy = {"name": "t", "labels": {"PER": "a person " * 600, "ORG": "a company " * 600}}
-    (tmp_path / "wordy.yaml").write_text(yaml.safe_dump(wordy))
-    room = sum(load_tokenizer(random_model).count(list(wordy["labels"].values()))) + 150
-    fits = ("format=mrc", "windows.max_tokens=100", f"task={tmp_path / 'wordy.yaml'}")  # one definition a prompt
-    refused(run("verify={}", *fits, f"engine.max_model_len={room}"), "verify:", f"engine.max_model_len={room}")
     refused(run("votes={}", "temperature=1"), "votes", "temperature")
     refused(run("votes={}", "score=true"), "votes", "score")
 
@@ -169,7 +164,6 @@ def adapter(random_model, random_adapter, tmp_path):
     def make(**changes):
         from ner_batch.prompts import formats
         from ner_batch.prompts.builder import PromptBuilder
-        from ner_batch.prompts.chat import load_tokenizer
 
         task = Task.model_validate(TASK)
         builder = PromptBuilder(formats.get("json"), task, load_tokenizer(random_model), 4096)

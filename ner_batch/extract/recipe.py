@@ -13,7 +13,6 @@ from ner_batch import adapter as adapters
 from ner_batch import retrieval
 from ner_batch.adapter import Adapter, Calibration
 from ner_batch.config import FormatName
-from ner_batch.data import Entity
 from ner_batch.engine.settings import EngineConfig
 from ner_batch.errors import Problems, UserError
 from ner_batch.extract.settings import Decoding, RecipeConfig, RetrievalConfig, TaskConfig, VotesConfig
@@ -183,8 +182,6 @@ def _load_task(
     )
     builder = PromptBuilder(formats.get(recipe.format), task, chat, run.engine.max_model_len)
     problems.check(lambda: _check_fit(builder, run.windows.max_tokens))
-    if verify:
-        problems.check(lambda: _check_questions_fit(builder, run.windows.max_tokens))
     if adapter:
         check_use = partial(
             adapters.check,
@@ -252,7 +249,10 @@ def _check_rereading(adapter: Adapter) -> None:
 
 
 def _check_fit(builder: PromptBuilder, window_tokens: int) -> None:
-    """A full window must fit beside the system message and its answer, or whole documents would come out `too_long`."""
+    """A full window must fit beside the system message and its answer, or whole documents would come out `too_long`.
+
+    So does a question of verification then: a mention is part of its window, and an answer has room for one and a half.
+    """
     for labels in builder.format.groups(builder.task):
         fixed = len(builder.chat.encode(builder.format.messages("", labels, builder.task, ())))
         room = builder.format.max_answer_tokens(window_tokens, len(labels))
@@ -262,17 +262,6 @@ def _check_fit(builder: PromptBuilder, window_tokens: int) -> None:
                 f"windows.max_tokens={window_tokens}: with {fixed} tokens of instructions and {room} of answer "
                 f"that is {need}, over engine.max_model_len={builder.max_model_len}: lower one or raise the other"
             )
-
-
-def _check_questions_fit(builder: PromptBuilder, window_tokens: int) -> None:
-    """A question about a mention as long as a full window must fit, or entities would stay unverified."""
-    empty = question.messages("", Entity(0, 0, builder.task.names[0], ""), builder.task)
-    fixed = len(builder.chat.encode(empty)) + question.ANSWER_TOKENS
-    if fixed + 2 * window_tokens > builder.max_model_len:
-        raise UserError(
-            f"verify: {fixed} tokens of instructions, a window and a mention of {window_tokens} tokens each are "
-            f"over engine.max_model_len={builder.max_model_len}: lower windows.max_tokens or raise that"
-        )
 
 
 def _fingerprint(
