@@ -253,13 +253,13 @@ def test_the_line_counts_only_this_runs_speed():
     line = ExtractionLine(rows=1000, rows_before=400)
 
     def counters(rows, tokens, replicas=1, **statuses):
-        return RunProgress(rows, tokens, statuses, replicas, 0, (), None)
+        return RunProgress(rows, tokens, statuses, replicas, 0, (), None, answered=(3, 70))
 
     assert "engines are starting" in line.text(counters(0, 0, replicas=0))
     refused = RunProgress(0, 0, {}, 0, 0, (), ("vLLM did not start: no room", False))
     assert line.text(refused).endswith(": starting again, for vLLM did not start: no room")
-    assert "1 engines are ready, no row finished yet, 70 tokens" in line.text(counters(0, 70))
-    assert line.text(counters(20, 1000)) == "420 of 1,000 rows"
+    assert "1 engines are ready, no row finished yet, 3 prompts answered, 70 tokens" in line.text(counters(0, 0))
+    assert line.text(counters(20, 1000)) == "420 of 1,000 rows | 3 prompts answered, 70 tokens"
     seconds, rows, tokens = line.baseline
     line.baseline = (seconds - 10, rows, tokens)
     text = line.text(counters(120, 6000, ok=90, failed=10))

@@ -80,6 +80,7 @@ class Engine:
         self._open: set[Future[Completion]] = set()
         self._in_flight: dict[str, Future[Completion]] = {}
         self._dead: str | None = None
+        self.answered = (0, 0)  # prompts, and tokens of prompts and answers, since the start
         self._progress = time.monotonic()
         self._ended = threading.Event()
         started: Future[list[BaseProcess]] = Future()
@@ -157,6 +158,8 @@ class Engine:
 
     def _answer(self, future: Future[Completion], completion: Completion) -> None:
         with self._lock:
+            prompts, tokens = self.answered
+            self.answered = prompts + 1, tokens + completion.prompt_tokens + completion.completion_tokens
             is_open = future in self._open  # else the engine was closed meanwhile, which failed it
             self._open.discard(future)
         if is_open:

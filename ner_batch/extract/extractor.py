@@ -37,6 +37,7 @@ from ner_batch.text.windows import Window
 # Windows prompted and parsed together: large enough for one retrieval search, small enough that the engine gets its
 # first prompts after some 10 ms, and that a slow machine (2 windows a second) tells of progress several times a minute.
 BATCH_WINDOWS = 32
+TELL_SECONDS = 2.0
 
 # The exit status of a replica whose engine died, so that the cause can be told from other crashes in Ray's logs.
 ENGINE_DEAD_STATUS = 70
@@ -91,6 +92,8 @@ class Extractor:
         actor = ray.get_runtime_context().get_actor_id() if ray.is_initialized() else None
         self.replica = str(actor or "driver")
         self.tracker.replica_started(self.replica)
+        self.closed = threading.Event()
+        threading.Thread(target=self._tell_answered, name="progress", daemon=True).start()
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """The table with the columns of :func:`ner_batch.data.predictions_schema` appended, row by row.
@@ -142,8 +145,20 @@ class Extractor:
 
     def close(self) -> None:
         """Stop the engine and the threads."""
+        self.closed.set()
         self.engine.close()
         self.pool.shutdown()
+
+    def _tell_answered(self) -> None:
+        """Tell what the engine has answered, every two seconds: a slow one takes minutes for its first rows."""
+        known = (0, 0)
+        while not self.closed.wait(TELL_SECONDS):
+            if (answered := self.engine.answered) != known:
+                try:
+                    self.tracker.engine_answered(self.replica, *answered)
+                except ray.exceptions.RayError:  # the job has ended
+                    return
+                known = answered
 
     def _read(self, batch: Sequence[Window]) -> list[list[Reading]]:
         """The readings of some windows by every task's reader."""

@@ -267,10 +267,12 @@ class ExtractionLine:
     def text(self, progress: RunProgress) -> str:
         """Rows done / total, rows/s, tokens/s, ETA, outcomes."""
         now = time.monotonic()
+        prompts, tokens = progress.answered
+        answered = f"{prompts:,} prompts answered, {tokens:,} tokens"
         if not progress.rows:
             state = "engines are starting"
             if progress.replicas:
-                state = f"{progress.replicas} engines are ready, no row finished yet, {progress.tokens:,} tokens"
+                state = f"{progress.replicas} engines are ready, no row finished yet, {answered}"
             elif progress.fatal:  # Ray starts a replica several times, each of them minutes on a GPU
                 state = f"starting again, for {progress.fatal[0]}"
             return f"{self.rows_before:,} of {self.rows:,} rows | {duration(now - self.start_time)}: {state}"
@@ -282,6 +284,8 @@ class ExtractionLine:
             eta = duration((self.rows - self.rows_before - progress.rows) / speed)
             tokens_per_second = (progress.tokens - tokens) / (now - since)
             parts += [f"{speed:,.1f} rows/s", f"{tokens_per_second:,.0f} tokens/s", f"ETA {eta}"]
+        else:
+            parts.append(answered)
         parts += [f"{count:,} {status}" for status, count in sorted(progress.statuses.items()) if status != "ok"]
         parts += [f"engine restarted {progress.deaths} times"] if progress.deaths else []
         return " | ".join(parts)

@@ -57,7 +57,8 @@ class RunProgress:
     """The live counters of a run.
 
     ``rows`` and ``tokens`` count units still in flight too; ``statuses`` only those written. ``fatal``: why the run
-    cannot go on (no engine starts, or too many died), and whether the user can mend it.
+    cannot go on (no engine starts, or too many died), and whether the user can mend it. ``answered``: prompts, and
+    their tokens, of the engines that run now, whatever has become of their rows.
     """
 
     rows: int
@@ -67,6 +68,7 @@ class RunProgress:
     deaths: int
     causes: tuple[str, ...]
     fatal: tuple[str, bool] | None
+    answered: tuple[int, int] = (0, 0)
 
 
 class Tracker:
@@ -83,6 +85,7 @@ class Tracker:
         self.written = (0, 0)
         self.statuses: Counter[str] = Counter()
         self.starts: Counter[str] = Counter()
+        self.answered: dict[str, tuple[int, int]] = {}
         self.causes: list[str] = []
         self.fatal: tuple[str, bool] | None = None
 
@@ -90,6 +93,10 @@ class Tracker:
         """A replica has started, for the first time or, under the same name, again."""
         self.starts[replica] += 1
         self.fatal = None
+
+    def engine_answered(self, replica: str, prompts: int, tokens: int) -> None:
+        """What a replica's engine has answered since it started."""
+        self.answered[replica] = (prompts, tokens)
 
     def replica_refused(self, error: str, user_error: bool) -> None:
         """A replica could not start its engine; the next attempt may."""
@@ -157,8 +164,16 @@ class Tracker:
     def progress(self) -> RunProgress:
         """The live counters."""
         rows, tokens = (sum(column) for column in zip(self.written, *self.live.values(), strict=True))
+        prompts, answered_tokens = (sum(column) for column in zip((0, 0), *self.answered.values(), strict=True))
         return RunProgress(
-            rows, tokens, dict(self.statuses), len(self.starts), self.deaths, tuple(self.causes), self.fatal
+            rows=rows,
+            tokens=tokens,
+            statuses=dict(self.statuses),
+            replicas=len(self.starts),
+            deaths=self.deaths,
+            causes=tuple(self.causes),
+            fatal=self.fatal,
+            answered=(prompts, answered_tokens),
         )
 
 
