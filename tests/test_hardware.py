@@ -1,0 +1,41 @@
+"""Numbers and threads follow the hardware: which CPUs compute bfloat16, and how cores are shared out."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ner_batch.engine import device
+from ner_batch.jobs import cluster
+
+
+@pytest.mark.parametrize(
+    ("line", "computes"),
+    [
+        ("flags\t\t: fpu sse2 avx2 avx512f avx512_bf16 amx_tile", True),
+        ("flags\t\t: fpu sse2 avx2 amx_bf16", True),
+        ("flags\t\t: fpu sse2 avx2 avx512f avx512bw avx512vl", False),
+        ("flags\t\t: fpu sse2 avx2", False),
+        ("Features\t: fp asimd bf16 i8mm", True),
+        ("Features\t: fp asimd", False),
+        ("", False),
+    ],
+)
+def test_which_cpus_compute_bfloat16(tmp_path, monkeypatch, line, computes):
+    """Intel and AMD since 2020 to 2023, Arm since v8.6; AVX-512 alone only emulates it."""
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: any\n{line}\n")
+    monkeypatch.setattr(device, "Path", lambda _: tmp_path / "cpuinfo")
+    assert device.cpu_computes_bfloat16.__wrapped__() is computes
+
+
+def test_this_machine_is_asked():
+    """What the kernel says of this CPU is what the answer follows."""
+    info = Path("/proc/cpuinfo").read_text()
+    assert device.cpu_computes_bfloat16() is bool(re.search(r"\b(amx_bf16|avx512_bf16|bf16)\b", info))
+
+
+@pytest.mark.ray
+def test_cores_are_shared_out(ray_address):
+    """All of a node's for one, half of them each for two, one at least."""
+    assert ray_address
+    assert [cluster.cpus_each(count) for count in (1, 2, 3)] == [2.0, 1.0, 1.0]
