@@ -36,6 +36,6 @@ def test_this_machine_is_asked():
 
 @pytest.mark.ray
 def test_cores_are_shared_out(ray_address):
-    """All of a node's for one, half of them each for two, one at least."""
-    assert ray_address
-    assert [cluster.cpus_each(count) for count in (1, 2, 3)] == [2.0, 1.0, 1.0]
+    """All of the machine's for one, half of them each for two, one at least; in a cluster that is named one."""
+    assert [cluster.cpus_each(count, None) for count in (1, 2, 3)] == [2.0, 1.0, 1.0]
+    assert cluster.cpus_each(1, ray_address) == 1.0

@@ -79,7 +79,7 @@ class JobConfig(Config):
     num_gpus: Annotated[float, Field(ge=0)] | None = None
     """GPUs per replica; None: `tensor_parallel_size` where the cluster has GPUs, else 0."""
     num_cpus: Annotated[float, Field(ge=0)] | None = None
-    """CPUs, and threads, of a replica. None: on CPUs all that the nodes have, shared out; 1 beside a GPU."""
+    """CPUs, and threads, of a replica. None: this machine's, shared out; 1 beside a GPU, and in a cluster."""
     max_failed: Share = 0.01
     """Share of rows that may end as `failed` before the job exits with code 3."""
     max_engine_deaths: Annotated[int, Field(ge=0)] = 30

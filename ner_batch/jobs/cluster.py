@@ -126,10 +126,15 @@ def wait_for_room(who: str, count: int, needed: Mapping[str, float], console: Co
             request_resources(bundles=[])  # the work itself holds the nodes from here on, or nobody wants them
 
 
-def cpus_each(count: int) -> float:
-    """The most CPUs, a whole number, that each of ``count`` processes can have on the nodes there are; 1 at least."""
+def cpus_each(count: int, wanted: str | None) -> float:
+    """The most CPUs, a whole number, that each of ``count`` processes can have in a session of this job alone.
+
+    1 in a cluster that is named (``wanted`` is the job's address), for others may use it too. Needs a session.
+    """
     import ray
 
+    if _address(wanted) != "local":
+        return 1.0
     nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     most = max(nodes, default=1)
     return float(next((cpus for cpus in range(most, 1, -1) if sum(node // cpus for node in nodes) >= count), 1))

@@ -76,7 +76,10 @@ def _resources(plan: Plan) -> dict[str, float]:
     """What each worker reserves, by Ray's names. Needs a session."""
     config = plan.config.run
     gpu = config.gpu if config.gpu is not None else bool(ray.cluster_resources().get("GPU"))
-    return {"GPU": float(gpu), "CPU": config.cpus_per_worker or (1.0 if gpu else cluster.cpus_each(config.workers))}
+    return {
+        "GPU": float(gpu),
+        "CPU": config.cpus_per_worker or (1.0 if gpu else cluster.cpus_each(config.workers, config.address)),
+    }
 
 
 def fit(plan: Plan, needed: dict[str, float], console: Console) -> Any:

@@ -165,7 +165,7 @@ class RunConfig(Config):
     gpu: bool | None = None
     """None: a GPU per worker if the cluster has one."""
     cpus_per_worker: Positive | None = None
-    """CPUs, and threads, of a worker. None: on CPUs all that the nodes have, shared out; 1 beside a GPU."""
+    """CPUs, and threads, of a worker. None: this machine's, shared out; 1 beside a GPU, and in a cluster."""
     checkpoint_every: Count | None = None
     """Steps between checkpoints; None: five times in a run, and every 50 steps at least."""
     max_failures: Annotated[int, Field(ge=-1)] = 3
