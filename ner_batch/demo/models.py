@@ -8,9 +8,11 @@ user's cache.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import tempfile
+from contextlib import redirect_stderr
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -34,7 +36,8 @@ def language_model() -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix=".converting-") as scratch:
             converted = Path(scratch) / LANGUAGE_MODEL
-            _convert(weights, converted)
+            with redirect_stderr(io.StringIO()):  # three progress bars for ten seconds
+                _convert(weights, converted)
             try:
                 converted.rename(folder)
             except OSError:  # another process was faster
@@ -63,9 +66,7 @@ def _convert(weights: Path, folder: Path) -> None:
     """A GGUF file to a Hugging Face folder in float32."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()  # three bars for ten seconds
     place = {"pretrained_model_name_or_path": str(weights.parent), "gguf_file": weights.name}
     model = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
     model.hf_quantizer, model.is_quantized = None, False  # it is not any more, and transformers would not write one
@@ -73,8 +74,9 @@ def _convert(weights: Path, folder: Path) -> None:
         del model.config.quantization_config
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(**place).save_pretrained(folder)
-    # An adapter knows its base by these files: what wrote them must leave no trace.
-    for file in (folder / "config.json", folder / "generation_config.json"):
+    # An adapter knows its base by these files: what wrote them, and where, must leave no trace.
+    for file in (folder / "config.json", folder / "generation_config.json", folder / "tokenizer_config.json"):
         values = json.loads(file.read_text(encoding="utf-8"))
-        values.pop("transformers_version", None)
+        for name in ("transformers_version", "local_files_only", "is_local", "name_or_path"):
+            values.pop(name, None)
         file.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
