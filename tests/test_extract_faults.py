@@ -86,7 +86,11 @@ def test_a_killed_worker_costs_its_own_work_and_no_more(job, killed, most_again)
 
 
 def test_units_of_one_row_group_decode_it_once_per_read_worker(job):
-    """Twenty units of one row group on three replicas: no replica decodes Parquet, one or two read workers do, once each."""
+    """Twenty units of one row group on three replicas: no replica decodes Parquet, a few workers do, once each.
+
+    Ray gives a read to whatever process is idle, so those that wrote before may read next: three tasks at a time, and one
+    process that was there from the start.
+    """
     for path in job.corpus.rglob("*.parquet"):
         path.unlink()
     pq.write_table(table("group", 20 * UNIT_ROWS), job.corpus / "one.parquet")
@@ -94,7 +98,7 @@ def test_units_of_one_row_group_decode_it_once_per_read_worker(job):
     check_whole(job)
     assert len(job.files()) == 20
     reads = job.spot("read")
-    assert len(reads) == len(set(reads)) <= 2
+    assert len(reads) == len(set(reads)) <= 4
 
 
 def test_replicas_take_gpus_where_the_cluster_has_some(job):

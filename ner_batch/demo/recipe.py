@@ -31,7 +31,7 @@ def training(model: Path, encoder: Path, gold: Path, out: Path, **changes: Any) 
         "packing": {"kind": "shared", "tokens": 1024},
         "evaluation": {"examples": 24, "every": STEPS},
         "run": {"name": f"{out.name}-{STEPS}", "storage": str(out.parent / "runs")},
-        "serving": {"prompts": 16},
+        "serving": {"prompts": 12},
     }
     return TrainConfig.model_validate(values | changes)
 

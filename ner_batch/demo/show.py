@@ -27,7 +27,7 @@ from ner_batch.io.examples import example_from_row, read_examples
 from ner_batch.train import job as train_job
 from ner_batch.train import plan as training
 
-TRAIN, DEV, TEST = 1000, 100, 120  # sentences of each split that the demo reads; the package has all of NCBI-disease
+TRAIN, DEV, TEST = 400, 50, 120  # sentences of each split that the demo reads; the package has all of NCBI-disease
 COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "red")
 
 
