@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
-from tiny import gold
+from tiny import ADAPTER, BASE, gold
 
 pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parent.parent
@@ -103,7 +103,8 @@ def test_the_shipped_job_runs_as_a_submitted_job(head, tmp_path, tiny_model):
     address, environment = head
     texts = [example.text for example in gold("test")[:60]]
     pq.write_table(pa.table({"doc_id": [str(i) for i in range(60)], "text": texts}), tmp_path / "in.parquet")
-    job = ["python", "jobs/extract.py", "jobs/extract.yaml", f"input.path={tmp_path / 'in.parquet'}"]
+    models = [f"engine.model={BASE}", f"adapter={ADAPTER}"]  # the demo's own lie in demo-output once it has run
+    job = ["python", "jobs/extract.py", "jobs/extract.yaml", f"input.path={tmp_path / 'in.parquet'}", *models]
     done = submit(address, environment, *job, f"output.path={tmp_path / 'out'}", "retrieval.index=null")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "rows in 60 = rows out 60 = " in done.stdout
