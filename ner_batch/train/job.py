@@ -43,11 +43,11 @@ def run(plan: Plan, console: Console) -> int:
     claim(plan)
     output = plan.config.output
     with cluster.session(plan.config.run.address) as alone, tempfile.TemporaryDirectory() as scratch:
-        needed, workers = _resources(plan), plan.config.run.workers
-        cluster.wait_for_room(WORKER, workers, needed, console, alone=alone)
-        gpu = f"{needed['GPU']:g} GPU and " if needed["GPU"] else ""
-        console.print(f"{workers} x {gpu}{needed['CPU']:g} CPUs", highlight=False)
-        checkpoint = fit(plan, needed, console)
+        resources, workers = _resources(plan), plan.config.run.workers
+        cluster.wait_for_room(WORKER, workers, resources, console, alone=alone)
+        gpu = "1 GPU and " if "GPU" in resources else ""
+        console.print(f"{workers} x {gpu}{resources['CPU']:g} CPUs", highlight=False)
+        checkpoint = fit(plan, resources, console)
         with checkpoint.as_directory() as folder:
             state, weights = loop.load_result(folder)
         adapter = Path(scratch) / Path(output).name
@@ -57,7 +57,7 @@ def run(plan: Plan, console: Console) -> int:
         console.print(f"best dev span F1 {state.best_f1:.3f} at step {state.best_step:,}", highlight=False)
         console.print(f"adapter: {output}", highlight=False, soft_wrap=True)
         if plan.config.serving.prompts:
-            prove(plan, adapter, needed, console)
+            prove(plan, adapter, resources, console)
     return 0
 
 
@@ -76,13 +76,11 @@ def _resources(plan: Plan) -> dict[str, float]:
     """What each worker reserves, by Ray's names. Needs a session."""
     config = plan.config.run
     gpu = config.gpu if config.gpu is not None else bool(ray.cluster_resources().get("GPU"))
-    return {
-        "GPU": float(gpu),
-        "CPU": config.cpus_per_worker or (1.0 if gpu else cluster.cpus_each(config.workers, config.address)),
-    }
+    cpus = config.cpus_per_worker or (1.0 if gpu else cluster.cpus_each(config.workers, config.address))
+    return {"CPU": cpus} | ({"GPU": 1.0} if gpu else {})
 
 
-def fit(plan: Plan, needed: dict[str, float], console: Console) -> Any:
+def fit(plan: Plan, resources: dict[str, float], console: Console) -> Any:
     """Train under Ray Train while the main thread shows progress and stays free for Ctrl-C; the last checkpoint."""
     config = plan.config.run
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -91,14 +89,12 @@ def fit(plan: Plan, needed: dict[str, float], console: Console) -> Any:
     if "://" in config.storage:  # Ray Train's own S3 client would not know AWS_ENDPOINT_URL, so it is given ours
         filesystem, path = arrow_filesystem(config.storage)
         storage = {"storage_path": path, "storage_filesystem": filesystem}
-    gpu = bool(needed["GPU"])
+    gpu = "GPU" in resources
     trainer = TorchTrainer(
         loop.train,
         train_loop_config={"plan": plan, "progress": progress},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=config.workers, use_gpu=gpu, resources_per_worker=needed if gpu else {"CPU": needed["CPU"]}
-        ),
+        scaling_config=ray.train.ScalingConfig(num_workers=config.workers, use_gpu=gpu, resources_per_worker=resources),
         run_config=ray.train.RunConfig(
             name=config.name,
             **storage,
@@ -196,13 +192,13 @@ def progress_text(step: int, steps: int, latest: Metrics, seconds_left: float | 
 REMEDY = "the adapter is at its place, unproved: the same command tries again, serving.prompts=0 does without"
 
 
-def prove(plan: Plan, adapter: Path, needed: dict[str, float], console: Console) -> None:
+def prove(plan: Plan, adapter: Path, resources: dict[str, float], console: Console) -> None:
     """Compare trained and served answers, in a process of its own, whose memory is free afterwards.
 
     A JobError where vLLM does not serve the adapter, or answers otherwise than the trained model.
     """
-    gpu = bool(needed["GPU"])
-    task = ray.remote(num_cpus=needed["CPU"], num_gpus=needed["GPU"], max_retries=0)(serving.compare)
+    gpu = "GPU" in resources
+    task = ray.remote(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0), max_retries=0)(serving.compare)
     files = {path.name: path.read_bytes() for path in adapter.iterdir()}
     with ProgressLine(console) as line:
         line.show("comparing served with trained answers")

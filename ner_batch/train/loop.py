@@ -82,8 +82,8 @@ def train(config: dict[str, Any]) -> None:
     dev_examples = plan.dev.examples[rank::workers]
     dev_prompts = evaluate.dev_prompts(dev_examples, plan.dev.demonstrations(plan.dev_k)[rank::workers], builder)
 
-    auto = device.type == "cuda" or cpu_computes_bfloat16()
-    mixed = settings.base.compute == "bfloat16" or (settings.base.compute == "auto" and auto)
+    computes_bfloat16 = device.type == "cuda" or cpu_computes_bfloat16()
+    mixed = settings.base.compute == "bfloat16" or (settings.base.compute == "auto" and computes_bfloat16)
     model.train()
     for rows in remaining_steps(plan, builder, state):
         start_time = time.monotonic()

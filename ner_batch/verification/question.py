@@ -11,6 +11,9 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
+
+import numpy as np
 
 from ner_batch.data import Entity, Message
 from ner_batch.errors import UserError
@@ -95,15 +98,9 @@ def answer(task: Task, true: bool) -> str:
 def probability(logprobs: Mapping[int, float], tokens: AnswerTokens) -> float | None:
     """P(yes) / (P(yes) + P(no)) out of log-probabilities by token id; None where some are not there.
 
-    Each is the sum over the tokens that say it: a model of instructions begins with "Yes" what it was taught as "yes".
+    Each is the sum over the tokens that it may begin with: models of instructions write "Yes" where ours are taught "yes".
     """
-    if any(token not in logprobs for said in tokens for token in said):
+    if any(token not in logprobs for token in chain(*tokens)):
         return None
-    yes, no = (_log_sum([logprobs[token] for token in said]) for said in tokens)
+    yes, no = (float(np.logaddexp.reduce([logprobs[token] for token in of_answer])) for of_answer in tokens)
     return 1 / (1 + math.exp(min(no - yes, 700.0)))
-
-
-def _log_sum(logprobs: Sequence[float]) -> float:
-    """The logarithm of a sum of probabilities."""
-    most = max(logprobs)
-    return most + math.log(sum(math.exp(max(logprob - most, -700.0)) for logprob in logprobs))
