@@ -98,7 +98,7 @@ def answer(task: Task, true: bool) -> str:
 def probability(logprobs: Mapping[int, float], tokens: AnswerTokens) -> float | None:
     """P(yes) / (P(yes) + P(no)) out of log-probabilities by token id; None where some are not there.
 
-    Each is the sum over the tokens that it may begin with: models of instructions write "Yes" where ours are taught "yes".
+    Each is the sum over the tokens that it may begin with: instruction models write "Yes" where ours learn "yes".
     """
     if any(token not in logprobs for token in chain(*tokens)):
         return None
