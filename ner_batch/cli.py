@@ -62,7 +62,7 @@ def exit_code(job: Callable[[], int | None]) -> int:
 def verb(job: Callable[P, int | None]) -> Callable[P, None]:
     """Make a command of a job. It imports what it needs once its config is read: `--help` needs no Ray or torch."""
 
-    @app.command()
+    @app.command(job.__name__.strip("_").replace("_", "-"))
     @functools.wraps(job)
     def command(*arguments: P.args, **options: P.kwargs) -> None:
         raise typer.Exit(exit_code(lambda: job(*arguments, **options)))
@@ -150,6 +150,27 @@ def merge(
 
 
 @verb
+def import_(
+    kind: Annotated[str, typer.Argument(help="columns (CoNLL, BIO, BIOES, BMES), w2ner or cluener")],
+    file: Annotated[str, typer.Argument(help="The published file, local or s3://")],
+    out: Annotated[str, typer.Argument(help="Parquet file to write")],
+    name: Annotated[str | None, typer.Option(help="What ids begin with; the output's name, if not given")] = None,
+    token_column: Annotated[int, typer.Option(help="columns: where tokens are, from 0")] = 0,
+    tag_column: Annotated[int, typer.Option(help="columns: where tags are; from the end where negative")] = -1,
+    join: Annotated[str, typer.Option(help="columns: tokens joined by `space`, `nothing`, or as they look")] = "auto",
+    numbered: Annotated[bool, typer.Option("--numbered", help="columns: tokens end in a number (Weibo's 科0)")] = False,
+) -> None:
+    """Make gold of a published set: Parquet with text and entities. Tells what had to be repaired, and a digest."""
+    from ner_batch.io import published
+
+    joiners = {"auto": None, "space": " ", "nothing": ""}
+    if kind not in published.READERS or join not in joiners:
+        raise UserError(f"{kind}, --join {join}: known are {', '.join(published.READERS)} and {', '.join(joiners)}")
+    columns = published.Columns(token_column, tag_column, joiners[join], numbered)
+    print_lines(published.import_gold(kind, file, out, name or Path(out).stem, columns))
+
+
+@verb
 def index(
     config_file: ConfigFile,
     overrides: Overrides = None,
@@ -204,7 +225,7 @@ def ablate(config_file: ConfigFile, overrides: Overrides = None) -> int:
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything the demo writes")] = Path("demo-output"),
 ) -> int:
-    """Index, train, extract and score a small corpus with the tiny model that ships with the package."""
+    """Index, train, extract and score with a pretrained model: what this is, in some minutes, on real text."""
     require_extra("train", *TRAINING, purpose="`demo`")
     from ner_batch.demo import show
 

@@ -21,7 +21,7 @@ from ner_batch.engine import lora_cpu
 from ner_batch.engine.device import cpu_computes_bfloat16
 from ner_batch.engine.settings import EngineConfig
 from ner_batch.errors import UserError
-from ner_batch.prompts.chat import load_tokenizer
+from ner_batch.prompts.chat import ChatTokenizer, load_tokenizer
 
 _CLOSE_SECONDS = 30.0
 _VERBOSE = "NER_BATCH_VERBOSE=1 shows what it printed"  # the root cause is often in the log of vLLM's own process
@@ -73,7 +73,7 @@ class Engine:
     """
 
     def __init__(self, config: EngineConfig, adapters: bool = True) -> None:
-        stop_token_ids = load_tokenizer(config.model, config.revision).stop_token_ids
+        chat = load_tokenizer(config.model, config.revision)
         self._config = config
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[tuple[Request, Future[Completion]] | None] = queue.SimpleQueue()
@@ -84,7 +84,7 @@ class Engine:
         self._progress = time.monotonic()
         self._ended = threading.Event()
         started: Future[list[BaseProcess]] = Future()
-        args = (stop_token_ids, adapters, started)
+        args = (chat, adapters, started)
         threading.Thread(target=self._run, args=args, name="vllm-step", daemon=True).start()
         processes = started.result()
         threading.Thread(target=self._watch, args=(processes,), name="vllm-watchdog", daemon=True).start()
@@ -113,10 +113,10 @@ class Engine:
         self._queue.put(None)
         self._ended.wait(_CLOSE_SECONDS)
 
-    def _run(self, stop_token_ids: Sequence[int], adapters: bool, started: Future[list[BaseProcess]]) -> None:
+    def _run(self, chat: ChatTokenizer, adapters: bool, started: Future[list[BaseProcess]]) -> None:
         """The thread's life: start vLLM, drive it until it is closed or dies, shut it down."""
         try:
-            vllm = _Vllm(self._config, stop_token_ids, adapters)
+            vllm = _Vllm(self._config, chat, adapters)
         except ValueError as error:
             started.set_exception(UserError(f"engine for {self._config.model!r}: {_line(error)}"))
             return
@@ -202,13 +202,13 @@ class _RejectedError(Exception):
 class _Vllm:
     """All of vLLM that this project touches, on one thread; every name here exists in 0.26, 0.29 and 0.32."""
 
-    def __init__(self, config: EngineConfig, stop_token_ids: Sequence[int], adapters: bool) -> None:
+    def __init__(self, config: EngineConfig, chat: ChatTokenizer, adapters: bool) -> None:
         _set_environment(config)
         from vllm.engine.arg_utils import EngineArgs
         from vllm.platforms import current_platform
         from vllm.v1.engine.llm_engine import LLMEngine
 
-        self._stop_token_ids = list(stop_token_ids)
+        self._chat = chat
         self._adapters: dict[str, Any] = {}
         self._broken: dict[str, str] = {}
         on_cpu = current_platform.is_cpu()
@@ -255,7 +255,7 @@ class _Vllm:
 
     def step(self) -> list[tuple[str, Completion]]:
         """Advance everything by one step; what has finished with it."""
-        return [(o.request_id, _completion(o)) for o in self._engine.step() if o.finished]
+        return [(o.request_id, _completion(o, self._chat)) for o in self._engine.step() if o.finished]
 
     def shutdown(self) -> None:
         self._engine.engine_core.shutdown()
@@ -270,7 +270,7 @@ class _Vllm:
             logprob_token_ids=list(request.logprobs) if request.logprobs else None,  # in 0.32: not looked at
             prompt_logprobs=0 if request.prompt_logprobs else None,  # 0: of the tokens themselves, and no others
             max_tokens=request.max_tokens,
-            stop_token_ids=self._stop_token_ids,
+            stop_token_ids=list(self._chat.stop_token_ids),
             structured_outputs=None if grammar is None else StructuredOutputsParams(grammar=grammar),
             output_kind=RequestOutputKind.FINAL_ONLY,
             detokenize=not request.prompt_logprobs,  # which would also turn every token of the prompt into text
@@ -316,14 +316,14 @@ def _set_environment(config: EngineConfig) -> None:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(not current_platform.is_cpu()))
 
 
-def _completion(output: Any) -> Completion:
+def _completion(output: Any, chat: ChatTokenizer) -> Completion:
     answer = output.outputs[0]
     reason = answer.finish_reason
     prompt = output.prompt_token_ids or ()
     read = zip(prompt, output.prompt_logprobs or (), strict=False)  # one each, or none at all
     error = None if reason in ("stop", "length") else f"vLLM ended the request: {reason}"
     return Completion(
-        text=answer.text,
+        text=chat.finished(answer.text, answer.token_ids) if reason == "stop" else answer.text,
         finish_reason=reason if error is None else "error",
         prompt_tokens=len(prompt),
         completion_tokens=len(answer.token_ids),

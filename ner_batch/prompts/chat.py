@@ -102,6 +102,14 @@ class ChatTokenizer:
         """The text of some ids, special tokens shown."""
         return self._backend.decode(list(ids), skip_special_tokens=False)
 
+    def finished(self, text: str, answer: Sequence[int]) -> str:
+        """The text of a finished answer with the end that vLLM keeps back.
+
+        Where it ends in U+FFFD, vLLM waits for more bytes of a character; but documents have that one too.
+        """
+        whole = self._backend.decode([t for t in answer if t not in self.stop_token_ids], skip_special_tokens=True)
+        return whole if whole.endswith("\ufffd") and whole.startswith(text) else text
+
     def pieces(self, prompt: Sequence[int], answer: Sequence[int]) -> list[str]:
         """What each token of an answer adds to its text, as vLLM puts it together: special tokens and ends nothing.
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, wait
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def _resources(plan: Plan) -> dict[str, float]:
 
 
 def fit(plan: Plan, resources: dict[str, float], console: Console) -> Any:
-    """Train under Ray Train while the main thread shows progress and stays free for Ctrl-C; the last checkpoint."""
+    """Train under Ray Train, showing progress; the last checkpoint."""
     config = plan.config.run
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     progress = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
@@ -90,7 +91,7 @@ def fit(plan: Plan, resources: dict[str, float], console: Console) -> Any:
         filesystem, path = arrow_filesystem(config.storage)
         storage = {"storage_path": path, "storage_filesystem": filesystem}
     gpu = "GPU" in resources
-    trainer = TorchTrainer(
+    trainer = _Trainer(
         loop.train,
         train_loop_config={"plan": plan, "progress": progress},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
@@ -102,65 +103,70 @@ def fit(plan: Plan, resources: dict[str, float], console: Console) -> Any:
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
     )
-    result = _in_background(trainer.fit)
-    _follow(plan, progress, result, console)
-    try:
-        return result.result().checkpoint
-    except ray.train.WorkerGroupError as error:
-        failures = list(error.worker_failures.values())
-        for failure in failures:
-            if isinstance(failure, UserError):
-                raise failure from None
-        if any(isinstance(failure, (RayActorError, RayTrainError)) for failure in failures):
-            raise JobError(f"training failed: its workers died: {cluster.last_line(error)}") from None
-        raise  # a bug; the message has the worker's traceback
-    except ray.train.ControllerError as error:
-        raise JobError(f"training failed: {cluster.last_line(error)}") from None
-
-
-def _in_background(step: Callable[[], Any]) -> Future[Any]:
-    """Run a step in a daemon thread, which nobody waits for after Ctrl-C.
-
-    In the main thread Ray Train would put a handler of its own in Ctrl-C's place, which ends the process with 0.
-    """
-    future: Future[Any] = Future()
-
-    def work() -> None:
+    with _followed(plan, progress, console):
         try:
-            future.set_result(step())
-        except Exception as error:  # noqa: BLE001 - raised where the result is asked for
-            future.set_exception(error)
+            return trainer.fit().checkpoint
+        except ray.train.WorkerGroupError as error:
+            failures = list(error.worker_failures.values())
+            for failure in failures:
+                if isinstance(failure, UserError):
+                    raise failure from None
+            if any(isinstance(failure, (RayActorError, RayTrainError)) for failure in failures):
+                raise JobError(f"training failed: its workers died: {cluster.last_line(error)}") from None
+            raise  # a bug; the message has the worker's traceback
+        except ray.train.ControllerError as error:
+            raise JobError(f"training failed: {cluster.last_line(error)}") from None
 
-    threading.Thread(target=work, daemon=True).start()
-    return future
+
+class _Trainer(TorchTrainer):  # type: ignore[misc]  # Ray has no types for it
+    """Ray Train's trainer, with Ctrl-C left as it is: a KeyboardInterrupt here, not the end of the process with 0."""
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        pass
 
 
-def _follow(plan: Plan, progress: Queue, result: Future[Any], console: Console) -> None:
-    """Pass on what the workers measure, until training has ended."""
-    config, steps = plan.config.run, plan.schedule.steps
+@contextmanager
+def _followed(plan: Plan, progress: Queue, console: Console) -> Iterator[None]:
+    """Pass on what the workers measure, in a thread, while training runs.
+
+    Training itself stays in the main thread, and the thread has ended when this returns: one that is inside of Ray
+    while the session ends takes the process along, without a word (exit code 1; every third Ctrl-C on a busy machine).
+    """
+    config = plan.config.run
     logs = Path(config.storage if "://" not in config.storage else "runs") / config.name / "logs"
     tracker = open_tracker(config.report_to, config.name, logs)
-    first_step, start_time = 0, time.monotonic()
-    latest: Metrics = {}
-    with ProgressLine(console) as line:
+    ended = threading.Event()
+    with ProgressLine(console) as line, ThreadPoolExecutor(1) as pool:
         line.show("starting the training workers")
-        running = True
-        while running:
-            wait([result], POLL_SECONDS)
-            running = not result.done()
-            for step, measured in progress.get_nowait_batch(progress.qsize()):
-                if not first_step:
-                    first_step, start_time = step, time.monotonic()
-                latest |= measured
-                if tracker and measured:
-                    tracker.log(measured, step)
-                if "f1" in measured:
-                    console.print(f"step {step:,} of {steps:,}: dev F1 {measured['f1']:.3f}", highlight=False)
-                done = step - first_step
-                left = (time.monotonic() - start_time) / done * (steps - step) if done > 0 else None
-                line.show(progress_text(step, steps, latest, left))
+        followed = pool.submit(_follow, plan, progress, ended, tracker, console, line)
+        try:
+            yield
+        finally:
+            ended.set()
+    followed.result()
     if tracker:
         tracker.finish()
+
+
+def _follow(
+    plan: Plan, progress: Queue, ended: threading.Event, tracker: Any, console: Console, line: ProgressLine
+) -> None:
+    steps, first_step, start_time = plan.schedule.steps, 0, time.monotonic()
+    latest: Metrics = {}
+    running = True
+    while running:
+        running = not ended.wait(POLL_SECONDS)
+        for step, measured in progress.get_nowait_batch(progress.qsize()):
+            if not first_step:
+                first_step, start_time = step, time.monotonic()
+            latest |= measured
+            if tracker and measured:
+                tracker.log(measured, step)
+            if "f1" in measured:
+                console.print(f"step {step:,} of {steps:,}: dev F1 {measured['f1']:.3f}", highlight=False)
+            done = step - first_step
+            left = (time.monotonic() - start_time) / done * (steps - step) if done > 0 else None
+            line.show(progress_text(step, steps, latest, left))
 
 
 def open_tracker(kind: ReportTo, name: str, folder: Path) -> Any | None:
