@@ -207,7 +207,11 @@ def evaluate(
 
 
 @verb
-def ablate(config_file: ConfigFile, overrides: Overrides = None) -> int:
+def ablate(
+    config_file: ConfigFile,
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, DRY_RUN(help="Check everything, tell cells and trainings; write nothing")] = False,
+) -> int:
     """Compare formats, retrieval, verification, decoding and adapters on your gold set. Goes on cell by cell."""
     from ner_batch.experiments.settings import AblateConfig
 
@@ -216,9 +220,13 @@ def ablate(config_file: ConfigFile, overrides: Overrides = None) -> int:
     if config.curve and config.curve.train:
         require_extra("train", *TRAINING, purpose="`curve.train`")
     from ner_batch.experiments import job as experiments
-    from ner_batch.experiments.plan import prepare
+    from ner_batch.experiments.plan import dry_report, prepare
 
-    return experiments.run(prepare(config), console)
+    plan = prepare(config, write_indexes=not dry_run)
+    if dry_run:
+        print_lines(dry_report(plan))
+        return 0
+    return experiments.run(plan, console)
 
 
 @verb

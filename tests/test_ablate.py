@@ -133,6 +133,19 @@ def test_bad_input(folder, override, words):
     refused((code, list(dict.fromkeys(errors))), *words)
 
 
+def test_a_dry_run(folder):
+    """Cells, those left out and what is checked later are told; nothing is written, not even an index."""
+    code, output, _ = ablate(folder, "--dry-run", f"output={folder}/dry")
+    assert code == 0
+    text = " ".join(output)
+    assert "14 cells of 10 texts, 0 of them done" in text
+    assert "left out: demo_mrc_auto_none_k0_verify-none: " in text
+    assert "8 of them search an index (lexical; 4,000 examples)" in text
+    assert not (folder / "dry").exists()
+    code, _, errors = ablate(folder, "--dry-run", "gold.test=nowhere")
+    refused((code, errors), "nowhere")
+
+
 def run(folder, *overrides):
     """The ablation to its end, in this process; what it printed."""
     printed = io.StringIO()

@@ -214,6 +214,14 @@ def test_a_training_that_fails_for_what_the_user_can_mend(folder, tmp_path):
     assert "2 adapters, 2 to train" in printed.getvalue()
 
 
+def test_a_dry_run(folder, tmp_path):
+    """Adapters to train are told with their sizes; none is trained, nothing is written."""
+    done = CliRunner().invoke(app, ["ablate", str(folder / "curve.yaml"), "--dry-run", f"output={tmp_path}/out"])
+    assert done.exit_code == 0, done.output
+    assert "adapters to train, 0 of them done; examples: " in done.output
+    assert not list(tmp_path.iterdir())
+
+
 def run(folder, *overrides):
     """The curve to its end, in this process; what it printed."""
     printed = io.StringIO()

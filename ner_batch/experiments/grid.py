@@ -71,6 +71,11 @@ class Combination:
         return "_".join([*parts, self.subset.name] if self.subset else parts)
 
     @property
+    def searches(self) -> bool:
+        """Whether demonstrations are searched for it."""
+        return self.k > 0 or self.verification == "few-shot"
+
+    @property
     def values(self) -> dict[str, object]:
         """Its place on every axis, as plain values."""
         values = asdict(self)

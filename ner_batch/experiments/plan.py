@@ -78,8 +78,10 @@ class Plan:
     """Combinations that make no sense, with the reason."""
 
 
-def prepare(config: AblateConfig) -> Plan:
+def prepare(config: AblateConfig, *, write_indexes: bool = True) -> Plan:
     """Check everything; indexes are built here, into the output folder.
+
+    Without ``write_indexes`` nothing is written, and combinations that search an index are no runs of the plan.
 
     Raises:
         UserError: every problem found, one line each.
@@ -109,9 +111,30 @@ def prepare(config: AblateConfig) -> Plan:
         smallest = min(trainings, key=lambda training: len(training.examples), default=None)
         of_training.check(lambda: check_training(smallest) if smallest else None)
         problems.stop_if_any()
-    indexes = _build_indexes(config, examples)  # written, so only where all else is sound
+    indexes = _build_indexes(config, examples) if write_indexes else {}  # written, so only where all else is sound
     plan = Plan(config, test, examples, indexes, tuple(trainings))
-    return with_runs(plan, [combination for combination in combinations(config) if combination.reader != TRAINED])
+    grid = [combination for combination in combinations(config) if combination.reader != TRAINED]
+    return with_runs(plan, [combination for combination in grid if write_indexes or not combination.searches])
+
+
+def dry_report(plan: Plan) -> list[str]:
+    """What an ablation would do, by a plan without indexes, in lines."""
+    grid = combinations(plan.config)
+    done = sum(is_done(plan, run) for run in plan.runs)
+    lines = [f"{len(grid) - len(plan.left_out):,} cells of {len(plan.test):,} texts, {done:,} of them done"]
+    lines += [f"left out: {combination.name}: {reason}" for combination, reason in plan.left_out]
+    if kinds := index_kinds(plan.config):
+        searched = sum(combination.searches for combination in grid)
+        lines.append(
+            f"{searched:,} of them search an index ({', '.join(kinds)}; {len(plan.examples):,} examples): whether it "
+            "can be built, and whether adapters were trained with it, is checked when the ablation runs"
+        )
+    if plan.trainings:
+        there = sum(train_plan.finished(training.config.output) for training in plan.trainings)
+        sizes = dict.fromkeys(len(training.examples) for training in plan.trainings)
+        listed = ", ".join(f"{size:,}" for size in sizes)
+        lines.append(f"{len(plan.trainings):,} adapters to train, {there:,} of them done; examples: {listed}")
+    return lines
 
 
 def plan_trainings(

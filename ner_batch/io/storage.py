@@ -362,14 +362,22 @@ def remove_stale_temporaries(folder: str) -> int:
 
 
 def check_writable(folder: str) -> None:
-    """Write and delete a hidden file: a UserError says before the work begins that a folder cannot be written to."""
+    """Write and delete a hidden file: a UserError says before the work begins that a folder cannot be written to.
+
+    What was not there before is not there afterwards, the folder itself included.
+    """
     probe = join(folder, f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+    path = local_path(folder)
     with explained(folder):
+        missing = [] if path is None else [place for place in (Path(path), *Path(path).parents) if not place.exists()]
         try:
             write_bytes(probe, b"")
             remove(probe)
         except NotImplementedError as error:
             raise UserError(f"{folder}: can only be read: name a folder that can be written to") from error
+    for place in missing:
+        with suppress(OSError):  # somebody else has put something there meanwhile
+            place.rmdir()
 
 
 def _write_aside(filesystem: AbstractFileSystem, path: str, data: bytes | pa.Buffer) -> None:
