@@ -50,7 +50,7 @@ def test_hostile_texts_through_every_format_under_the_grammar(random_model, form
     finally:
         replica.close()
     assert [p.status for p in predictions[:3]] == [Status.EMPTY] * 3
-    assert sum(rows for rows, _ in finished) == len(HOSTILE)
+    assert sum(rows for rows, _ in finished) == pytest.approx(len(HOSTILE))
     for text, prediction in zip(HOSTILE[3:], predictions[3:], strict=True):
         assert prediction.status in (Status.OK, Status.TRUNCATED)
         assert prediction.prompt_tokens > 0
@@ -76,14 +76,22 @@ def test_free_answers_of_a_random_model_fail_visibly_and_auto_repairs_them(rando
 
 
 def test_more_batches_than_are_read_at_once(random_model):
-    """Two threads ask at once, each for more windows than the replica's two threads take at a time."""
+    """Two threads ask at once, each for more windows than the replica's two threads take at a time.
+
+    Progress tells how much of the long row is read before it has ended.
+    """
     replica = extractor(random_model, window_tokens=4, max_in_flight=127, decoding="free")
     texts = ["Anna met Bob. " * 120]
+    parts = [], []
     try:
         with ThreadPoolExecutor(2) as pool:
-            (first,), (second,) = pool.map(replica.predict, [texts, texts])
+            calls = [lambda rows, _, part=part: part.append(rows) for part in parts]
+            (first,), (second,) = pool.map(replica.predict, [texts, texts], calls)
     finally:
         replica.close()
+    for part in parts:
+        assert len(part) > 3
+        assert sum(part) == pytest.approx(1)
     assert first.prompt_tokens == second.prompt_tokens > 0
 
 

@@ -260,6 +260,7 @@ def test_the_line_counts_only_this_runs_speed():
     assert line.text(refused).endswith(": starting again, for vLLM did not start: no room")
     assert "1 engines are ready, no row finished yet, 3 prompts answered, 70 tokens" in line.text(counters(0, 0))
     assert line.text(counters(20, 1000)) == "420 of 1,000 rows | 3 prompts answered, 70 tokens"
+    assert line.text(counters(20.9, 1000)).startswith("420 of 1,000 rows | ")
     seconds, rows, tokens = line.baseline
     line.baseline = (seconds - 10, rows, tokens)
     text = line.text(counters(120, 6000, ok=90, failed=10))

@@ -108,12 +108,12 @@ def read_one(plan: Plan, run: Run, engine: Engine, line: ProgressLine, title: st
     """Read the test set as a run says and keep the predictions; the seconds that took."""
     extractor = Extractor(run.recipe, start_engine=lambda *_: engine)
     texts = [example.text for example in plan.test]
-    rows_read = 0
+    rows_read = 0.0
 
-    def progress(rows: int, _tokens: int) -> None:
+    def progress(rows: float, _tokens: int) -> None:
         nonlocal rows_read
         rows_read += rows
-        line.show(f"{title}  {rows_read:,} of {len(texts):,} texts")
+        line.show(f"{title}  {int(rows_read + 0.001):,} of {len(texts):,} texts")
 
     progress(0, 0)
     extractor.predict(texts[:2])  # what a first prompt costs (compiling, loading an adapter) is left out of the time

@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -45,8 +46,8 @@ ENGINE_DEAD_STATUS = 70
 StartEngine = Callable[[EngineConfig, bool], Engine]
 """Starts the engine of a config; the flag says whether requests name adapters. Usually :class:`Engine` itself."""
 
-Progress = Callable[[int, int], None]
-"""Called with (rows finished, tokens spent) as a table proceeds."""
+Progress = Callable[[float, int], None]
+"""Called with (rows read, of a long one the part, and tokens spent) as a table proceeds."""
 
 
 class Extractor:
@@ -130,17 +131,16 @@ class Extractor:
         """
         documents = [None if text is None else clean(text) for text in texts]
         cut = windows.split(documents, self.recipe.window_tokens, self.tokenizer.count)
-        last_window = {window.document: i for i, window in enumerate(cut)}
+        windows_of = Counter(window.document for window in cut)
         if progress:
-            progress(len(texts) - len(last_window), 0)
+            progress(len(texts) - len(windows_of), 0)
         readings: list[list[Reading]] = []
         batches = [cut[i : i + BATCH_WINDOWS] for i in range(0, len(cut), BATCH_WINDOWS)]
-        for batch in self.pool.map(self._read, batches):
+        for batch, read in zip(batches, self.pool.map(self._read, batches), strict=True):
             if progress:
-                ends = range(len(readings), len(readings) + len(batch))
-                rows = sum(last_window[cut[i].document] == i for i in ends)
-                progress(rows, sum(r.prompt_tokens + r.completion_tokens for window in batch for r in window))
-            readings += batch
+                rows = sum(1 / windows_of[window.document] for window in batch)
+                progress(rows, sum(r.prompt_tokens + r.completion_tokens for of_window in read for r in of_window))
+            readings += read
         return merge(texts, cut, readings)
 
     def close(self) -> None:
@@ -187,7 +187,7 @@ class Extractor:
     def _predict_unit(self, unit: str, texts: Sequence[str | None]) -> list[Prediction]:
         """One prediction per text. A unit that saw engines die before is read alone, in ever smaller ranges of rows."""
 
-        def progress(rows: int, tokens: int) -> None:
+        def progress(rows: float, tokens: int) -> None:
             self.tracker.rows_done(unit, rows, tokens)
 
         if not self.tracker.unit_started(unit, len(texts)):

@@ -262,7 +262,7 @@ class ExtractionLine:
     rows: int
     rows_before: int = 0
     start_time: float = field(default_factory=time.monotonic)
-    baseline: tuple[float, int, int] | None = None
+    baseline: tuple[float, float, int] | None = None
 
     def text(self, progress: RunProgress) -> str:
         """Rows done / total, rows/s, tokens/s, ETA, outcomes."""
@@ -278,7 +278,7 @@ class ExtractionLine:
             return f"{self.rows_before:,} of {self.rows:,} rows | {duration(now - self.start_time)}: {state}"
         self.baseline = self.baseline or (now, progress.rows, progress.tokens)
         since, rows, tokens = self.baseline
-        parts = [f"{self.rows_before + progress.rows:,} of {self.rows:,} rows"]
+        parts = [f"{self.rows_before + int(progress.rows + 0.001):,} of {self.rows:,} rows"]
         if progress.rows > rows:
             speed = (progress.rows - rows) / (now - since)
             eta = duration((self.rows - self.rows_before - progress.rows) / speed)

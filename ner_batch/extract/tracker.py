@@ -56,12 +56,13 @@ class UnitAttempts:
 class RunProgress:
     """The live counters of a run.
 
-    ``rows`` and ``tokens`` count units still in flight too; ``statuses`` only those written. ``fatal``: why the run
+    ``rows`` and ``tokens`` count units still in flight too, and of a long row the part that is read; ``statuses`` only
+    those written. ``fatal``: why the run
     cannot go on (no engine starts, or too many died), and whether the user can mend it. ``answered``: prompts, and
     their tokens, of the engines that run now, whatever has become of their rows.
     """
 
-    rows: int
+    rows: float
     tokens: int
     statuses: Mapping[str, int]
     replicas: int
@@ -81,7 +82,7 @@ class Tracker:
     def __init__(self, max_engine_deaths: int | None = None) -> None:
         self.max_engine_deaths = max_engine_deaths
         self.attempts: dict[str, UnitAttempts] = {}
-        self.live: dict[str, tuple[int, int]] = {}
+        self.live: dict[str, tuple[float, int]] = {}
         self.written = (0, 0)
         self.statuses: Counter[str] = Counter()
         self.starts: Counter[str] = Counter()
@@ -145,7 +146,7 @@ class Tracker:
         by_row = self.attempts[unit].predictions
         return [prediction for row in sorted(by_row) for prediction in by_row[row]]
 
-    def rows_done(self, unit: str, rows: int, tokens: int) -> None:
+    def rows_done(self, unit: str, rows: float, tokens: int) -> None:
         """Rows finished and tokens spent since the last call for a unit in flight."""
         if unit in self.live:
             rows_before, tokens_before = self.live[unit]
