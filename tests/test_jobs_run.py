@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.usefixtures("in_cluster"),
 ]
 ROOT = Path(__file__).parent.parent
-SHORT = ["optimiser.steps=2", "evaluation.examples=2", "serving.prompts=2", "run.report_to=none"]
+SHORT = ["optimiser.steps=2", "evaluation.examples=2", "serving.prompts=0", "run.report_to=none"]
 
 
 @pytest.fixture
