@@ -14,7 +14,6 @@ from ner_batch.demo import build, models, recipe, show
 from ner_batch.errors import UserError
 from ner_batch.io.examples import read_examples
 
-
 SMALLER = """
 from ner_batch.cli import main
 from ner_batch.demo import recipe, show
