@@ -187,26 +187,51 @@ def _read_json(path: Path, remedy: str) -> dict[str, Any]:
     return values
 
 
-def check_base(model: str) -> None:
-    """Raises UserError where weight files of a local model folder are missing, broken, or not those of its config."""
-    folder = Path(model)
-    if folder.is_dir():
+def check_base(model: str, revision: str | None = None) -> None:
+    """Raises UserError where weight files of a model are missing, broken, or not those of its config.
+
+    A local folder, or what the Hub's cache of this machine has of a name; of what is still to come nothing is known.
+    """
+    folder = _files_here(model, revision)
+    if folder is not None:
         config = _read_json(folder / "config.json", "download it again")
         if problem := next(weights.config_problems(config, weights.model_shapes(folder)), None):
             raise UserError(f"{folder}: {problem}: files of two models")
 
 
-def check_weights(adapter: Adapter, model: str, shapes: Mapping[str, tuple[int, ...]] | None = None) -> None:
+def check_weights(
+    adapter: Adapter, model: str, shapes: Mapping[str, tuple[int, ...]] | None = None, *, revision: str | None = None
+) -> None:
     """Raises UserError where the weights do not belong to a base: an engine passes over what it does not know.
 
-    The headers of the weight files tell. Of a base that is no local folder nothing is known, unless its ``shapes`` are
-    given.
+    The headers of the weight files tell (see :func:`check_base` for where they are), or the base's ``shapes``.
     """
     if shapes is None:
-        shapes = weights.model_shapes(Path(model)) if Path(model).is_dir() else {}
+        folder = _files_here(model, revision)
+        shapes = {} if folder is None else weights.model_shapes(folder)
     of_adapter = weights.read_shapes(adapter.path / WEIGHTS)
     if problem := next(weights.lora_problems(of_adapter, adapter.rank, shapes), None):
         raise UserError(f"{adapter.uri}: {problem} (base model {model})")
+
+
+def _files_here(model: str, revision: str | None) -> Path | None:
+    """A model's folder, or its snapshot in the Hub's cache where all of it is there; nothing is fetched."""
+    if Path(model).is_dir():
+        return Path(model)
+    from huggingface_hub import errors, try_to_load_from_cache
+
+    try:
+        config = try_to_load_from_cache(model, "config.json", revision=revision)
+    except errors.HFValidationError:  # a path, or no name at all
+        return None
+    if not isinstance(config, str):
+        return None
+    snapshot = Path(config).parent
+    try:
+        weights.model_shapes(snapshot)
+    except UserError:  # some of its files are not there yet
+        return None
+    return snapshot
 
 
 def check(

@@ -253,6 +253,28 @@ def test_weights_of_another_model(trained: Path, folder: Path, change: Any, said
     adapter.check_weights(adapter.load(folder), "some/hub-name")
 
 
+def test_a_base_in_the_hubs_cache(trained: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name is looked up where downloads lie; where part of it is still to come nothing is known."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    repository = tmp_path / "hub" / "models--some--name"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("abc")
+    (repository / "snapshots").mkdir()
+    snapshot = repository / "snapshots" / "abc"
+    shutil.copytree(trained / "base", snapshot)
+    adapter.check_base("some/name")
+    adapter.check_weights(adapter.load(folder), "some/name")
+    save_file(deeper(load_file(folder / adapter.WEIGHTS)), folder / adapter.WEIGHTS)
+    with pytest.raises(ValueError, match=r"changes model\.layers\.40.*base model some/name") as error:
+        adapter.check_weights(adapter.load(folder), "some/name")
+    one_line(error)
+    adapter.check_weights(adapter.load(folder), "some/name", revision="other")
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
+    adapter.check_weights(adapter.load(folder), "some/name")
+    adapter.check_base("some/name")
+
+
 def test_pickled_weights_are_refused(folder: Path) -> None:
     """They may run any code where they are loaded."""
     (folder / adapter.WEIGHTS).rename(folder / "adapter_model.bin")

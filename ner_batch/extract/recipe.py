@@ -107,7 +107,7 @@ def make_recipe(config: RecipeConfig) -> Recipe:
     problems = Problems()
     base = problems.check(lambda: adapters.model_fingerprint(engine.model, engine.revision))
     if base:
-        problems.check(lambda: adapters.check_base(engine.model))
+        problems.check(lambda: adapters.check_base(engine.model, engine.revision))
     chat = problems.check(lambda: load_tokenizer(engine.model, engine.revision)) if base else None
     tasks: list[TaskRecipe] = []
     served: list[tuple[Problems, Adapter]] = []
@@ -194,7 +194,7 @@ def _load_task(
             retrieval=index.kind if index and recipe.k else None,
         )
         problems.check(check_use)
-        problems.check(lambda: adapters.check_weights(adapter, run.engine.model))
+        problems.check(lambda: adapters.check_weights(adapter, run.engine.model, revision=run.engine.revision))
     return replace(recipe, fingerprint=_fingerprint(recipe, adapter, index, builder))
 
 

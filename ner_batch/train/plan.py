@@ -108,7 +108,7 @@ def prepare(config: TrainConfig) -> Plan:
         from ner_batch.train.model import check_base  # torch takes seconds to import
 
         problems.check(lambda: check_base(base, config.lora))
-        problems.check(lambda: adapters.check_base(base.model))
+        problems.check(lambda: adapters.check_base(base.model, base.revision))
     problems.check(lambda: _check_init(config, fingerprint))
     if task and chat and config.augmentation.verification:
         problems.check(verify.Questions(task, chat, base.max_model_len).tokens)
@@ -233,7 +233,7 @@ def _check_init(config: TrainConfig, base_fingerprint: str | None) -> None:
     for name, value in theirs.items():
         if ours[name] != value:
             raise UserError(f"lora.{name}: {ours[name]}, but {lora.init} has {value}: write the same")
-    adapters.check_weights(adapter, config.base.model)
+    adapters.check_weights(adapter, config.base.model, revision=config.base.revision)
 
 
 def _check_places(config: TrainConfig) -> None:
