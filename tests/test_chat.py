@@ -401,6 +401,30 @@ def test_load(tmp_path: Path) -> None:
         assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_template_by_config(tmp_path: Path) -> None:
+    """A base model that has none of its own takes the one named; the named one goes before its own."""
+    tokenizer = chatml_tokenizer()
+    template = tmp_path / "template.jinja"
+    template.write_text(tokenizer.chat_template)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path / "untalkative")
+    named = load_tokenizer(str(tmp_path / "untalkative"), None, str(template))
+    assert named.encode(user("hello")) == CHATS["chatml"].encode(user("hello"))
+    other = "{% for m in messages %}[{{ m.role }}]{{ m.content }}<|im_end|>{% endfor %}"
+    template.write_text(other)
+    assert load_tokenizer(str(tmp_path / "untalkative"), None, str(template)).template == other
+    tokenizer.chat_template = named.template
+    tokenizer.save_pretrained(tmp_path / "talkative")
+    assert load_tokenizer(str(tmp_path / "talkative"), None, str(template)).template == other
+    for content, message in {"{% if": "does not render", "no turns": "does not render", "\udcff": "not UTF-8"}.items():
+        template.write_bytes(content.encode(errors="surrogateescape"))
+        with pytest.raises(UserError, match=message) as caught:
+            load_tokenizer(str(tmp_path / "untalkative"), None, str(template))
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="absent"):
+        load_tokenizer(str(tmp_path / "untalkative"), None, str(tmp_path / "absent"))
+
+
 @pytest.mark.parametrize(
     ("file", "content"),
     [

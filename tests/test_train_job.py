@@ -75,9 +75,10 @@ def start(tmp_path_factory, tiny_model):
 
 
 @pytest.fixture(scope="module")
-def whole(start, ray_address):
+def whole(start, ray_address, tiny_model):
     """A run that nobody disturbs, with the comparison of served and trained answers at its end."""
-    folder, process = start("whole", "serving.prompts=6", RAY_ADDRESS=ray_address)
+    template = f"base.chat_template={tiny_model}/chat_template.jinja"  # its own, by name
+    folder, process = start("whole", "serving.prompts=6", template, RAY_ADDRESS=ray_address)
     output = process.communicate(timeout=600)[0]
     assert process.returncode == 0, output
     return folder, output
@@ -110,13 +111,14 @@ def wait_for_checkpoint(uri, process, step):
     raise AssertionError("no checkpoint")
 
 
-def test_the_adapter_directory(whole):
+def test_the_adapter_directory(whole, tiny_model):
     """What extract needs is there, what a person wants to see too, and vLLM answers as the trained model does."""
     folder, output = whole
     adapter = folder / "adapter"
     assert "served = trained: 6 of 6 greedy answers identical" in output
     assert "step 20 of 30: dev F1" in output
     assert json.loads((adapter / "serving.json").read_text())["status"] == "agreed"
+    assert (adapter / "chat_template.jinja").read_text() == (Path(tiny_model) / "chat_template.jinja").read_text()
     manifest = adapters.load(adapter).manifest
     assert manifest.format == "json"
     assert manifest.retrieval == ("none", "lexical")

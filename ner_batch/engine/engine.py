@@ -26,7 +26,10 @@ from ner_batch.prompts.chat import ChatTokenizer, load_tokenizer
 _CLOSE_SECONDS = 30.0
 _VERBOSE = "NER_BATCH_VERBOSE=1 shows what it printed"  # the root cause is often in the log of vLLM's own process
 # Fields of EngineConfig that are not vLLM's by the same name.
-_OURS = {"cpu_kv_cache_gib", "in_process", "max_in_flight", "stall_seconds", "max_loras", "max_lora_rank", "extra"}
+_OURS = {
+    *("chat_template", "cpu_kv_cache_gib", "extra", "in_process", "max_in_flight"),
+    *("max_lora_rank", "max_loras", "stall_seconds"),
+}
 
 
 class EngineDeadError(RuntimeError):
@@ -73,7 +76,7 @@ class Engine:
     """
 
     def __init__(self, config: EngineConfig, adapters: bool = True) -> None:
-        chat = load_tokenizer(config.model, config.revision)
+        chat = load_tokenizer(config.model, config.revision, config.chat_template)
         self._config = config
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[tuple[Request, Future[Completion]] | None] = queue.SimpleQueue()

@@ -16,6 +16,9 @@ class EngineConfig(Config):
     """Local folder or hub name of the base model."""
     revision: str | None = None
     """Hub revision; pin it for runs that must be repeatable."""
+    chat_template: Uri | None = None
+    """A Jinja file, for a base model that has none of its own, or in its place. Adapters that were trained with one
+    have it among their files."""
     dtype: str = "auto"
     """Numbers of weights and activations; auto takes the model's own (bf16 mostly), on a CPU that does not compute
     bfloat16 float32."""

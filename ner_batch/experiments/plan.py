@@ -147,11 +147,11 @@ def plan_trainings(
     """
     assert config.curve
     base = train.base
-    chat = load_tokenizer(base.model, base.revision)
+    chat = load_tokenizer(base.model, base.revision, base.chat_template)
     prompts = PromptBuilder(formats.get(train.format), task, chat, base.max_model_len).fingerprint()
     # The config without what only says where something lies, or what is asked of the finished adapter.
     settings = {
-        "base": base.model_copy(update={"model": "base"}),
+        "base": base.model_copy(update={"model": "base", "chat_template": None}),
         "task": "task",
         "gold": train.gold.model_copy(update={"train": "draw", "dev": "dev" if dev else None}),
         "output": "out",

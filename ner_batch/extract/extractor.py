@@ -77,7 +77,7 @@ class Extractor:
         # Ray starts a replica three times; what the user has to mend will not mend itself meanwhile.
         if (refusal := self.tracker.progress().fatal) and refusal[1]:
             raise UserError(refusal[0])
-        self.tokenizer = load_tokenizer(config.model, config.revision)
+        self.tokenizer = load_tokenizer(config.model, config.revision, config.chat_template)
         try:
             self.engine = start_engine(config, any(task.adapter for task in recipe.tasks))
         except (UserError, EngineDeadError) as error:

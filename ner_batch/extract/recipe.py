@@ -91,7 +91,8 @@ def local(config: S) -> S:
         "retrieval": place.model_copy(update=places),
     }
     if isinstance(config, RecipeConfig):
-        engine = config.engine.model_copy(update={"model": on_every_node(config.engine.model)})
+        files = {name: on_every_node(getattr(config.engine, name)) for name in ("model", "chat_template")}
+        engine = config.engine.model_copy(update=files)
         update |= {"engine": engine, "tasks": tuple(local(task) for task in config.tasks)}
     return config.model_copy(update=update)
 
@@ -108,7 +109,7 @@ def make_recipe(config: RecipeConfig) -> Recipe:
     base = problems.check(lambda: adapters.model_fingerprint(engine.model, engine.revision))
     if base:
         problems.check(lambda: adapters.check_base(engine.model, engine.revision))
-    chat = problems.check(lambda: load_tokenizer(engine.model, engine.revision)) if base else None
+    chat = problems.check(lambda: load_tokenizer(engine.model, engine.revision, engine.chat_template)) if base else None
     tasks: list[TaskRecipe] = []
     served: list[tuple[Problems, Adapter]] = []
     for i, of_task in enumerate(config.each_task):

@@ -19,7 +19,7 @@ from ner_batch.train.model import lora_config
 from ner_batch.train.plan import Plan
 from ner_batch.train.serving import Agreement
 
-CURVE, CARD = "curve.png", "README.md"
+CURVE, CARD, TEMPLATE = "curve.png", "README.md", "chat_template.jinja"
 
 
 def write(folder: Path, plan: Plan, state: TrainingState, weights: Mapping[str, Tensor]) -> None:
@@ -32,6 +32,8 @@ def write(folder: Path, plan: Plan, state: TrainingState, weights: Mapping[str, 
     config.save_pretrained(str(folder))
     save_file(dict(weights), folder / adapters.WEIGHTS)
     adapters.save_manifest(folder, _manifest(plan, state))
+    if template := plan.config.base.chat_template:
+        (folder / TEMPLATE).write_bytes(storage.read_bytes(template))
     (folder / CURVE).write_bytes(_curve(state.history))
     (folder / CARD).write_text(_card(plan, state), encoding="utf-8")
 

@@ -71,7 +71,7 @@ class Plan:
     def builder(self) -> PromptBuilder:
         """The prompt builder of the run, which is also inference's. Loads the tokenizer: seconds for a large one."""
         config = self.config
-        chat = load_tokenizer(config.base.model, config.base.revision)
+        chat = load_tokenizer(config.base.model, config.base.revision, config.base.chat_template)
         return PromptBuilder(formats.get(config.format), self.task, chat, config.base.max_model_len)
 
     def epoch_rows(self, builder: PromptBuilder, epoch: int) -> list[Pack]:
@@ -103,7 +103,9 @@ def prepare(config: TrainConfig) -> Plan:
     base, gold = config.base, config.gold
     task = problems.check(lambda: load_task(config.task))
     fingerprint = problems.check(lambda: adapters.model_fingerprint(base.model, base.revision))
-    chat = problems.check(lambda: load_tokenizer(base.model, base.revision)) if fingerprint else None
+    chat = (
+        problems.check(lambda: load_tokenizer(base.model, base.revision, base.chat_template)) if fingerprint else None
+    )
     if chat:
         from ner_batch.train.model import check_base  # torch takes seconds to import
 
@@ -210,7 +212,7 @@ def _describe(
 def _located(config: TrainConfig) -> TrainConfig:
     """The config with absolute paths to what lies here: models, adapters, output and storage."""
     places = {
-        "base": {"model": on_every_node(config.base.model)},
+        "base": {name: on_every_node(getattr(config.base, name)) for name in ("model", "chat_template")},
         "demonstrations": {"encoder": on_every_node(config.demonstrations.encoder)},
         "lora": {"init": on_every_node(config.lora.init)},
         "run": {"storage": storage.absolute(config.run.storage)},

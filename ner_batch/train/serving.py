@@ -70,6 +70,7 @@ def compare(plan: Plan, files: Mapping[str, bytes], gpu: bool) -> Agreement:
         config = EngineConfig(
             model=base.model,
             revision=base.revision,
+            chat_template=base.chat_template,
             dtype="float32" if base.dtype == "auto" and not gpu else base.dtype,  # as in training
             max_model_len=base.max_model_len,
             max_num_seqs=32,
