@@ -144,8 +144,14 @@ def test_index_problems(run, tmp_path):
 
 
 def test_verification_problems(run, tmp_path, random_model):
-    """Demonstrations without an index; a threshold that is no probability."""
+    """Demonstrations without an index, by vectors of an index that has none; a threshold that is no probability."""
+    from ner_batch import retrieval
+    from ner_batch.data import Example
+
     refused(run("verify={k: 4}"), "verify.k=4", "retrieval.index")
+    retrieval.build([Example("1", "Anna", ())], "lexical", tmp_path / "index")
+    by_vectors = "verify={k: 4, likeness: vectors}"
+    refused(run(by_vectors, f"retrieval.index={tmp_path / 'index'}"), "verify.likeness=vectors", "kind lexical")
     refused(run("verify={threshold: 2}"), "verify.threshold")
     refused(run("votes={}", "temperature=1"), "votes", "temperature")
     refused(run("votes={}", "score=true"), "votes", "score")

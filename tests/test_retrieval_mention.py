@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ner_batch.data import Entity, Example
+from ner_batch.demo import models
+from ner_batch.retrieval.encoder import Encoder
 from ner_batch.verification.examples import VerificationExample
 from ner_batch.verification.pool import COINCIDENCES, Mention, Pool
 
@@ -87,6 +89,26 @@ def test_the_context_decides_between_equal_words():
     ):
         (shown,) = pool.nearest([asked(text, "Paris", "LOC")], 4)
         assert [claim.text for claim in shown if claim.is_true][-1] == first
+
+
+def test_vectors_tell_what_letters_cannot():
+    """By the states of an encoder a disease is like a disease; halves, order and the own text's absence are as before."""
+    diseases = [
+        example("He suffers from asthma.", X=["asthma"]),
+        example("He drives a new Toyota.", X=["Toyota"]),
+        example("They eat bread and cheese.", X=["cheese"]),
+        example("The trial included people with epilepsy.", X=["epilepsy"]),
+    ]
+    pool = Pool(diseases, Encoder(str(models.encoder())))
+    question = asked("She was treated for malaria.", "malaria", "X")
+    (shown,) = pool.nearest([question], 4)
+    true = [claim.entity.text for claim in shown if claim.is_true]
+    assert (true[-1], len(true), len(shown)) == ("asthma", 2, 4)
+    (own,) = pool.nearest([asked(diseases[0].text, "asthma", "X")], 4)
+    assert diseases[0].text not in {claim.text for claim in own}
+    together = pool.nearest([question, asked("A Honda stood there.", "Honda", "X")], 4)
+    assert together[0] == shown
+    assert [claim.entity.text for claim in together[1] if claim.is_true][-1] == "Toyota"
 
 
 def test_coincidences_keep_to_words_and_to_their_number():

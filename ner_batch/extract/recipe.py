@@ -213,7 +213,15 @@ def _index(config: TaskConfig) -> retrieval.Index | None:
     place, verify_k = config.retrieval, config.verify.k if config.verify else 0
     if verify_k and not place.index:
         raise UserError(f"verify.k={verify_k}: demonstrations come from an index: name retrieval.index, or k=0")
-    return retrieval.open_index(place.index, place.encoder) if place.index and (place.k or verify_k) else None
+    if not place.index or not (place.k or verify_k):
+        return None
+    index = retrieval.open_index(place.index, place.encoder)
+    if verify_k and config.verify and config.verify.likeness == "vectors" and not index.vector_encoder:
+        raise UserError(
+            f"verify.likeness=vectors: {place.index} is of kind {index.kind}, which has none: name an index of kind "
+            f"{' or '.join(retrieval.ENCODED)}"
+        )
+    return index
 
 
 def _engine(config: EngineConfig, served: Sequence[Adapter], rereads: bool) -> EngineConfig:

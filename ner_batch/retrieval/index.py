@@ -79,6 +79,11 @@ class Index:
     examples: tuple[Example, ...] = field(repr=False)
     searcher: RandomSearch | LexicalSearch | SentenceSearch | EntitySearch = field(repr=False)
 
+    @property
+    def vector_encoder(self) -> Encoder | None:
+        """What its vectors were made with; None for kinds that have none."""
+        return self.searcher.encoder if isinstance(self.searcher, SentenceSearch | EntitySearch) else None
+
     def nearest(self, texts: Sequence[str], k: int) -> list[list[Example]]:
         """Up to ``k`` demonstrations per text, the nearest LAST; ties go to the earlier example.
 
