@@ -45,7 +45,9 @@ _OWN_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # initialisations t
 
 # Beside the weights, what decides the token ids of a prompt and how the model reads them.
 _MODEL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "merges.txt")
-_CHAT_FILES = ("chat_template.jinja", "chat_template.json")
+CHAT_TEMPLATE = "chat_template.jinja"
+"""In an adapter: the chat template it was trained with, where that is not the base's own."""
+_CHAT_FILES = (CHAT_TEMPLATE, "chat_template.json")
 _SAMPLES, _SAMPLE_BYTES = 64, 32 * 1024
 
 
@@ -215,7 +217,7 @@ def check_weights(
 
 
 def _files_here(model: str, revision: str | None) -> Path | None:
-    """A model's folder, or its snapshot in the Hub's cache where all of it is there; nothing is fetched."""
+    """A model's folder, or its snapshot in the Hub's cache if that has all of its weights; nothing is fetched."""
     if Path(model).is_dir():
         return Path(model)
     from huggingface_hub import errors, try_to_load_from_cache
@@ -227,9 +229,12 @@ def _files_here(model: str, revision: str | None) -> Path | None:
     if not isinstance(config, str):
         return None
     snapshot = Path(config).parent
+    shards = list(snapshot.glob("*-of-*.safetensors"))
+    if shards and not (snapshot / "model.safetensors.index.json").is_file():
+        return None
     try:
         weights.model_shapes(snapshot)
-    except UserError:  # some of its files are not there yet
+    except UserError:  # files are missing, or cut off
         return None
     return snapshot
 

@@ -157,15 +157,17 @@ def import_(
     name: Annotated[str | None, typer.Option(help="What ids begin with; the output's name, if not given")] = None,
     token_column: Annotated[int, typer.Option(help="columns: where tokens are, from 0")] = 0,
     tag_column: Annotated[int, typer.Option(help="columns: where tags are; from the end where negative")] = -1,
-    join: Annotated[str, typer.Option(help="columns: tokens joined by `space`, `nothing`, or as they look")] = "auto",
+    join: Annotated[str, typer.Option(help="`space` or `nothing` between tokens; auto: by their lengths")] = "auto",
     numbered: Annotated[bool, typer.Option("--numbered", help="columns: tokens end in a number (Weibo's 科0)")] = False,
 ) -> None:
     """Make gold of a published set: Parquet with text and entities. Tells what had to be repaired, and a digest."""
     from ner_batch.io import published
 
     joiners = {"auto": None, "space": " ", "nothing": ""}
-    if kind not in published.READERS or join not in joiners:
-        raise UserError(f"{kind}, --join {join}: known are {', '.join(published.READERS)} and {', '.join(joiners)}")
+    if kind not in published.READERS:
+        raise UserError(f"{kind}: known kinds of file are {', '.join(published.READERS)}")
+    if join not in joiners:
+        raise UserError(f"--join {join}: known are {', '.join(joiners)}")
     columns = published.Columns(token_column, tag_column, joiners[join], numbered)
     print_lines(published.import_gold(kind, file, out, name or Path(out).stem, columns))
 

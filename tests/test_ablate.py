@@ -138,9 +138,9 @@ def test_a_dry_run(folder):
     code, output, _ = ablate(folder, "--dry-run", f"output={folder}/dry")
     assert code == 0
     text = " ".join(output)
-    assert "14 cells of 10 texts, 0 of them done" in text
+    assert "14 cells of 10 texts; of 6 without index and training 0 are done" in text
     assert "left out: demo_mrc_auto_none_k0_verify-none: " in text
-    assert "8 of them search an index (lexical; 4,000 examples)" in text
+    assert "8 cells search an index (lexical; 4,000 examples)" in text
     assert not (folder / "dry").exists()
     code, _, errors = ablate(folder, "--dry-run", "gold.test=nowhere")
     refused((code, errors), "nowhere")

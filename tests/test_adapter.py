@@ -269,6 +269,9 @@ def test_a_base_in_the_hubs_cache(trained: Path, folder: Path, tmp_path: Path, m
         adapter.check_weights(adapter.load(folder), "some/name")
     one_line(error)
     adapter.check_weights(adapter.load(folder), "some/name", revision="other")
+    (snapshot / "model.safetensors").rename(snapshot / "model-00001-of-00002.safetensors")  # its index comes later
+    adapter.check_weights(adapter.load(folder), "some/name")
+    (snapshot / "model-00001-of-00002.safetensors").rename(snapshot / "model.safetensors")
     index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
     (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
     adapter.check_weights(adapter.load(folder), "some/name")

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ner_batch.data import Message
 from ner_batch.errors import UserError
-from ner_batch.prompts.chat import ChatTokenizer, load_tokenizer
+from ner_batch.prompts.chat import ChatTokenizer, load_tokenizer, template_text
 
 LLAMA = """{{ bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\\n\\n' }}
 {{- 'Date: ' + strftime_now('%d %b %Y') + '\\n' if m.role == 'system' }}{{ m.content | trim + '<|eot_id|>' }}{% endfor %}
@@ -416,7 +416,10 @@ def test_a_template_by_config(tmp_path: Path) -> None:
     tokenizer.chat_template = named.template
     tokenizer.save_pretrained(tmp_path / "talkative")
     assert load_tokenizer(str(tmp_path / "talkative"), None, str(template)).template == other
-    for content, message in {"{% if": "does not render", "no turns": "does not render", "\udcff": "not UTF-8"}.items():
+    template.write_bytes(other.encode("utf-8-sig"))
+    assert template_text(str(template)) == template_text(other) == other
+    wrong = {"{% if": "line 1: ", "{{ 1 / 0 }}": "does not render", "": "not a Jinja", "{\udcff": "not a Jinja"}
+    for content, message in wrong.items():
         template.write_bytes(content.encode(errors="surrogateescape"))
         with pytest.raises(UserError, match=message) as caught:
             load_tokenizer(str(tmp_path / "untalkative"), None, str(template))

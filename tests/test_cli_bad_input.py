@@ -150,8 +150,8 @@ def test_verification_problems(run, tmp_path, random_model):
 
     refused(run("verify={k: 4}"), "verify.k=4", "retrieval.index")
     retrieval.build([Example("1", "Anna", ())], "lexical", tmp_path / "index")
-    by_vectors = "verify={k: 4, likeness: vectors}"
-    refused(run(by_vectors, f"retrieval.index={tmp_path / 'index'}"), "verify.likeness=vectors", "kind lexical")
+    by_vectors = "verify={k: 4, similarity: vectors}"
+    refused(run(by_vectors, f"retrieval.index={tmp_path / 'index'}"), "verify.similarity=vectors", "kind lexical")
     refused(run("verify={threshold: 2}"), "verify.threshold")
     refused(run("votes={}", "temperature=1"), "votes", "temperature")
     refused(run("votes={}", "score=true"), "votes", "score")

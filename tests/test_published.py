@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -35,7 +36,7 @@ def read(tmp_path, text, columns=None, encoding="utf-8"):
     """The examples of a file of columns, and what was repaired."""
     (tmp_path / "set.txt").write_bytes(text.encode(encoding))
     repairs = Counter()
-    return read_columns(str(tmp_path / "set.txt"), "set", repairs, columns), +repairs
+    return read_columns(str(tmp_path / "set.txt"), "set", repairs, columns or Columns()), +repairs
 
 
 def entities(example):
@@ -69,7 +70,7 @@ def test_numbered_tokens_and_named_columns(tmp_path):
     conll = "-DOCSTART- -X- O O\n\nEU NNP I-NP I-ORG\nrejects VBZ I-VP O\nGerman JJ I-NP I-MISC\n"
     (example,), repairs = read(tmp_path, conll)
     assert (example.text, entities(example)) == ("EU rejects German", [("EU", "ORG"), ("German", "MISC")])
-    assert repairs == {"entities without their first tag, kept": 2}
+    assert not repairs  # IOB1 begins entities so
 
 
 @pytest.mark.parametrize(
@@ -103,38 +104,99 @@ def test_w2ner_and_cluener(tmp_path):
     row["ner"] += [{"index": [0], "type": "protein"}, {"index": [1, 4], "type": "cell"}]
     (tmp_path / "genia.json").write_text(json.dumps([row]))
     repairs = Counter()
-    (example,) = published.read_w2ner(str(tmp_path / "genia.json"), "g", repairs)
+    (example,) = published.read_w2ner(str(tmp_path / "genia.json"), "g", repairs, Columns())
     assert (example.text, entities(example)) == ("IL-2 gene of T cells", [("IL-2", "protein"), ("IL-2 gene", "DNA")])
     assert repairs == {"entities with gaps, left out": 1}
     lines = [{"text": "浙商银行", "label": {"company": {"浙商银行": [[0, 3]]}}}, {"id": 0, "text": "x"}]
     (tmp_path / "clue.json").write_text("\n".join(map(json.dumps, lines)))
-    (example,) = published.read_cluener(str(tmp_path / "clue.json"), "c", repairs)
+    (example,) = published.read_cluener(str(tmp_path / "clue.json"), "c", repairs, Columns())
     assert entities(example) == [("浙商银行", "company")]
     assert repairs["rows without label, left out"] == 1
 
 
 @pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        ("EU B-ORG\rrejects O\r\rPeter B-PER\r", ["EU rejects", "Peter"]),
+        ("# sent_id = 1\n# text = vitamin B\nEU\tB-ORG\n#\tO\n", ["EU #"]),
+        ("# id 5 domain=en\nEU B-ORG\n\n# id 6 domain=en\nUK B-LOC\n", ["EU", "UK"]),
+        ("#\tsource 12\n1\tEU\tB-ORG\n", ["EU"]),
+    ],
+)
+def test_lines_that_are_no_tokens(tmp_path, content, texts):
+    """Comments of CoNLL-U, MultiCoNER and GermEval, and line ends of any system."""
+    token = 1 if content.startswith("#\t") else 0
+    examples, _ = read(tmp_path, content, Columns(token=token))
+    assert [example.text for example in examples] == texts
+
+
+def test_what_is_counted_is_counted_by_the_file(tmp_path):
+    """A scheme with ends is known by the whole file, and so is one without beginnings."""
+    _, counts = read(tmp_path, "A S-X\n\nB B-X\nC O\n")
+    assert counts == {"entities without their last tag, kept": 1}
+    _, counts = read(tmp_path, "A I-X\nB O\n\nC B-X\nD B-X\n")
+    assert counts == {"entities without their first tag, kept": 1}
+
+
+W2NER, CLUENER = '{"sentence": ["a", "b"], "ner": [%s]}', '{"text": "abc", "label": %s}'
+
+
+@pytest.mark.parametrize(
     ("kind", "content", "message"),
     [
-        ("columns", b"EU B-ORG\nrejects\n", "line 2: 'rejects' has no tag"),
-        ("columns", b"EU NNP\n", "no tag like O, B-ORG"),
-        ("columns", b"EU O\n\xff\xfe O\n", "line 2: not UTF-8"),
-        ("columns", b"\n\n", "no texts in it"),
-        ("w2ner", b'{"tokens": []}', "no lists `sentence` and `ner`"),
-        ("w2ner", b'{"sentence": ["a"], "ner": [{"index": [1], "type": "T"}]}', "outside of its 1 tokens"),
-        ("w2ner", b'{"sentence": ["a"], "ner": [{"indices": [1]}]}', "row 0: .* is not {index, type}"),
-        ("w2ner", b"[1]", "row 0: '1' is no object"),
-        ("cluener", b'{"text": "abc", "label": {"T": {"b": [[0, 0]]}}}', "reads 'a', not 'b'"),
-        ("cluener", b'{"text": "abc", "label": {"T": ["b"]}}', "row 0: .*label"),
-        ("cluener", b"{", "not JSON"),
+        ("columns", "EU B-ORG\nrejects\n", "line 2: 'rejects' has no tag"),
+        ("columns", "EU NNP\n", "no tag like O, B-ORG"),
+        ("columns", "[" * 500_000, r"line 1: .{60,70} \.\.\. has no tag"),
+        ("columns", " EU NNP B-ORG\n", "line 1: ' EU NNP B-ORG' has no token in column 0"),
+        ("columns", "\u3000\tB-ORG\n", "sentence 1: .* white space alone"),
+        ("columns", "\n\n", "no annotated text in it"),
+        ("w2ner", '{"tokens": []}', "line 1: sentence: missing"),
+        ("w2ner", W2NER % '{"index": [2], "type": "T"}', "is outside of its 2 tokens"),
+        ("w2ner", W2NER % '{"indices": [1]}', "ner.0.index: missing"),
+        *(
+            ("w2ner", W2NER % f'{{"index": {i}, "type": "T"}}', "ner.0.index")
+            for i in ("1", "[0.0]", '["0"]', "[-1]", "[]")
+        ),
+        ("w2ner", W2NER % '{"index": [0], "type": null}', "ner.0.type"),
+        ("w2ner", '{"sentence": ["a\\ud800"], "ner": []}', "half of a surrogate pair"),
+        ("w2ner", "[1]", "row 0: "),
+        ("w2ner", "[" * 100_000, "not JSON"),
+        ("cluener", CLUENER % '{"T": {"b": [[0, 0]]}}', "reads 'a' in the text, not 'b'"),
+        ("cluener", CLUENER % '{"T": {"abc": [[-3, 2]]}}', "line 1: label.T.abc.0.0"),
+        ("cluener", CLUENER % '{"T": {"abc": [[0, 9]]}}', "reads None"),
+        ("cluener", CLUENER % '{"T": ["b"]}', "line 1: label.T"),
+        ("cluener", CLUENER % '{"T\\nerror: x": {"abc": [[0, 2]]}}', "cannot be printed"),
+        ("cluener", '{"text": "a", "label": {}}\n\n{', "line 3: not JSON"),
     ],
 )
 def test_files_of_another_kind(tmp_path, kind, content, message):
-    """One line with the place; nothing is written."""
-    (tmp_path / "set").write_bytes(content)
-    with pytest.raises(UserError, match=message):
+    """One short line with the place; nothing is written."""
+    (tmp_path / "set").write_text(content)
+    with pytest.raises(UserError, match=message) as error:
         published.import_gold(kind, str(tmp_path / "set"), str(tmp_path / "gold.parquet"), "set", Columns())
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500
     assert not (tmp_path / "gold.parquet").exists()
+
+
+def test_places_that_cannot_be_read_or_written(tmp_path):
+    """No such file, a folder, bytes that are not UTF-8, an output below a file, one column for two: one line each."""
+    (tmp_path / "bytes").write_bytes(b"EU O\n\xff\xfe O\n")
+    (tmp_path / "set").write_text(WNUT)
+    out = str(tmp_path / "gold.parquet")
+    for file, to, columns, message in (
+        ("absent", out, Columns(), "absent"),
+        (".", out, Columns(), "directory"),
+        ("bytes", out, Columns(), "line 2: not UTF-8"),
+        ("set", f"{tmp_path}/set/gold.parquet", Columns(), "set"),
+        ("set", str(tmp_path), Columns(), "is there already"),
+        ("set", out, Columns(token=-1), "same column"),
+        ("set", out, Columns(token=7), "no tag"),
+    ):
+        with pytest.raises(UserError, match=message) as error:
+            published.import_gold("columns", str(tmp_path / file), to, "set", columns)
+        assert "\n" not in str(error.value)
+    assert not Path(out).exists()
 
 
 def test_the_command(tmp_path, capsys):
@@ -178,6 +240,6 @@ def test_whole_sets_come_back(tmp_path, set_name, scheme, separator):
         lines += [f"{token}{separator}{tag}" for token, tag in zip(tokens, tags, strict=True)] + [""]
     (tmp_path / "set").write_text("\n".join(lines))
     repairs = Counter()
-    examples = read_columns(str(tmp_path / "set"), f"{set_name}-test", repairs)
+    examples = read_columns(str(tmp_path / "set"), f"{set_name}-test", repairs, Columns())
     assert not +repairs
     assert examples_digest(examples) == examples_digest(gold)

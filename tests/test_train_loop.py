@@ -1,17 +1,21 @@
 """Steps, schedule and reports of training, without Ray: what a resumed run sees is what it would have seen."""
 
+import io
+import threading
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
+from rich.console import Console
 from trainings import plan_training
 
-from ner_batch.train import loop
+from ner_batch.train import job, loop
 from ner_batch.train.job import open_tracker, progress_text
 from ner_batch.train.loop import TrainingState
 from ner_batch.train.plan import MIN_STEPS, batch_layout, pack_epoch, training_schedule
 from ner_batch.train.samples import draw_epoch
-from ner_batch.train.settings import OptimiserConfig, TrainConfig
+from ner_batch.train.settings import OptimiserConfig, RunConfig, TrainConfig
 
 PLACES = {"base": {"model": "m"}, "task": "t", "gold": {"train": "g"}, "output": "o"}
 
@@ -109,6 +113,55 @@ def test_the_progress_line_tells_what_was_measured():
     assert progress_text(1001, 1500, latest, 61) == (
         "step 1,001 of 1,500  loss 0.250  dev F1 0.500  12,345 tokens/s  61 s left"
     )
+
+
+class Measurements:
+    """A queue that always has one."""
+
+    def qsize(self):
+        return 1
+
+    def get_nowait_batch(self, count):
+        return [(1, {"loss": 0.5})] * count
+
+
+@pytest.mark.parametrize("stopped_by", ["tracker", "ctrl-c", "end"])
+def test_one_thread_has_the_tracker_and_its_failure_stops_the_training(tmp_path, monkeypatch, stopped_by):
+    """What a tracker raises comes out at once, Ctrl-C as it is; the thread has ended either way, the tracker with it."""
+    threads = []
+
+    class Tracker:
+        def log(self, _values, _step):
+            threads.append(threading.current_thread())
+            if stopped_by == "tracker":
+                raise ConnectionError("no route to the tracker")
+
+        def finish(self):
+            threads.append(threading.current_thread())
+
+    def opened(*_):
+        threads.append(threading.current_thread())
+        return Tracker()
+
+    monkeypatch.setattr(job, "open_tracker", opened)
+    monkeypatch.setattr(job, "POLL_SECONDS", 0.01)
+    plan = SimpleNamespace(
+        schedule=SimpleNamespace(steps=9), config=SimpleNamespace(run=RunConfig(storage=str(tmp_path), name="run"))
+    )
+    reason = {"tracker": ConnectionError, "ctrl-c": KeyboardInterrupt, "end": LookupError}[stopped_by]
+    started = threading.active_count()
+
+    def train():
+        with job.progress_shown(plan, Measurements(), Console(file=io.StringIO())):
+            if stopped_by == "tracker":
+                threading.Event().wait(60)  # an interrupt ends it
+            raise KeyboardInterrupt if stopped_by == "ctrl-c" else LookupError
+
+    with pytest.raises(reason):
+        train()
+    assert threading.active_count() == started
+    assert len(set(threads)) == 1
+    assert threads[0] is not threading.main_thread()
 
 
 def test_tensorboard_files_lie_in_the_folder(tmp_path):

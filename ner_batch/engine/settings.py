@@ -17,8 +17,8 @@ class EngineConfig(Config):
     revision: str | None = None
     """Hub revision; pin it for runs that must be repeatable."""
     chat_template: Uri | None = None
-    """A Jinja file, for a base model that has none of its own, or in its place. Adapters that were trained with one
-    have it among their files."""
+    """A Jinja file or its text, for a base model that has none of its own, or in its place. Adapters that were trained
+    with one have it among their files."""
     dtype: str = "auto"
     """Numbers of weights and activations; auto takes the model's own (bf16 mostly), on a CPU that does not compute
     bfloat16 float32."""

@@ -32,7 +32,7 @@ from ner_batch.jobs.cluster import check_lasting
 from ner_batch.jobs.record import digest
 from ner_batch.prompts import formats
 from ner_batch.prompts.builder import PromptBuilder
-from ner_batch.prompts.chat import load_tokenizer
+from ner_batch.prompts.chat import load_tokenizer, template_text
 from ner_batch.retrieval import ENCODED, MANIFEST
 from ner_batch.task import Task, load_task
 from ner_batch.train import plan as train_plan
@@ -121,12 +121,12 @@ def dry_report(plan: Plan) -> list[str]:
     """What an ablation would do, by a plan without indexes, in lines."""
     grid = combinations(plan.config)
     done = sum(is_done(plan, run) for run in plan.runs)
-    lines = [f"{len(grid) - len(plan.left_out):,} cells of {len(plan.test):,} texts, {done:,} of them done"]
-    lines += [f"left out: {combination.name}: {reason}" for combination, reason in plan.left_out]
+    count, simple = len(grid) - len(plan.left_out), len(plan.runs)
+    lines = [f"{count:,} cells of {len(plan.test):,} texts; of {simple:,} without index and training {done:,} are done"]
     if kinds := index_kinds(plan.config):
         searched = sum(combination.searches for combination in grid)
         lines.append(
-            f"{searched:,} of them search an index ({', '.join(kinds)}; {len(plan.examples):,} examples): whether it "
+            f"{searched:,} cells search an index ({', '.join(kinds)}; {len(plan.examples):,} examples): whether it "
             "can be built, and whether adapters were trained with it, is checked when the ablation runs"
         )
     if plan.trainings:
@@ -134,7 +134,7 @@ def dry_report(plan: Plan) -> list[str]:
         sizes = dict.fromkeys(len(training.examples) for training in plan.trainings)
         listed = ", ".join(f"{size:,}" for size in sizes)
         lines.append(f"{len(plan.trainings):,} adapters to train, {there:,} of them done; examples: {listed}")
-    return lines
+    return [*lines, *(f"left out: {combination.name}: {reason}" for combination, reason in plan.left_out)]
 
 
 def plan_trainings(
@@ -280,6 +280,8 @@ def _check_fit(config: AblateConfig, train: TrainConfig, problems: Problems, of_
     if served and base and served != base:
         models = f"base.model is {train.base.model} ({base}), but engine.model is {engine.model} ({served})"
         problems.lines.append(where + models)
+    if template_text(engine.chat_template) != template_text(train.base.chat_template):
+        problems.lines.append(f"engine.chat_template: {where}base.chat_template is another: name the same")
     if train.format not in config.axes.format:
         problems.lines.append(f"axes.format: {where}trains {train.format}: add it, or `trained` has nothing to read")
     kinds = {"none", *train.demonstrations.kind} if 0 in train.demonstrations.k else set(train.demonstrations.kind)

@@ -83,7 +83,11 @@ class Extractor:
         except (UserError, EngineDeadError) as error:
             self.tracker.replica_refused(str(error), isinstance(error, UserError))
             raise
-        self.readers = [Reader(task, self.engine, self.tokenizer, config.max_model_len) for task in recipe.tasks]
+        try:
+            self.readers = [Reader(task, self.engine, self.tokenizer, config.max_model_len) for task in recipe.tasks]
+        except UserError as error:  # an encoder that cannot be loaded, or has no token states
+            self.tracker.replica_refused(str(error), True)
+            raise
         # Prompts of a few batches wait beside the engine's own queue: it never drains, and memory stays flat.
         self.pool = ThreadPoolExecutor(2 + config.max_in_flight // BATCH_WINDOWS, thread_name_prefix="windows")
         self.lock = SharedLock()

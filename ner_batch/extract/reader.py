@@ -88,7 +88,7 @@ class Reader:
         self.index = retrieval.open_index(recipe.index, recipe.encoder, "cpu") if recipe.index else None
         self.verifier = None
         if verify := recipe.verify:
-            encoder = self.index.vector_encoder if self.index and verify.likeness == "vectors" else None
+            encoder = self.index.vector_encoder if self.index and verify.similarity == "vectors" else None
             pool = Pool(self.index.examples if self.index and verify.k else (), encoder)
             questions = Questions(recipe.task, chat, max_model_len)
             self.verifier = Verifier(verify, self.adapter, engine, questions, pool)

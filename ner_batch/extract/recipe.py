@@ -19,7 +19,7 @@ from ner_batch.extract.settings import Decoding, RecipeConfig, RetrievalConfig, 
 from ner_batch.jobs.cluster import on_every_node
 from ner_batch.prompts import formats
 from ner_batch.prompts.builder import PromptBuilder
-from ner_batch.prompts.chat import ChatTokenizer, load_tokenizer
+from ner_batch.prompts.chat import ChatTokenizer, load_tokenizer, template_text
 from ner_batch.task import Task, load_task
 from ner_batch.verification import pool as mention
 from ner_batch.verification import question
@@ -91,8 +91,11 @@ def local(config: S) -> S:
         "retrieval": place.model_copy(update=places),
     }
     if isinstance(config, RecipeConfig):
-        files = {name: on_every_node(getattr(config.engine, name)) for name in ("model", "chat_template")}
-        engine = config.engine.model_copy(update=files)
+        here = {
+            "model": on_every_node(config.engine.model),
+            "chat_template": template_text(config.engine.chat_template),
+        }
+        engine = config.engine.model_copy(update=here)
         update |= {"engine": engine, "tasks": tuple(local(task) for task in config.tasks)}
     return config.model_copy(update=update)
 
@@ -216,9 +219,9 @@ def _index(config: TaskConfig) -> retrieval.Index | None:
     if not place.index or not (place.k or verify_k):
         return None
     index = retrieval.open_index(place.index, place.encoder)
-    if verify_k and config.verify and config.verify.likeness == "vectors" and not index.vector_encoder:
+    if verify_k and config.verify and config.verify.similarity == "vectors" and not index.vector_encoder:
         raise UserError(
-            f"verify.likeness=vectors: {place.index} is of kind {index.kind}, which has none: name an index of kind "
+            f"verify.similarity=vectors: {place.index} is of kind {index.kind}, which has no vectors: name one of kind "
             f"{' or '.join(retrieval.ENCODED)}"
         )
     return index

@@ -57,9 +57,8 @@ class RunProgress:
     """The live counters of a run.
 
     ``rows`` and ``tokens`` count units still in flight too, and of a long row the part that is read; ``statuses`` only
-    those written. ``fatal``: why the run
-    cannot go on (no engine starts, or too many died), and whether the user can mend it. ``answered``: prompts, and
-    their tokens, of the engines that run now, whatever has become of their rows.
+    those written. ``fatal``: why the run cannot go on (no engine starts, or too many died), and whether the user can
+    mend it. ``answered``: prompts, and their tokens, of the engines that run now, whatever has become of their rows.
     """
 
     rows: float

@@ -375,9 +375,10 @@ def check_writable(folder: str) -> None:
             remove(probe)
         except NotImplementedError as error:
             raise UserError(f"{folder}: can only be read: name a folder that can be written to") from error
-    for place in missing:
-        with suppress(OSError):  # somebody else has put something there meanwhile
-            place.rmdir()
+        finally:
+            for place in missing:
+                with suppress(OSError):  # not made after all, or somebody else has put something there meanwhile
+                    place.rmdir()
 
 
 def _write_aside(filesystem: AbstractFileSystem, path: str, data: bytes | pa.Buffer) -> None:

@@ -104,9 +104,9 @@ class ChatTokenizer:
         return self._backend.decode(list(ids), skip_special_tokens=False)
 
     def finished(self, text: str, answer: Sequence[int]) -> str:
-        """The text of a finished answer with the end that vLLM keeps back.
+        """The text of an answer that has ended, with the U+FFFD that vLLM leaves out at its end.
 
-        Where it ends in U+FFFD, vLLM waits for more bytes of a character; but documents have that one too.
+        ``text`` is vLLM's, ``answer`` the token ids. vLLM takes them for half of a character and waits for the rest; but documents have that character too.
         """
         whole = self._backend.decode([t for t in answer if t not in self.stop_token_ids], skip_special_tokens=True)
         return whole if whole.endswith("\ufffd") and whole.startswith(text) else text
@@ -143,8 +143,8 @@ class ChatTokenizer:
             rendering = self._render(turns, generation_prompt)
         if rendering is None:
             raise UserError(
-                f"the chat template of {self._name!r} does not render the turns {', '.join(roles)} once each and in "
-                "order: use a model whose template takes user and assistant turns"
+                f"the chat template for {self._name!r} does not render the turns {', '.join(roles)} once each and in "
+                "order: use a model whose template takes user and assistant turns, or set chat_template"
             )
         if generation_prompt:
             rendering = self._up_to_the_answer(turns, rendering)
@@ -187,7 +187,7 @@ class ChatTokenizer:
 
     def _apply(self, turns: list[Message], generation_prompt: bool) -> str | None:
         """The template's text, or None where it refuses the roles."""
-        from jinja2 import TemplateError
+        from jinja2 import TemplateSyntaxError
 
         conversation: list[Any] = [*turns]
         try:
@@ -198,7 +198,10 @@ class ChatTokenizer:
                 add_generation_prompt=generation_prompt,
                 enable_thinking=False,
             )
-        except TemplateError:
+        except TemplateSyntaxError as error:
+            problem = f"line {error.lineno}: {error.message}"
+            raise UserError(f"the chat template for {self._name!r} is no Jinja template: {problem}") from None
+        except Exception:  # noqa: BLE001 - a template is a program: it raises what it likes
             return None
         assert isinstance(text, str)
         return text
@@ -216,7 +219,7 @@ class ChatTokenizer:
 
 
 def load_tokenizer(model: str, revision: str | None = None, chat_template: str | None = None) -> ChatTokenizer:
-    """The chat tokenizer of a model: a local directory or a Hub name. ``chat_template``: a Jinja file to take instead.
+    """The chat tokenizer of a model: a local directory or a Hub name. ``chat_template`` goes before its own.
 
     A process loads it once, for a vocabulary of 150,000 pieces takes 5 s of CPU; anew where files have changed.
 
@@ -224,17 +227,27 @@ def load_tokenizer(model: str, revision: str | None = None, chat_template: str |
         UserError: there is no such model, or it has no chat template that renders turns, and none is given that does.
     """
     files = sorted(Path(model).absolute().glob("*.[jmt]*"))  # .json, .jinja, .model, .txt: a tokenizer's kinds
-    template = None if chat_template is None else _read_template(chat_template)
+    template = template_text(chat_template)
     return _load_tokenizer(model, revision, template, tuple((str(file), file.stat().st_mtime_ns) for file in files))
 
 
-def _read_template(uri: str) -> str:
-    with storage.explained(uri):
-        content = storage.read_bytes(uri)
+def template_text(chat_template: str | None) -> str | None:
+    """The text of a chat template out of its file; a text, which has a ``{``, as it is.
+
+    Jobs take the text along from their start: other nodes may not have the file, and it may change meanwhile. Raises
+    UserError where there is no such file, or it is no text.
+    """
+    if chat_template is None or "{" in chat_template:
+        return chat_template
+    with storage.explained(chat_template):
+        content = storage.read_bytes(chat_template)
     try:
-        return content.decode()
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise UserError(f"chat_template: {uri}: not UTF-8: give a Jinja template") from None
+        text = ""
+    if "{" not in text:
+        raise UserError(f"chat_template: {chat_template}: not a Jinja template in UTF-8: name another file")
+    return text
 
 
 @lru_cache(maxsize=4)

@@ -19,7 +19,7 @@ from ner_batch.train.model import lora_config
 from ner_batch.train.plan import Plan
 from ner_batch.train.serving import Agreement
 
-CURVE, CARD, TEMPLATE = "curve.png", "README.md", "chat_template.jinja"
+CURVE, CARD = "curve.png", "README.md"
 
 
 def write(folder: Path, plan: Plan, state: TrainingState, weights: Mapping[str, Tensor]) -> None:
@@ -33,7 +33,7 @@ def write(folder: Path, plan: Plan, state: TrainingState, weights: Mapping[str, 
     save_file(dict(weights), folder / adapters.WEIGHTS)
     adapters.save_manifest(folder, _manifest(plan, state))
     if template := plan.config.base.chat_template:
-        (folder / TEMPLATE).write_bytes(storage.read_bytes(template))
+        (folder / adapters.CHAT_TEMPLATE).write_text(template, encoding="utf-8")
     (folder / CURVE).write_bytes(_curve(state.history))
     (folder / CARD).write_text(_card(plan, state), encoding="utf-8")
 

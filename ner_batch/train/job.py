@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ def fit(plan: Plan, resources: dict[str, float], console: Console) -> Any:
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
     )
-    with _followed(plan, progress, console):
+    with progress_shown(plan, progress, console):
         try:
             return trainer.fit().checkpoint
         except ray.train.WorkerGroupError as error:
@@ -126,31 +127,43 @@ class _Trainer(TorchTrainer):  # type: ignore[misc]  # Ray has no types for it
 
 
 @contextmanager
-def _followed(plan: Plan, progress: Queue, console: Console) -> Iterator[None]:
+def progress_shown(plan: Plan, progress: Queue, console: Console) -> Iterator[None]:
     """Pass on what the workers measure, in a thread, while training runs.
 
-    Training itself stays in the main thread, and the thread has ended when this returns: one that is inside of Ray
-    while the session ends takes the process along, without a word (exit code 1; every third Ctrl-C on a busy machine).
+    Training itself stays in the main thread, and the other one has ended when this returns: a thread that asks Ray
+    anything while its session ends makes Ray end the process, with exit code 1 and without a word (every third Ctrl-C
+    on a busy machine). A tracker that fails stops the training.
     """
     config = plan.config.run
     logs = Path(config.storage if "://" not in config.storage else "runs") / config.name / "logs"
-    tracker = open_tracker(config.report_to, config.name, logs)
     ended = threading.Event()
+
+    def stop_training(follower: Future[None]) -> None:
+        if follower.exception() and not ended.is_set():
+            _thread.interrupt_main()
+
     with ProgressLine(console) as line, ThreadPoolExecutor(1) as pool:
+        # MLflow's run is its thread's own: one thread opens the tracker, logs and ends it.
+        tracker = pool.submit(open_tracker, config.report_to, config.name, logs).result()
         line.show("starting the training workers")
-        followed = pool.submit(_follow, plan, progress, ended, tracker, console, line)
+        following = pool.submit(show_progress, plan, progress, ended, tracker, console, line)
+        following.add_done_callback(stop_training)
         try:
             yield
+        except KeyboardInterrupt:
+            ended.set()
+            if error := following.exception():
+                raise error from None
+            raise
         finally:
             ended.set()
-    followed.result()
-    if tracker:
-        tracker.finish()
+        following.result()
 
 
-def _follow(
+def show_progress(
     plan: Plan, progress: Queue, ended: threading.Event, tracker: Any, console: Console, line: ProgressLine
 ) -> None:
+    """Show and log what comes through the queue, until ``ended`` is set and the queue is empty."""
     steps, first_step, start_time = plan.schedule.steps, 0, time.monotonic()
     latest: Metrics = {}
     running = True
@@ -167,6 +180,8 @@ def _follow(
             done = step - first_step
             left = (time.monotonic() - start_time) / done * (steps - step) if done > 0 else None
             line.show(progress_text(step, steps, latest, left))
+    if tracker:
+        tracker.finish()
 
 
 def open_tracker(kind: ReportTo, name: str, folder: Path) -> Any | None:

@@ -120,4 +120,7 @@ def merge(path: str | Path, folder: str | Path, base: str | None = None) -> None
     dtype = model.dtype
     merged = PeftModel.from_pretrained(model.float(), str(adapter.path)).merge_and_unload()
     merged.to(dtype).save_pretrained(str(out))
-    AutoTokenizer.from_pretrained(name, revision=revision).save_pretrained(str(out))
+    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+    if (template := adapter.path / adapters.CHAT_TEMPLATE).is_file():
+        tokenizer.chat_template = template.read_text(encoding="utf-8")
+    tokenizer.save_pretrained(str(out))

@@ -19,7 +19,7 @@ from ner_batch.jobs import record
 from ner_batch.jobs.cluster import check_lasting, on_every_node
 from ner_batch.prompts import formats
 from ner_batch.prompts.builder import PromptBuilder
-from ner_batch.prompts.chat import load_tokenizer
+from ner_batch.prompts.chat import load_tokenizer, template_text
 from ner_batch.task import Task, load_task
 from ner_batch.train import packing
 from ner_batch.train.packing import Pack, Sample
@@ -212,7 +212,10 @@ def _describe(
 def _located(config: TrainConfig) -> TrainConfig:
     """The config with absolute paths to what lies here: models, adapters, output and storage."""
     places = {
-        "base": {name: on_every_node(getattr(config.base, name)) for name in ("model", "chat_template")},
+        "base": {
+            "model": on_every_node(config.base.model),
+            "chat_template": template_text(config.base.chat_template),
+        },
         "demonstrations": {"encoder": on_every_node(config.demonstrations.encoder)},
         "lora": {"init": on_every_node(config.lora.init)},
         "run": {"storage": storage.absolute(config.run.storage)},
@@ -279,6 +282,8 @@ def digest(plan: Plan) -> str:
     for name in ("serving", "output", "task"):  # of the task, gold and base the content follows, wherever it lies
         del config[name]
     del config["gold"]["train"], config["gold"]["dev"], config["base"]["model"]
+    if config["base"]["chat_template"] is None:  # as of a run that began before there was one
+        del config["base"]["chat_template"]
     data = [examples_digest(examples.examples) for examples in (plan.train, plan.dev)]
     content = [plan.base_fingerprint, plan.task.digest(), data, asdict(plan.layout), plan.schedule.steps]
     return record.digest([CHECKPOINT_SCHEME, config, content])

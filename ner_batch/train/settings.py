@@ -27,8 +27,8 @@ class BaseModelConfig(Config):
     revision: str | None = None
     """Hub revision; pin it: the adapter remembers it."""
     chat_template: Uri | None = None
-    """A Jinja file, for a model that has no chat template, or in its place; it goes among the adapter's files, and
-    `engine.chat_template` must name it."""
+    """A Jinja file or its text, for a model that has no chat template, or in its place; it goes among the adapter's
+    files, and `engine.chat_template` must name it."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """dtype of the frozen weights; auto: bfloat16 on a GPU, float32 on a CPU. LoRA weights are float32 always."""
     compute: Literal["auto", "bfloat16", "float32"] = "auto"

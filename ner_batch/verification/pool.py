@@ -56,7 +56,8 @@ class Mention:
 class Pool:
     """All that can be claimed about gold examples. Safe to search from several threads.
 
-    With an ``encoder`` likeness is that of its vectors, one of float32 numbers for each place, kept in memory.
+    With an ``encoder`` likeness is the cosine of mean token states, below 0 taken for 0; those of all places are kept
+    in memory, shape (dimension, places), float32.
     """
 
     def __init__(self, examples: Iterable[Example], encoder: Encoder | None = None) -> None:

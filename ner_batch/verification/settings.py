@@ -18,7 +18,7 @@ class VerifyConfig(Config):
     """What becomes of the others: dropped, or kept with `verified` false."""
     k: Annotated[int, Field(ge=0, le=64)] = 0
     """Demonstrations of the question: gold mentions and non-mentions most like it; needs `retrieval.index`."""
-    likeness: Literal["lexical", "vectors"] = "lexical"
-    """What most like it means: the letters of mention and context, or, as in GPT-NER, the states that the index's
-    encoder has for the mention in its text. That needs an index of kind sentence or entity, whose examples every
-    replica encodes once."""
+    similarity: Literal["ngrams", "vectors"] = "ngrams"
+    """How the k nearest are found: by the character n-grams of mention and context, or, as in GPT-NER, by the states
+    that the index's encoder has for the mention in its text. That needs an index of kind sentence or entity, whose
+    examples every replica encodes once."""
