@@ -106,7 +106,8 @@ class ChatTokenizer:
     def finished(self, text: str, answer: Sequence[int]) -> str:
         """The text of an answer that has ended, with the U+FFFD that vLLM leaves out at its end.
 
-        ``text`` is vLLM's, ``answer`` the token ids. vLLM takes them for half of a character and waits for the rest; but documents have that character too.
+        ``text`` is vLLM's, ``answer`` the token ids. vLLM takes that character for half of another one and waits for
+        the rest; but documents have it too.
         """
         whole = self._backend.decode([t for t in answer if t not in self.stop_token_ids], skip_special_tokens=True)
         return whole if whole.endswith("\ufffd") and whole.startswith(text) else text
