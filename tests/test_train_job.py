@@ -146,11 +146,11 @@ def test_one_of_two_workers_is_killed_and_made_good(start, whole):
 
 
 @pytest.mark.usefixtures("in_cluster")
-def test_a_finished_run_is_not_trained_again(start, whole):
+def test_a_finished_run_is_not_trained_again(start, whole, tiny_model):
     """Killed between the last checkpoint and the adapter: the same command writes the adapter, and trains nothing."""
     folder, _ = whole
     before = state_of(folder)
-    _, process = start("whole", f"output={folder / 'again'}")
+    _, process = start("whole", f"output={folder / 'again'}", f"base.chat_template={tiny_model}/chat_template.jinja")
     output = process.communicate(timeout=600)[0]
     assert process.returncode == 0, output
     assert state_of(folder) == before
