@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _thread
+import signal
 import tempfile
 import threading
 import time
@@ -140,7 +140,8 @@ def progress_shown(plan: Plan, progress: Queue, console: Console) -> Iterator[No
 
     def stop_training(follower: Future[None]) -> None:
         if follower.exception() and not ended.is_set():
-            _thread.interrupt_main()
+            # A real signal wakes the main thread from whatever it waits for; `_thread.interrupt_main` does not.
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     with ProgressLine(console) as line, ThreadPoolExecutor(1) as pool:
         # MLflow's run is its thread's own: one thread opens the tracker, logs and ends it.
