@@ -401,6 +401,19 @@ def test_load(tmp_path: Path) -> None:
         assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_the_end_that_vllm_leaves_out() -> None:
+    """U+FFFD comes back where the prompt has it; half of a character stays out, and so does a text that is whole."""
+    chat = CHATS["chatml"]
+    plain, with_it = chat.encode(user("北")), chat.encode(user("a \ufffd"))
+    answer = chat.encode_answer("a\ufffd")
+    assert chat.finished("a", with_it, answer) == "a\ufffd"
+    assert chat.finished("a", plain, answer) == "a"
+    half = [*chat.encode_answer("a")[:1], chat.encode_answer("北")[0]]
+    assert chat.decode(half) == "a\ufffd"
+    assert chat.finished("a", plain, half) == "a"
+    assert chat.finished("a", with_it, chat.encode_answer("a")) == "a"
+
+
 def test_a_template_by_config(tmp_path: Path) -> None:
     """A base model that has none of its own takes the one named; the named one goes before its own."""
     tokenizer = chatml_tokenizer()

@@ -96,10 +96,10 @@ def test_a_rejected_request_hurts_no_other(random_engine: Engine, random_model: 
 def test_answers_end_at_the_end_of_turn(random_engine: Engine, random_model: str) -> None:
     """A grammar that allows one word: the answer is that word, finished, without the mark that ends the turn.
 
-    Whole also where it ends in U+FFFD, which a decoder takes for half of a character.
+    Whole also where it ends in U+FFFD, as the document in its prompt does; a decoder takes that for half of a character.
     """
     words = ["none", "a\ufffd", "\ufffd\ufffd", "\ufffd none"]
-    ids = prompts(random_model, TEXTS[:1])[0]
+    ids = prompts(random_model, ["\ufffd none \ufffd\ufffd"])[0]
     completions = generate(random_engine, [Request(ids, 50, grammar=f'start: "{word}"') for word in words])
     assert [(c.text, c.finish_reason) for c in completions] == [(word, "stop") for word in words]
 

@@ -2,8 +2,8 @@
 
 DIR has NCBI-disease as ``train.parquet``, ``dev.parquet`` and ``test.parquet`` (id, text, entities), its tokens joined
 by single spaces. Written are the same sentences in natural spacing, and an adapter for SmolLM2-135M-Instruct that the
-project's own training job has trained on them: by its
-speed some twenty minutes on an H100, six hours on two CPU cores with AMX.
+project's own training job has trained on them: by its speed some twenty minutes on an H100, six hours on two CPU cores
+with AMX.
 """
 
 from __future__ import annotations

@@ -326,7 +326,7 @@ def _completion(output: Any, chat: ChatTokenizer) -> Completion:
     read = zip(prompt, output.prompt_logprobs or (), strict=False)  # one each, or none at all
     error = None if reason in ("stop", "length") else f"vLLM ended the request: {reason}"
     return Completion(
-        text=chat.finished(answer.text, answer.token_ids) if reason == "stop" else answer.text,
+        text=chat.finished(answer.text, prompt, answer.token_ids) if reason == "stop" else answer.text,
         finish_reason=reason if error is None else "error",
         prompt_tokens=len(prompt),
         completion_tokens=len(answer.token_ids),

@@ -80,13 +80,9 @@ class Extractor:
         self.tokenizer = load_tokenizer(config.model, config.revision, config.chat_template)
         try:
             self.engine = start_engine(config, any(task.adapter for task in recipe.tasks))
+            self.readers = [Reader(task, self.engine, self.tokenizer, config.max_model_len) for task in recipe.tasks]
         except (UserError, EngineDeadError) as error:
             self.tracker.replica_refused(str(error), isinstance(error, UserError))
-            raise
-        try:
-            self.readers = [Reader(task, self.engine, self.tokenizer, config.max_model_len) for task in recipe.tasks]
-        except UserError as error:  # an encoder that cannot be loaded, or has no token states
-            self.tracker.replica_refused(str(error), True)
             raise
         # Prompts of a few batches wait beside the engine's own queue: it never drains, and memory stays flat.
         self.pool = ThreadPoolExecutor(2 + config.max_in_flight // BATCH_WINDOWS, thread_name_prefix="windows")

@@ -103,14 +103,15 @@ class ChatTokenizer:
         """The text of some ids, special tokens shown."""
         return self._backend.decode(list(ids), skip_special_tokens=False)
 
-    def finished(self, text: str, answer: Sequence[int]) -> str:
+    def finished(self, text: str, prompt: Sequence[int], answer: Sequence[int]) -> str:
         """The text of an answer that has ended, with the U+FFFD that vLLM leaves out at its end.
 
-        ``text`` is vLLM's, ``answer`` the token ids. vLLM takes that character for half of another one and waits for
-        the rest; but documents have it too.
+        ``text`` is vLLM's; ``prompt`` and ``answer`` are token ids. vLLM takes that character for half of another one,
+        which it is where a model stops in the middle; but a prompt that has it shows that its document does.
         """
         whole = self._backend.decode([t for t in answer if t not in self.stop_token_ids], skip_special_tokens=True)
-        return whole if whole.endswith("\ufffd") and whole.startswith(text) else text
+        is_withheld = whole.endswith("\ufffd") and whole != text and whole.startswith(text)
+        return whole if is_withheld and "\ufffd" in self.decode(prompt) else text
 
     def pieces(self, prompt: Sequence[int], answer: Sequence[int]) -> list[str]:
         """What each token of an answer adds to its text, as vLLM puts it together: special tokens and ends nothing.
