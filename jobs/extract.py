@@ -15,7 +15,7 @@ from ner_batch.cli import exit_code
 from ner_batch.config import load
 from ner_batch.extract.dryrun import dry_run as estimate
 from ner_batch.extract.extractor import Extractor
-from ner_batch.extract.job import extraction, read_tasks, replica_options, write_tasks
+from ner_batch.extract.job import extraction, io_tasks, replica_options
 from ner_batch.extract.plan import Plan, prepare
 from ner_batch.extract.settings import ExtractConfig
 from ner_batch.extract.units import ShardUnits
@@ -32,7 +32,7 @@ def extract(plan: Plan) -> int:
                 ShardUnits(run.units, plan.destination, plan.retried),
                 override_num_blocks=len(run.units),
                 num_cpus=0,
-                concurrency=read_tasks(job),
+                concurrency=io_tasks(job),
             )
             entities = units.map_batches_internal(  # `map_batches` with batch_size=None refuses GPUs
                 Extractor,
@@ -40,7 +40,7 @@ def extract(plan: Plan) -> int:
                 fn_constructor_args=(plan.recipe, run.tracker, plan.destination.text_in_blocks),
                 **replica_options(job, plan.recipe.engine),
             )
-            entities.write_datasink(run.sink, ray_remote_args={"num_cpus": 0}, concurrency=write_tasks(job))
+            entities.write_datasink(run.sink, ray_remote_args={"num_cpus": 0}, concurrency=io_tasks(job))
     return run.exit_code
 
 

@@ -53,7 +53,7 @@ def run(plan: Plan, console: Console, start_engine: StartEngine = Engine) -> int
                     ShardUnits(this_run.units, plan.destination, plan.retried),
                     override_num_blocks=len(this_run.units),
                     num_cpus=0,
-                    concurrency=read_tasks(job),
+                    concurrency=io_tasks(job),
                 )
                 .map_batches_internal(  # `map_batches` with batch_size=None refuses GPUs
                     Extractor,
@@ -61,7 +61,7 @@ def run(plan: Plan, console: Console, start_engine: StartEngine = Engine) -> int
                     fn_constructor_args=(plan.recipe, this_run.tracker, plan.destination.text_in_blocks, start_engine),
                     **replica_options(job, plan.recipe.engine),
                 )
-                .write_datasink(this_run.sink, ray_remote_args={"num_cpus": 0}, concurrency=write_tasks(job))
+                .write_datasink(this_run.sink, ray_remote_args={"num_cpus": 0}, concurrency=io_tasks(job))
             )
     return this_run.exit_code
 
@@ -165,14 +165,12 @@ def extraction(plan: Plan, console: Console) -> Iterator[ExtractionRun]:
     this_run.exit_code = conclude(plan, [report for report in this_run.sink.reports if report.error], about, console)
 
 
-def read_tasks(job: JobConfig) -> int:
-    """Read tasks at a time. One decodes some 100 times what a replica reads; each keeps one decoded row group."""
+def io_tasks(job: JobConfig) -> int:
+    """Read tasks, and write tasks, at a time. Each is a process of its own, which starts with 1.5 CPU-s.
+
+    One decodes some 100 times what a replica reads, and keeps one decoded row group; a unit's file takes milliseconds.
+    """
     return 1 + job.replicas // 4
-
-
-def write_tasks(job: JobConfig) -> int:
-    """Write tasks at a time. Each is a process of its own, which starts with 1.5 CPU-s."""
-    return 1 + job.replicas // 2
 
 
 def replica_options(job: JobConfig, engine: EngineConfig) -> dict[str, Any]:
