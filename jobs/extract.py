@@ -55,7 +55,7 @@ def main(
     """Settings, plan, job; what the user can mend ends it with 2, before an engine starts."""
 
     def job() -> int:
-        plan = prepare(load(ExtractConfig, config_file, overrides or ()), limit, retry=retry)
+        plan = prepare(load(ExtractConfig, config_file, overrides or ()), limit, retry=["failed"] if retry else ())
         return estimate(plan, CONSOLE) if dry_run else extract(plan)
 
     raise typer.Exit(exit_code(job))

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, ParamSpec
@@ -22,7 +23,7 @@ from rich.console import Console
 from ner_batch import config as configs
 from ner_batch.errors import JobError, UserError, require_extra
 
-CRASH, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+CRASH, WRONG_INPUT, NOT_COMPLETE, INTERRUPTED = 1, 2, 3, 130
 INTERRUPTION = "interrupted; start the same command again: it goes on from what was saved"
 
 # What the extras bring, as it is imported; a node that only extracts has none of it.
@@ -83,6 +84,10 @@ def extract(
     dry_run: Annotated[bool, DRY_RUN(help="Check everything, read a sample, print cost; write nothing")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows")] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Do rows with status `failed` again")] = False,
+    retry_status: Annotated[
+        list[str] | None,
+        typer.Option("--retry-status", help="Do rows of this status again: partial, malformed ...; may be repeated"),
+    ] = None,
 ) -> int:
     """Find entities in Parquet files of text. Start it again after any crash: it goes on where it was."""
     from ner_batch.extract.settings import ExtractConfig
@@ -91,8 +96,43 @@ def extract(
     from ner_batch.extract import dryrun, plan
     from ner_batch.extract import job as extraction
 
-    prepared = plan.prepare(config, limit, retry=retry)
+    prepared = plan.prepare(config, limit, retry=[*(retry_status or ()), *(["failed"] if retry else [])])
     return dryrun.dry_run(prepared, console) if dry_run else extraction.run(prepared, console)
+
+
+@verb
+def status(
+    folder: Annotated[str, typer.Argument(help="The output folder of an extraction, local or s3://")],
+    as_json: Annotated[bool, typer.Option("--json", help="All of it as one JSON object")] = False,
+) -> int:
+    """How far an extraction is, or how it ended. Exit code 0 when it is complete, 3 otherwise."""
+    from ner_batch.extract.status import status as read_status
+
+    run = read_status(folder)
+    if as_json:
+        console.print_json(data=asdict(run))
+    else:
+        print_lines(run.lines)
+    return 0 if run.complete else NOT_COMPLETE
+
+
+@verb
+def doctor(
+    config_file: Annotated[Path | None, typer.Argument(help="YAML config of an extraction; none: the machine")] = None,
+    overrides: Overrides = None,
+    gpu_gib: Annotated[
+        float | None,
+        typer.Option(min=1, help="Compute for a GPU of so much memory (a 4090 has 24)"),
+    ] = None,
+    no_engine: Annotated[bool, typer.Option("--no-engine", help="Do not start the engine")] = False,
+) -> int:
+    """Will it run here? Versions, machine, memory, disk, cluster, config, model and adapter; exit code 2 if not."""
+    from ner_batch.extract.settings import ExtractConfig
+
+    config = configs.load(ExtractConfig, config_file, overrides or ()) if config_file else None
+    from ner_batch.extract.doctor import doctor as look
+
+    return look(config, console, gpu_gib, start=not no_engine)
 
 
 @verb

@@ -27,6 +27,7 @@ class Status(StrEnum):
 
     OK = "ok"
     EMPTY = "empty"  # null, empty or white-space text: nothing was asked
+    PARTIAL = "partial"  # some windows or answers went wrong, others did not; `error` says how many of how many
     TRUNCATED = "truncated"  # the answer hit its token limit; entities before the cut are kept
     MALFORMED = "malformed"  # the answer is not in the format
     TOO_LONG = "too_long"  # the prompt does not fit the model; nothing was asked

@@ -22,6 +22,9 @@ import pyarrow.parquet as pq
 import yaml
 from processes import in_session, kill_session
 from random_model import save_random_model
+from scripted import predict_one
+
+from ner_batch.data import predictions_of
 
 HERE = Path(__file__).parent
 NESTED = pa.struct([("tags", pa.list_(pa.int32())), ("source", pa.string())])
@@ -61,17 +64,20 @@ class ScriptedJob:
 
     def start(self, *arguments: str, delay: float = 0.0, **environment: str) -> subprocess.Popen[str]:
         """The job as a process of its own session; ``delay`` is the scripted engine's, in seconds a prompt."""
-        env = os.environ | environment
-        env |= {
-            "NER_BATCH_SCRIPTED_LOG": str(self.log),
-            "NER_BATCH_SCRIPTED_DELAY": str(delay),
-            "NER_BATCH_HOLD": str(self.hold),
-            "PYTHONPATH": os.pathsep.join([str(HERE / "hold"), str(HERE.parent)]),
-        }
+        env = os.environ | environment | self.environment(delay)
         command = [sys.executable, str(HERE / "scripted.py"), str(self.folder / "job.yaml"), *arguments]
         return subprocess.Popen(
             command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
         )
+
+    def environment(self, delay: float = 0.0) -> dict[str, str]:
+        """What the job's processes must have in theirs; of a cluster that it joins, the nodes."""
+        return {
+            "NER_BATCH_SCRIPTED_LOG": str(self.log),
+            "NER_BATCH_SCRIPTED_DELAY": str(delay),
+            "NER_BATCH_HOLD": str(self.hold),
+            "PYTHONPATH": os.pathsep.join([str(HERE / "hold"), str(HERE), str(HERE.parent)]),
+        }
 
     def files(self) -> dict[str, int]:
         """The visible output files, by name, with what tells one writing from another."""
@@ -146,6 +152,18 @@ def finish(process: subprocess.Popen[str]) -> str:
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
     return output
+
+
+def check_whole(job: ScriptedJob) -> None:
+    """Every row of the input is there once and unchanged, with the prediction it must have; nothing lies about."""
+    # The empty shard's file sorts first: no reader may take its schema for nulls.
+    out = pads.dataset(job.out, format="parquet").to_table()
+    source = pads.dataset(job.corpus, format="parquet").to_table()
+    assert out.num_rows == source.num_rows
+    assert out.select(SCHEMA.names).sort_by("id").equals(source.sort_by("id"))
+    assert predictions_of(out) == [predict_one(text) for text in out["text"].to_pylist()]
+    assert list(job.out.glob(".*")) == []
+    assert (job.out / "_SUCCESS").exists()
 
 
 def count_rows(job: ScriptedJob) -> dict[str, int]:

@@ -84,7 +84,7 @@ def main():
     config = load(ExtractConfig, arguments[0], arguments[1:])
 
     def scripted() -> int:
-        work = plan.prepare(config, retry="--retry" in sys.argv)
+        work = plan.prepare(config, retry=["failed"] if "--retry" in sys.argv else ())
         run = dryrun.dry_run if "--dry-run" in sys.argv else job.run
         return run(work, Console(soft_wrap=True), ScriptedEngine)
 

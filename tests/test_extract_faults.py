@@ -13,11 +13,13 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
-from faults import FAULTS, ROWS, SCHEMA, UNIT_ROWS, ScriptedJob, count_rows, finish, table, wait_until
+from faults import FAULTS, ROWS, SCHEMA, UNIT_ROWS, ScriptedJob, check_whole, count_rows, finish, table, wait_until
 from processes import kill_session
 from scripted import POISON, predict_one
 
 from ner_batch.data import predictions_of
+from ner_batch.errors import UserError
+from ner_batch.extract.status import status
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
 KILLS = 5  # each a start of Ray, some ten seconds; ten of them were clean too
@@ -28,18 +30,6 @@ PATH = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.pa
 def job(tmp_path, random_model):
     """A corpus of uneven shards and the scripted job on it."""
     return ScriptedJob(tmp_path, random_model)
-
-
-def check_whole(job):
-    """Every row of the input is there once and unchanged, with the prediction it must have; nothing lies about."""
-    # The empty shard's file sorts first: no reader may take its schema for nulls.
-    out = pads.dataset(job.out, format="parquet").to_table()
-    source = pads.dataset(job.corpus, format="parquet").to_table()
-    assert out.num_rows == source.num_rows
-    assert out.select(SCHEMA.names).sort_by("id").equals(source.sort_by("id"))
-    assert predictions_of(out) == [predict_one(text) for text in out["text"].to_pylist()]
-    assert list(job.out.glob(".*")) == []
-    assert (job.out / "_SUCCESS").exists()
 
 
 def test_kills_lose_nothing_double_nothing_and_repeat_no_finished_unit(job):
@@ -230,3 +220,35 @@ def test_the_library_call_bisects_too_and_has_an_end(job, random_model, deaths, 
     else:
         assert "failed [5, 70]" in done.stdout
         assert "entities 117" in done.stdout  # 39 rows of two, 39 of one
+
+
+def test_a_run_can_be_looked_at_and_has_its_folder_alone(job):
+    """`ner-batch status` from another process while it runs, once it is killed, and at the end; a second run is refused."""
+    with pytest.raises(UserError, match="no extraction has begun here"):
+        status(str(job.out))
+    process = job.start(delay=0.02)  # 90 seconds in all
+    wait_until(lambda: len(job.files()) >= 3, process)
+    second = job.start()
+    output = second.communicate()[0]
+    assert second.returncode == 2, output
+    assert f"is being written by process {process.pid} on" in output
+    running = status(str(job.out))
+    assert (running.state, running.rows, running.complete) == ("running", ROWS, False)
+    assert running.rows_written == sum(running.statuses.values()) > 0
+    assert f"process   {process.pid} on" in "\n".join(running.lines)
+    os.kill(process.pid, signal.SIGKILL)
+    kill_session(process)
+    killed = status(str(job.out))
+    assert killed.state == "killed"
+    assert killed.rows_written < ROWS
+    assert killed.lines[-1] == "start the same command again: it goes on from here"
+    assert f"rows in {ROWS:,} = rows out {ROWS:,} = " in finish(job.start())
+    check_whole(job)
+    command = [sys.executable, "-m", "ner_batch", "status", str(job.out)]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["state"] == "complete"
+    assert told["rows_written"] == told["rows"] == ROWS
+    assert told["statuses"] == json.loads((job.out / "_manifest.json").read_text())["statuses"]
+    assert len(told["runs"]) == 1  # a killed one writes none

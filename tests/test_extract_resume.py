@@ -39,7 +39,7 @@ def begun(config, *statuses):
     plan = prepare(config)
     manifest.write(plan, "running", {})
     for unit, status in zip(plan.pending, statuses, strict=False):
-        (block,) = read_blocks(unit, plan.destination, retry=False)
+        (block,) = read_blocks(unit, plan.destination)
         sink = UnitFiles(plan.destination, Tracker())
         assert sink.write_unit(with_predictions(block, [Prediction(status=status)] * unit.rows)).error is None
     return plan
@@ -51,17 +51,22 @@ def test_a_unit_is_done_when_its_file_is_there(config):
     after = prepare(config)
     assert after.pending == plan.pending[2:]
     assert after.rows_before == 4
-    assert after.retried == frozenset()
+    assert after.retried == {}
 
 
 def test_retry_takes_units_with_failed_rows_and_no_others(config):
     """They are pending again, with what they have; asked for alone."""
     plan = begun(config, Status.OK, Status.FAILED, Status.MALFORMED)
     assert prepare(config).pending == ()
-    after = prepare(config, retry=True)
+    after = prepare(config, retry=["failed"])
     assert after.pending == plan.pending[1:2]
-    assert after.retried == {plan.pending[1].name}
+    assert after.retried == {plan.pending[1].name: {Status.FAILED}}
     assert after.rows_before == 4
+    assert prepare(config, retry=["malformed", "failed"]).pending == plan.pending[1:]
+    assert prepare(config, retry=["partial"]).pending == ()
+    for wrong in ("ok", "empty", "Failed"):
+        with pytest.raises(UserError, match=f"--retry-status {wrong}: known are partial, truncated, malformed"):
+            prepare(config, retry=[wrong])
 
 
 def test_a_run_begun_before_a_release_goes_on_after_it(config, monkeypatch):

@@ -113,3 +113,32 @@ def test_a_unit_that_is_predicted_is_blamed_for_nothing_later():
     for _ in range(4):
         assert tracker.unit_started("unit", 10) is False
         tracker.unit_predicted("unit")
+
+
+def test_what_goes_with_its_node_is_nobodys_fault():
+    """The replica's restart is no death, and its unit no suspect, however often; on a node that lives it is both."""
+    tracker = Tracker(max_engine_deaths=0)
+    tracker.replica_started("replica", "node 0", ["node 0"])
+    assert not tracker.unit_started("unit", 8, "node 0")
+    for number in range(1, 5):
+        tracker.replica_started("replica", f"node {number}", [f"node {number}", "head"])
+        assert not tracker.unit_started("unit", 8, f"node {number}")
+    assert (tracker.deaths, tracker.progress().lost) == (0, 4)
+    tracker.replica_started("replica", "node 4", ["node 4", "head"])
+    assert tracker.deaths == 1
+    with pytest.raises(JobError, match="engines died 1 times"):
+        tracker.unit_started("unit", 8, "node 4")
+
+
+def test_a_range_that_went_with_its_node_is_read_again_whole():
+    """Only a death of the engine halves it."""
+    tracker = Tracker()
+    tracker.replica_started("replica", "a", ["a"])
+    for _ in range(3):
+        tracker.unit_started("unit", 8, "a")
+    assert tracker.next_range("unit") == (0, 8)
+    tracker.replica_started("replica", "b", ["b"])
+    assert tracker.unit_started("unit", 8, "b")
+    assert tracker.next_range("unit") == (0, 8)
+    assert tracker.unit_started("unit", 8, "b")
+    assert tracker.next_range("unit") == (0, 4)

@@ -70,12 +70,12 @@ def into(path, about=(), rename=(), **output):
     return Destination(source, OutputConfig(path=str(path), **output), dict(about))
 
 
-def blocks(destination, table, tmp_path, **changes):
+def blocks(destination, table, tmp_path, *retried):
     """A file's only unit, read as a block."""
     pq.write_table(table, tmp_path / "a.parquet")
     listing = list_shards(str(tmp_path / "a.parquet"), destination.source.text_column)
     (unit,) = plan_units(listing.shards, 1000, 10_000_000)
-    (block,) = read_blocks(unit, destination, retry=changes.get("retry", False))
+    (block,) = read_blocks(unit, destination, frozenset(retried))
     return unit, block
 
 
@@ -148,7 +148,7 @@ def test_a_unit_that_cannot_be_read_is_a_report(tmp_path):
     destination = into(tmp_path / "out")
     unit, _ = blocks(destination, pa.table({"text": ["x"]}), tmp_path)
     (tmp_path / "a.parquet").write_bytes(b"PAR1 not really")
-    (block,) = read_blocks(unit, destination, retry=False)
+    (block,) = read_blocks(unit, destination)
     assert block.num_rows == 1
     assert "a.parquet" in unit_of(block)["error"]
     report = UnitFiles(destination, Tracker()).write_unit(block)
@@ -157,7 +157,7 @@ def test_a_unit_that_cannot_be_read_is_a_report(tmp_path):
 
 
 def test_a_retried_unit_brings_its_earlier_predictions(tmp_path):
-    """Whatever they hold: entities, ungrounded mentions, statuses and errors, as they were written."""
+    """Whatever they hold, as it was written; none for rows of the statuses that are done again."""
     table = pa.table({"text": ["Anna met Bob", None, "x"]})
     destination = into(tmp_path / "out")
     predictions = [
@@ -168,8 +168,13 @@ def test_a_retried_unit_brings_its_earlier_predictions(tmp_path):
     _, block = blocks(destination, table, tmp_path)
     assert earlier_predictions(block) is None
     written(destination, block, predictions)
-    _, block = blocks(destination, table, tmp_path, retry=True)
-    assert earlier_predictions(block) == predictions
+    for retried, again in (
+        ((Status.FAILED,), {2}),
+        ((Status.FAILED, Status.EMPTY), {1, 2}),
+        ((Status.PARTIAL,), set()),
+    ):
+        _, block = blocks(destination, table, tmp_path, *retried)
+        assert earlier_predictions(block) == [None if i in again else p for i, p in enumerate(predictions)]
     assert written(destination, block, predictions).column_names == ["text", *PREDICTIONS.names]
 
 
@@ -222,7 +227,7 @@ def test_partitions_reach_the_output(tmp_path):
         (into(tmp_path / "out", keep=("lang",)), ["lang"]),
         (into(tmp_path / "out", drop_input_columns=("lang",)), ["text"]),
     ):
-        (block,) = read_blocks(unit, destination, retry=False)
+        (block,) = read_blocks(unit, destination)
         file = written(destination, block, [Prediction()])
         assert file.column_names == [*names, *PREDICTIONS.names]
         assert set(names) == {"text"} or "en" in file.to_pylist()[0].values()
@@ -231,12 +236,12 @@ def test_partitions_reach_the_output(tmp_path):
 def test_a_report_counts_why_rows_failed(tmp_path):
     """The three most frequent errors, and they come back from the file."""
     destination = into(tmp_path / "out")
-    errors = ["a", "b", "a", "c", "c", "a", "d", None]
+    errors = ["a", "b", "1 of 3 windows: a", "c", "2 of 1,300 answers: c", "a", "d", None]
     unit, block = blocks(destination, pa.table({"text": ["x"] * 8}), tmp_path)
     predictions = [Prediction(status=Status.FAILED if error else Status.OK, error=error) for error in errors]
     written(destination, block, predictions)
     report = read_report(storage.read_metadata(destination.uri(unit.name)), unit.name)
-    assert report.reasons == {"a": 3, "c": 2, "b": 1}
+    assert report.reasons == {"a": 3, "c": 2, "b": 1}  # of how many windows decides nothing
     older = json.loads(storage.read_metadata(destination.uri(unit.name))["ner_batch"])
     del older["reasons"]
     assert read_report({"ner_batch": json.dumps(older)}, unit.name).reasons == {}

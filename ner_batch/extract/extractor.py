@@ -90,9 +90,11 @@ class Extractor:
         self.names_in_flight: set[str] = set()
         self.names_lock = threading.Lock()
         # This process's actor, the same after a restart; another process has none.
-        actor = ray.get_runtime_context().get_actor_id() if ray.is_initialized() else None
-        self.replica = str(actor or "driver")
-        self.tracker.replica_started(self.replica)
+        context = ray.get_runtime_context() if ray.is_initialized() else None
+        self.replica = str((context and context.get_actor_id()) or "driver")
+        self.node = context.get_node_id() if context else ""
+        alive = [node["NodeID"] for node in ray.nodes() if node["Alive"]] if context else []
+        self.tracker.replica_started(self.replica, self.node, alive)
         self.closed = threading.Event()
         threading.Thread(target=self._tell_answered, name="progress", daemon=True).start()
 
@@ -100,14 +102,14 @@ class Extractor:
         """The table with the columns of :func:`ner_batch.data.predictions_schema` appended, row by row.
 
         A table of a run's :class:`~ner_batch.extract.units.ShardUnits` is a work unit and may say that it could not be
-        read, or bring predictions of an earlier run of which only failed rows are done again.
+        read, or bring predictions of an earlier run, of which only the rows without one are read.
         """
         unit_of_table = units.unit_of(table)
         if "error" in unit_of_table:
             return table
         texts, unreadable = texts_of(table, self.text_column)
-        predictions = units.earlier_predictions(table) or [Prediction(status=Status.FAILED)] * len(texts)
-        rows = [row for row, prediction in enumerate(predictions) if prediction.status is Status.FAILED]
+        earlier = units.earlier_predictions(table) or [None] * len(texts)
+        rows = [row for row, prediction in enumerate(earlier) if prediction is None]
         with self._in_flight(unit_of_table.get("name"), texts) as unit:
             try:
                 read = self._predict_unit(unit, [texts[row] for row in rows])
@@ -118,9 +120,9 @@ class Extractor:
                 for child in psutil.Process().children(recursive=True):
                     child.kill()
                 os._exit(ENGINE_DEAD_STATUS)
-        for row, prediction in zip(rows, read, strict=True):
-            problem = unreadable.get(row)
-            predictions[row] = Prediction(status=Status.FAILED, error=problem) if problem else prediction
+        now = dict(zip(rows, read, strict=True))
+        now |= {row: Prediction(status=Status.FAILED, error=why) for row, why in unreadable.items() if row in now}
+        predictions = [before or now[row] for row, before in enumerate(earlier)]
         return units.with_predictions(table, predictions, self.recipe.tagged)
 
     def predict(self, texts: Sequence[str | None], progress: Progress | None = None) -> list[Prediction]:
@@ -190,7 +192,7 @@ class Extractor:
         def progress(rows: float, tokens: int) -> None:
             self.tracker.rows_done(unit, rows, tokens)
 
-        if not self.tracker.unit_started(unit, len(texts)):
+        if not self.tracker.unit_started(unit, len(texts), self.node):
             with self.lock.shared():
                 predictions = self.predict(texts, progress)
         else:
@@ -212,18 +214,42 @@ def merge(
     predictions = [Prediction(status=Status.EMPTY)] * len(texts)
     for document, parts in itertools.groupby(zip(cut, readings, strict=True), key=lambda part: part[0].document):
         text = texts[document] or ""
-        of_text: list[Reading] = []
+        by_window: list[Sequence[Reading]] = []
         shifted: list[Entity] = []
         for window, of_window in parts:
-            of_text += of_window
+            by_window.append(of_window)
             shifted += [entity.shifted(window.start) for reading in of_window for entity in reading.parsed.entities]
-        status = worst(reading.parsed.status for reading in of_text)
+        of_text = list(itertools.chain(*by_window))
+        status, error = outcome(by_window)
         predictions[document] = Prediction(
             entities=distinct(replace(entity, text=text[entity.start : entity.end]) for entity in shifted),
             ungrounded=tuple(dict.fromkeys(mention for reading in of_text for mention in reading.parsed.ungrounded)),
             status=status,
-            error=next((reading.error for reading in of_text if reading.parsed.status is status), None),
+            error=error,
             prompt_tokens=sum(reading.prompt_tokens for reading in of_text),
             completion_tokens=sum(reading.completion_tokens for reading in of_text),
         )
     return predictions
+
+
+def outcome(by_window: Sequence[Sequence[Reading]]) -> tuple[Status, str | None]:
+    """A row's status and why it is not ok, from the readings of its windows.
+
+    Where some of its windows (or, in a row of one window, of its answers) went wrong and others did not, it is
+    ``partial``; the reason says of how many. A window that failed makes the row ``failed``: done again, it may succeed.
+    """
+    readings = list(itertools.chain(*by_window))
+    if len(by_window) > 1:
+        parts, statuses = "windows", [worst(reading.parsed.status for reading in of_window) for of_window in by_window]
+    else:
+        parts, statuses = "answers", [reading.parsed.status for reading in readings]
+    status = worst(statuses)
+    counts = Counter(statuses)
+    reasons = []
+    for wrong in sorted(counts.keys() - {Status.OK}, key=list(Status).index, reverse=True):
+        reason = next(reading.error for reading in readings if reading.parsed.status is wrong)
+        of_all = f"{counts[wrong]:,} of {len(statuses):,} {parts}: " if len(statuses) > 1 else ""
+        reasons.append(f"{of_all}{reason}")
+    if counts[Status.OK] and status not in {Status.OK, Status.FAILED}:
+        status = Status.PARTIAL
+    return status, "; ".join(reasons) or None

@@ -23,6 +23,7 @@ from ner_batch.errors import JobError, UserError
 from ner_batch.extract import manifest
 from ner_batch.extract import tracker as trackers
 from ner_batch.extract.extractor import Extractor, StartEngine
+from ner_batch.extract.lease import Lease
 from ner_batch.extract.plan import Plan
 from ner_batch.extract.recipe import make_recipe
 from ner_batch.extract.settings import JobConfig, RecipeConfig
@@ -135,34 +136,36 @@ def extraction(plan: Plan, console: Console) -> Iterator[ExtractionRun]:
         yield this_run
         this_run.exit_code = conclude(plan, [], None, console)
         return
-    storage.remove_stale_temporaries(plan.config.output.path)
-    storage.remove(storage.join(plan.config.output.path, manifest.SUCCESS))
-    manifest.write(plan, "running", {})
-    try:
-        with cluster.session(plan.config.job.address) as alone:
-            wait_for_replica_room(plan, console, alone=alone)
-            tracker = trackers.start(plan.config.job.max_engine_deaths)
-            units = [unit for unit in plan.pending if unit.rows]
-            this_run = ExtractionRun(units, tracker, UnitFiles(plan.destination, tracker))
-            write_empty([unit for unit in plan.pending if not unit.rows], this_run.sink)
-            line = ExtractionLine(plan.rows, plan.rows_before)
-            with _data_context(), explained(tracker), ProgressLine(console) as live:
-                live.show(lambda: line.text(tracker.progress()))
-                yield this_run
-    except BaseException:
-        manifest.write(plan, "interrupted", {})
-        raise
-    unreported = {unit.name for unit in plan.pending} - {report.name for report in this_run.sink.reports}
-    assert not unreported, f"units were lost on the way, start the run again: {', '.join(sorted(unreported)[:3])} ..."
-    storage.remove_stale_temporaries(plan.config.output.path)  # of write workers that were killed
-    seconds = time.monotonic() - clock
-    about = {
-        "started": start_time.isoformat(timespec="seconds"),
-        "seconds": round(seconds, 1),
-        "rows": plan.pending_rows,
-        "rows_per_second": round(plan.pending_rows / seconds, 2),
-    }
-    this_run.exit_code = conclude(plan, [report for report in this_run.sink.reports if report.error], about, console)
+    with Lease(plan.config.output.path, console) as lease:
+        storage.remove_stale_temporaries(plan.config.output.path)
+        storage.remove(storage.join(plan.config.output.path, manifest.SUCCESS))
+        manifest.write(plan, "running", {})
+        try:
+            with cluster.session(plan.config.job.address) as alone:
+                wait_for_replica_room(plan, console, alone=alone)
+                tracker = trackers.start(plan.config.job.max_engine_deaths)
+                units = [unit for unit in plan.pending if unit.rows]
+                this_run = ExtractionRun(units, tracker, UnitFiles(plan.destination, tracker))
+                write_empty([unit for unit in plan.pending if not unit.rows], this_run.sink)
+                line = ExtractionLine(plan.rows, plan.rows_before)
+                with _data_context(), explained(tracker), ProgressLine(console) as live:
+                    live.show(lambda: lease.tell(line.text(tracker.progress())))
+                    yield this_run
+        except BaseException:
+            manifest.write(plan, "interrupted", {})
+            raise
+        unreported = {unit.name for unit in plan.pending} - {report.name for report in this_run.sink.reports}
+        assert not unreported, f"units were lost on the way, start the run again: {', '.join(sorted(unreported)[:3])}"
+        storage.remove_stale_temporaries(plan.config.output.path)  # of write workers that were killed
+        seconds = time.monotonic() - clock
+        about = {
+            "started": start_time.isoformat(timespec="seconds"),
+            "seconds": round(seconds, 1),
+            "rows": plan.pending_rows,
+            "rows_per_second": round(plan.pending_rows / seconds, 2),
+        }
+        errors = [report for report in this_run.sink.reports if report.error]
+        this_run.exit_code = conclude(plan, errors, about, console)
 
 
 def io_tasks(job: JobConfig) -> int:
@@ -286,6 +289,7 @@ class ExtractionLine:
             parts.append(answered)
         parts += [f"{count:,} {status}" for status, count in sorted(progress.statuses.items()) if status != "ok"]
         parts += [f"engine restarted {progress.deaths} times"] if progress.deaths else []
+        parts += [f"{progress.lost} replicas lost with their node"] if progress.lost else []
         return " | ".join(parts)
 
 

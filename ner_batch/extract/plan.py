@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ner_batch.data import Status
@@ -21,7 +22,8 @@ class Plan:
     """A run that can start.
 
     ``fingerprint`` names all that decides the output; a resumed run must have the same. ``pending`` are the units to
-    do; of those named in ``retried`` only the failed rows. ``rows_before`` counts what earlier runs have finished.
+    do; of those named in ``retried`` only the rows of these statuses. ``rows_before`` counts what earlier runs have
+    finished.
     """
 
     config: ExtractConfig
@@ -30,7 +32,7 @@ class Plan:
     units: tuple[Unit, ...]
     fingerprint: dict[str, str]
     pending: tuple[Unit, ...]
-    retried: frozenset[str]
+    retried: Mapping[str, frozenset[Status]]
     rows_before: int
 
     @property
@@ -56,15 +58,16 @@ class Plan:
         return Destination(self.config.input, self.config.output, about, self.recipe.tagged)
 
 
-def prepare(config: ExtractConfig, limit: int | None = None, *, retry: bool = False) -> Plan:
+def prepare(config: ExtractConfig, limit: int | None = None, *, retry: Iterable[str] = ()) -> Plan:
     """Check everything, lay out the run, and look what earlier runs have left of it in the output.
 
-    ``limit``: only the first so many rows; ``retry``: rows of status ``failed`` are done again.
+    ``limit``: only the first so many rows; ``retry``: rows of these statuses are done again.
 
     Raises:
         UserError: every problem found, one line each.
     """
     problems = Problems()
+    again = problems.check(lambda: _statuses(retry)) or frozenset()
     problems.check(lambda: check_lasting("output.path", config.output.path))
     # Local paths made absolute, for replicas need not share the driver's folder.
     source = config.input.model_copy(update={"path": storage.absolute(config.input.path)})
@@ -81,10 +84,18 @@ def prepare(config: ExtractConfig, limit: int | None = None, *, retry: bool = Fa
     units = plan_units(listing.shards, config.job.unit_rows, config.job.unit_bytes, limit)
     finished = manifest.finished_units(config.output.path, fingerprint, listing, units)
     reports = manifest.reports(config.output.path, [unit.name for unit in units if unit.name in finished])
-    retried = frozenset(report.name for report in reports if retry and report.statuses.get(Status.FAILED))
+    retried = {report.name: again for report in reports if again & report.statuses.keys()}
     pending = tuple(unit for unit in units if unit.name not in finished or unit.name in retried)
     rows_before = sum(report.rows for report in reports if report.name not in retried)
     return Plan(config, recipe, listing, units, fingerprint, pending, retried, rows_before)
+
+
+def _statuses(names: Iterable[str]) -> frozenset[Status]:
+    """The statuses of these names; of one that asked nothing nothing can be asked again."""
+    choice = [status.value for status in Status if status not in {Status.OK, Status.EMPTY}]
+    if wrong := [name for name in names if name not in choice]:
+        raise UserError(f"--retry-status {wrong[0]}: known are {', '.join(choice)}")
+    return frozenset(map(Status, names))
 
 
 def _layout(config: ExtractConfig, listing: Listing, limit: int | None) -> dict[str, str]:

@@ -25,7 +25,7 @@ from ner_batch.verification import pool as mention
 from ner_batch.verification import question
 from ner_batch.verification.settings import VerifyConfig
 
-ANSWERS_VERSION = "2"
+ANSWERS_VERSION = "3"
 """Part of every run's fingerprint: changed on purpose when our code, at the same settings, may answer differently.
 
 Prompts, tasks, adapters and the questions of verification have fingerprints of their own.

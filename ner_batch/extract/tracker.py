@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -29,16 +29,28 @@ Range = tuple[int, int]
 
 @dataclass(slots=True)
 class UnitAttempts:
-    """What is known of one unit. ``predictions``: of the ranges that came through or were given up, by first row."""
+    """What is known of one unit. ``predictions``: of the ranges that came through or were given up, by first row.
+
+    ``node`` is where it was started last.
+    """
 
     rows: int
     starts: int = 0
+    node: str = ""
     running: Range | None = None
     waiting: list[Range] = field(default_factory=list)
     predictions: dict[int, Sequence[Prediction]] = field(default_factory=dict)
 
-    def start(self) -> None:
-        """A replica starts (or starts again) with the unit: whatever ran before has died."""
+    def start(self, *, excused: bool = False) -> None:
+        """A replica starts (or starts again) with the unit: whatever ran before has died.
+
+        ``excused``: it died with its node, which says nothing of the unit.
+        """
+        if excused:
+            if self.running:
+                self.waiting = [self.running, *self.waiting]
+                self.running = None
+            return
         self.starts += 1
         if self.running:
             start, stop = self.running
@@ -59,6 +71,7 @@ class RunProgress:
     ``rows`` and ``tokens`` count units still in flight too, and of a long row the part that is read; ``statuses`` only
     those written. ``fatal``: why the run cannot go on (no engine starts, or too many died), and whether the user can
     mend it. ``answered``: prompts, and their tokens, of the engines that run now, whatever has become of their rows.
+    ``deaths`` are of engines; replicas that went with their node are ``lost``.
     """
 
     rows: float
@@ -69,6 +82,7 @@ class RunProgress:
     causes: tuple[str, ...]
     fatal: tuple[str, bool] | None
     answered: tuple[int, int] = (0, 0)
+    lost: int = 0
 
 
 class Tracker:
@@ -85,12 +99,24 @@ class Tracker:
         self.written = (0, 0)
         self.statuses: Counter[str] = Counter()
         self.starts: Counter[str] = Counter()
+        self.nodes: dict[str, str] = {}
+        self.lost_nodes: set[str] = set()
+        self.lost = 0
         self.answered: dict[str, tuple[int, int]] = {}
         self.causes: list[str] = []
         self.fatal: tuple[str, bool] | None = None
 
-    def replica_started(self, replica: str) -> None:
-        """A replica has started, for the first time or, under the same name, again."""
+    def replica_started(self, replica: str, node: str = "", alive: Collection[str] = ()) -> None:
+        """A replica has started on a node, for the first time or, under the same name, again.
+
+        ``alive`` are the cluster's nodes now. Where the one it ran on before is none of them, it went with its node:
+        no engine has died.
+        """
+        before = self.nodes.get(replica, node)
+        if before != node and before not in alive:
+            self.lost_nodes.add(before)
+            self.lost += 1
+        self.nodes[replica] = node
         self.starts[replica] += 1
         self.fatal = None
 
@@ -108,11 +134,11 @@ class Tracker:
 
     @property
     def deaths(self) -> int:
-        """How often a replica has started again."""
-        return self.starts.total() - len(self.starts)
+        """How often a replica has started again, but for those whose node was lost."""
+        return self.starts.total() - len(self.starts) - self.lost
 
-    def unit_started(self, unit: str, rows: int) -> bool:
-        """Whether a unit that a replica now starts must be read alone, range by range.
+    def unit_started(self, unit: str, rows: int, node: str = "") -> bool:
+        """Whether a unit that a replica on a node now starts must be read alone, range by range.
 
         Raises:
             JobError: engines have died too often in this run.
@@ -123,7 +149,8 @@ class Tracker:
             self.fatal = (message, False)
             raise JobError(message)
         attempts = self.attempts.setdefault(unit, UnitAttempts(rows))
-        attempts.start()
+        attempts.start(excused=attempts.node in self.lost_nodes)
+        attempts.node = node
         self.live[unit] = (0, 0)
         return attempts.starts > SUSPECT
 
@@ -174,6 +201,7 @@ class Tracker:
             causes=tuple(self.causes),
             fatal=self.fatal,
             answered=(prompts, answered_tokens),
+            lost=self.lost,
         )
 
 

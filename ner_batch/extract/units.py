@@ -9,6 +9,7 @@ that raises ends the job, so a unit that cannot be read becomes a block of one r
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,7 +22,7 @@ from ray.data import Datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasink, ReadTask, WriteResult
 
-from ner_batch.data import OFFSET_UNIT, PREDICTIONS, Prediction, predictions_of, predictions_table
+from ner_batch.data import OFFSET_UNIT, PREDICTIONS, Prediction, Status, predictions_of, predictions_table
 from ner_batch.errors import UserError
 from ner_batch.extract.settings import InputConfig, OutputConfig
 from ner_batch.extract.tracker import Tracker
@@ -36,6 +37,7 @@ _CALENDAR = frozenset({b"org.apache.spark.version", b"org.apache.spark.timeZone"
 _TEXT = "_ner_batch_text"
 _EARLIER = "_ner_batch_earlier"
 _REASONS = 3  # errors of rows that a unit's report counts
+_HOW_MANY = re.compile(r"\b[\d,]+ of [\d,]+ (?:windows|answers): ")  # in a row's error, before each reason
 RESERVED = (_TEXT, _EARLIER)
 
 
@@ -85,18 +87,20 @@ class UnitReport:
 class ShardUnits(Datasource):  # type: ignore[misc]  # Ray is untyped here
     """Reads work units from their Parquet shards, each as one block, with the columns that the output keeps.
 
-    ``retried`` names the units that have an output file, of which only failed rows are to be done again.
+    ``retried``: by the names of units that have an output file, the statuses of the rows that are to be done again.
     """
 
-    def __init__(self, units: Sequence[Unit], destination: Destination, retried: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, units: Sequence[Unit], destination: Destination, retried: Mapping[str, frozenset[Status]] | None = None
+    ) -> None:
         super().__init__()
-        self.units, self.destination, self.retried = units, destination, retried
+        self.units, self.destination, self.retried = units, destination, retried or {}
 
     def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:  # noqa: ARG002 - Ray's signature
         """One task per unit, however many Ray asks for (it also asks for one, to see a schema)."""
         return [
             ReadTask(
-                partial(read_blocks, unit, self.destination, unit.name in self.retried),
+                partial(read_blocks, unit, self.destination, self.retried.get(unit.name, frozenset())),
                 BlockMetadata(num_rows=unit.rows, size_bytes=None, input_files=None, exec_stats=None),
             )
             for unit in self.units
@@ -107,8 +111,11 @@ class ShardUnits(Datasource):  # type: ignore[misc]  # Ray is untyped here
         return None
 
 
-def read_blocks(unit: Unit, destination: Destination, retry: bool) -> list[pa.Table]:
-    """The unit as one block; where it cannot be read, a block that says why."""
+def read_blocks(unit: Unit, destination: Destination, retried: frozenset[Status] = frozenset()) -> list[pa.Table]:
+    """The unit as one block; where it cannot be read, a block that says why.
+
+    With statuses, the block brings the predictions of the unit's output file, but those of rows of such a status.
+    """
     about: dict[str, Any] = {"name": unit.name, "rows": unit.rows}
     calendar: dict[bytes, bytes] = {}
     try:
@@ -119,9 +126,11 @@ def read_blocks(unit: Unit, destination: Destination, retry: bool) -> list[pa.Ta
         table = read_unit(unit, columns)
         calendar = {key: value for key, value in (table.schema.metadata or {}).items() if key in _CALENDAR}
         table = table.rename_columns(names)
-        if retry:
+        if retried:
             earlier = storage.read_table(destination.uri(unit.name)).select(PREDICTIONS.names)
-            table = table.append_column(_EARLIER, earlier.to_struct_array())
+            again = pc.is_in(earlier["status"], pa.array(sorted(retried)))
+            kept = pc.if_else(again, None, pa.chunked_array(earlier.to_struct_array()))
+            table = table.append_column(_EARLIER, kept)
     except (UserError, OSError) as error:
         about["error"] = str(error)
         table = pa.table({"error": [str(error)]})
@@ -134,11 +143,13 @@ def unit_of(block: pa.Table) -> dict[str, Any]:
     return unit
 
 
-def earlier_predictions(block: pa.Table) -> list[Prediction] | None:
-    """What an earlier run predicted; None where nothing is done again."""
+def earlier_predictions(block: pa.Table) -> list[Prediction | None] | None:
+    """What an earlier run predicted, None for the rows to do again; None where there was none."""
     if _EARLIER not in block.column_names:
         return None
-    return predictions_of(pa.Table.from_struct_array(block.column(_EARLIER)))
+    column = block.column(_EARLIER)
+    kept = iter(predictions_of(pa.Table.from_struct_array(column.drop_null())))
+    return [next(kept) if valid else None for valid in column.is_valid().to_pylist()]
 
 
 def clashing(names: Iterable[str]) -> list[str]:
@@ -192,7 +203,8 @@ class UnitFiles(Datasink):  # type: ignore[misc]
             assert block.num_rows == unit["rows"], f"{unit['name']}: {block.num_rows} of {unit['rows']} rows arrived"
             tokens = pc.sum(block["prompt_tokens"]).as_py() or 0, pc.sum(block["completion_tokens"]).as_py() or 0
             statuses = {count["values"]: count["counts"] for count in block["status"].value_counts().to_pylist()}
-            reasons = Counter(block["error"].drop_null().to_pylist()).most_common(_REASONS)
+            errors = block["error"].drop_null().to_pylist()
+            reasons = Counter(_HOW_MANY.sub("", error) for error in errors).most_common(_REASONS)
             report = UnitReport(unit["name"], unit["rows"], sum(tokens), statuses, reasons=dict(reasons))
             about = {**self.destination.about, "offset_unit": OFFSET_UNIT, **asdict(report)}
             table = block.drop_columns([name for name in RESERVED if name in block.column_names])
@@ -213,7 +225,7 @@ class UnitFiles(Datasink):  # type: ignore[misc]
 def write_empty(units: Sequence[Unit], sink: UnitFiles) -> None:
     """The files of units without rows, which carry the schema alone."""
     for unit in units:
-        (block,) = read_blocks(unit, sink.destination, retry=False)
+        (block,) = read_blocks(unit, sink.destination)
         if "error" not in unit_of(block):
             block = with_predictions(block, [], sink.destination.tagged)
         sink.reports.append(sink.write_unit(block))

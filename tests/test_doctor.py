@@ -1,0 +1,177 @@
+"""`ner-batch doctor`: the arithmetic against what models really hold, and what it says of a config that is right or wrong."""
+
+import io
+import json
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from rich.console import Console
+from tiny import FILES
+from transformers import AutoModelForCausalLM, Qwen3Config
+
+from ner_batch import config as configs
+from ner_batch.engine.memory import GIB, memory_needs
+from ner_batch.engine.settings import EngineConfig
+from ner_batch.errors import UserError
+from ner_batch.extract.doctor import doctor
+from ner_batch.extract.settings import ExtractConfig
+
+
+def test_the_arithmetic_is_what_a_model_really_holds(random_model):
+    """Weights, cache and adapters of a model that is loaded, counted in its tensors."""
+    from peft import LoraConfig, get_peft_model
+
+    needs = memory_needs(EngineConfig(model=random_model, dtype="bfloat16", max_lora_rank=8, max_loras=2))
+    model = AutoModelForCausalLM.from_pretrained(random_model, dtype=torch.bfloat16)
+    assert needs.parameters == sum(p.numel() for p in model.parameters())
+    assert needs.weights == sum(p.numel() * p.element_size() for p in model.parameters())
+    with torch.no_grad():
+        cache = model(torch.arange(7)[None], use_cache=True).past_key_values
+    held = sum(part.numel() * part.element_size() for layer in cache.layers for part in (layer.keys, layer.values))
+    assert needs.kv_per_token * 7 == held
+    adapted = get_peft_model(model, LoraConfig(r=8, target_modules="all-linear"))
+    lora = sum(p.numel() * 2 for name, p in adapted.named_parameters() if "lora_" in name)
+    assert needs.adapters == 2 * lora
+    wide = memory_needs(EngineConfig(model=random_model, dtype="float32"))
+    assert (wide.weights, wide.kv_per_token) == (2 * needs.weights, 2 * needs.kv_per_token)
+    halved = memory_needs(EngineConfig(model=random_model, dtype="bfloat16", tensor_parallel_size=2))
+    assert halved.kv_per_token == needs.kv_per_token / 2
+
+
+ROOT = Path(__file__).parent.parent
+QWEN3 = {"head_dim": 128, "num_key_value_heads": 8, "vocab_size": 151_936}
+SIZES = {
+    "0.6B": Qwen3Config(
+        hidden_size=1024,
+        num_hidden_layers=28,
+        num_attention_heads=16,
+        intermediate_size=3072,
+        tie_word_embeddings=True,
+        **QWEN3,
+    ),
+    "4B": Qwen3Config(
+        hidden_size=2560,
+        num_hidden_layers=36,
+        num_attention_heads=32,
+        intermediate_size=9728,
+        tie_word_embeddings=True,
+        **QWEN3,
+    ),
+    "8B": Qwen3Config(
+        hidden_size=4096,
+        num_hidden_layers=36,
+        num_attention_heads=32,
+        intermediate_size=12288,
+        tie_word_embeddings=False,
+        **QWEN3,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def sizes(tmp_path_factory):
+    """Folders with the config of Qwen3 in three sizes, and no weights."""
+    folder = tmp_path_factory.mktemp("qwen3")
+    for name, config in SIZES.items():
+        config.save_pretrained(folder / name)
+    return folder
+
+
+def profiles():
+    """The rows of the guide's table of profiles for a 4090: size, quantization, max_num_seqs, and tokens of cache."""
+    text = (ROOT / "docs" / "guide.md").read_text()
+    rows = re.findall(r"^\| (\S+B) \| (none|fp8|awq) \| (\d+) \| (\d+) \|.*\| ([\d,]+) \|$", text, re.MULTILINE)
+    assert len(rows) == 4
+    return rows
+
+
+@pytest.mark.parametrize("row", profiles(), ids=" ".join)
+def test_the_guides_profiles_fit_a_4090(sizes, row):
+    """Each leaves room for eight prompts of full length at least, and for as many tokens as the table says."""
+    size, quantization, seqs, length, tokens = row
+    engine = EngineConfig(
+        model=str(sizes / size),
+        dtype="bfloat16",
+        quantization=None if quantization == "none" else quantization,
+        max_num_seqs=int(seqs),
+        max_model_len=int(length),
+        gpu_memory_utilization=0.92,
+        max_lora_rank=16,
+    )
+    needs = memory_needs(engine)
+    assert abs(needs.parameters / 1e9 - float(size[:-1])) < 0.2
+    fits = needs.kv_tokens(24 * 0.92 * GIB)
+    assert round(fits, -3) == int(tokens.replace(",", ""))
+    assert fits > 8 * engine.max_model_len
+
+
+def test_eight_billion_in_sixteen_bits_do_not_fit(sizes):
+    """Fewer prompts than keep the card busy: a problem with its remedy."""
+    needs = memory_needs(EngineConfig(model=str(sizes / "8B"), dtype="bfloat16", gpu_memory_utilization=0.92))
+    assert needs.kv_tokens(24 * 0.92 * GIB) < 8 * 4096
+    with pytest.raises(UserError, match=r"engine\.model /nowhere: its memory cannot be computed"):
+        memory_needs(EngineConfig(model="/nowhere"))
+
+
+def look(tmp_path, *overrides, **options):
+    """The doctor's exit code and what it prints of a config on the tiny model."""
+    pq.write_table(pa.table({"text": ["Anna met Bob in Berlin."] * 3}), tmp_path / "corpus.parquet")
+    values = {
+        "input": {"path": str(tmp_path / "corpus.parquet")},
+        "output": {"path": str(tmp_path / "out")},
+        "engine": {
+            "model": str(FILES / "base"),
+            "dtype": "float32",
+            "max_model_len": 1024,
+            "cpu_kv_cache_gib": 1,
+            "enforce_eager": True,
+        },
+        "adapter": str(FILES / "adapter"),
+        "windows": {"max_tokens": 128},
+    }
+    (tmp_path / "job.yaml").write_text(json.dumps(values))
+    console = Console(file=io.StringIO(), width=300)
+    code = doctor(configs.load(ExtractConfig, tmp_path / "job.yaml", overrides), console, **options)
+    return code, console.file.getvalue()
+
+
+@pytest.mark.engine
+def test_all_is_well(tmp_path):
+    """A line for everything; the engine starts with its adapter and reads a sentence; nothing is left in the output."""
+    code, output = look(tmp_path, gpu_gib=24)
+    assert code == 0, output
+    for line in (
+        r"versions   python 3\.\d+.*, ray \d.*, vllm",
+        r"machine    \d+ CPUs, which compute in (bfloat16|float32); \d+ of \d+ GiB memory free",
+        r"disk       [\d,]+ GiB free for output \(.*out\)",
+        r"ray        no cluster is named",
+        r"config     3 rows in 1 files, 1 units; 0 rows done before",
+        r"config     task .*, adapter .*, format json",
+        r"memory     0\.00 B parameters: .* GiB of weights",
+        r"memory     21\.6 GiB \(24 x engine.gpu_memory_utilization 0.9\) hold [\d,]+ tokens of cache",
+        r"engine     started in \d+ s; a sentence took \d+\.\d s: ok",
+    ):
+        assert re.search(rf"^{line}", output, re.MULTILINE), (line, output)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_wrong_is_said_and_the_rest_is_looked_at(tmp_path):
+    """A column that is not there, a card that is too small, a cluster where nobody answers: each on its line, code 2."""
+    code, output = look(
+        tmp_path,
+        "input.text_column=body",
+        "job.address=127.0.0.1:9",
+        "engine.max_model_len=4096",
+        gpu_gib=1,
+        start=False,
+    )
+    assert code == 2, output
+    problems = [line for line in output.splitlines() if "problem" in line]
+    assert [line.split()[0] for line in problems] == ["ray", "config", "memory"], output
+    assert "Ray address 127.0.0.1:9" in problems[0]
+    assert "body" in problems[1]
+    assert "prompts of engine.max_model_len=4096: lower it" in problems[2]
