@@ -88,6 +88,9 @@ def extract(
         list[str] | None,
         typer.Option("--retry-status", help="Do rows of this status again: partial, malformed ...; may be repeated"),
     ] = None,
+    price: Annotated[
+        float | None, typer.Option(min=0, help="Of a replica's hour, in any currency: --dry-run tells the cost")
+    ] = None,
 ) -> int:
     """Find entities in Parquet files of text. Start it again after any crash: it goes on where it was."""
     from ner_batch.extract.settings import ExtractConfig
@@ -97,7 +100,7 @@ def extract(
     from ner_batch.extract import job as extraction
 
     prepared = plan.prepare(config, limit, retry=[*(retry_status or ()), *(["failed"] if retry else [])])
-    return dryrun.dry_run(prepared, console) if dry_run else extraction.run(prepared, console)
+    return dryrun.dry_run(prepared, console, price_per_hour=price) if dry_run else extraction.run(prepared, console)
 
 
 @verb

@@ -26,7 +26,7 @@ MENTION = re.compile(r"[A-Z]\w+")
 class ScriptedEngine:
     """Answers every prompt with the capitalised words of its text, in json. A text that holds POISON ends the process."""
 
-    answered = (0, 0)
+    answered, waiting = (0, 0), 0
 
     def __init__(self, config, _adapters):
         if refusal := os.environ.get("NER_BATCH_SCRIPTED_REFUSAL"):

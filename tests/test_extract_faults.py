@@ -33,18 +33,26 @@ def job(tmp_path, random_model):
 
 
 def test_kills_lose_nothing_double_nothing_and_repeat_no_finished_unit(job):
-    """kill -9 of the driver at random moments, several times; then a run to the end. Finished units are never touched."""
+    """kill -9 of the driver at random moments, several times; then a run to the end. Finished units are never touched.
+
+    `ner-batch status` tells of it from another process. While the first run lives a second one is refused.
+    """
+    with pytest.raises(UserError, match="no extraction has begun here"):
+        status(str(job.out))
     rng = random.Random(1)
-    for _ in range(KILLS):
+    for kill in range(KILLS):
         before = job.files()
-        process = job.start(delay=0.004)
+        process = job.start(delay=0.004 if kill else 0.02)
         # From before Ray is up to deep in the work: some kills must hit while units are being written.
         target = len(before) + rng.choice([0, 1, 1, 2, 3, 5])
         wait_until(lambda target=target: len(job.files()) >= target, process)
         time.sleep(rng.random() * 0.3)  # kill at any moment, not at the one that a file appears
+        if not kill:
+            check_refused(job, process)
         assert process.poll() is None, process.stdout.read()
         os.kill(process.pid, signal.SIGKILL)
         kill_session(process)
+        assert status(str(job.out)).state == "killed"
         after = job.files()
         assert {name: after[name] for name in before} == before
         assert not (job.out / "_SUCCESS").exists()
@@ -59,6 +67,25 @@ def test_kills_lose_nothing_double_nothing_and_repeat_no_finished_unit(job):
     # of which Ray Data holds back as many as the replica may have waiting (2 x 2).
     assert sum(count - 1 for count in job.computed().values()) <= KILLS * (2 + 4) * UNIT_ROWS
     assert json.loads((job.out / "_manifest.json").read_text())["rows_out"] == ROWS
+    command = [sys.executable, "-m", "ner_batch", "status", str(job.out), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    run = json.loads(done.stdout)
+    assert run["state"] == "complete"
+    assert run["rows_written"] == run["rows"] == sum(run["statuses"].values()) == ROWS
+    assert len(run["runs"]) == 1  # a killed one writes none
+
+
+def check_refused(job, process):
+    """While a process runs the job, another one is refused, and the status names it."""
+    second = job.start()
+    output = second.communicate()[0]
+    assert second.returncode == 2, output
+    assert f"is being written by process {process.pid} on" in output
+    running = status(str(job.out))
+    assert (running.state, running.rows, running.complete) == ("running", ROWS, False)
+    assert running.rows_written == sum(running.statuses.values()) < ROWS
+    assert f"process   {process.pid} on" in "\n".join(running.lines)
 
 
 @pytest.mark.parametrize(
@@ -98,24 +125,24 @@ def test_replicas_take_gpus_where_the_cluster_has_some(job):
 
 
 def test_a_row_that_kills_its_process_is_given_up_alone_and_retry_mends_it(job):
-    """Two poisoned rows among 5,374: both `failed` with a reason, everything else right, the job ends by itself.
+    """Two poisoned rows among 5,346: both `failed` with a reason, everything else right, the job ends by itself.
 
     Once the cause is gone, `--retry` does these two again, and no other row.
     """
-    poisoned = table("poison", 40).to_pylist()
-    poisoned[3]["text"] = poisoned[35]["text"] = f"{POISON} Carol"
+    poisoned = table("poison", 12).to_pylist()
+    poisoned[3]["text"] = poisoned[11]["text"] = f"{POISON} Carol"
     pq.write_table(pa.Table.from_pylist(poisoned, schema=SCHEMA), job.corpus / "e-poison.parquet")
     finish(job.start("job.max_engine_deaths=40"))
     out = pads.dataset(job.out, format="parquet").to_table()
     failed = out.filter(pads.field("status") == "failed")
-    assert sorted(failed["id"].to_pylist()) == ["poison-3", "poison-35"]
+    assert sorted(failed["id"].to_pylist()) == ["poison-11", "poison-3"]
     assert set(failed["error"].to_pylist()) == {"the engine died while it read this row alone; the row was given up"}
     others = out.filter(pads.field("status") != "failed")
-    assert others.num_rows == ROWS + 40 - 2
+    assert others.num_rows == ROWS + 12 - 2
     assert predictions_of(others) == [predict_one(text) for text in others["text"].to_pylist()]
     before, files = job.computed(), job.files()
     output = finish(job.start("--retry", "job.max_engine_deaths=40", NER_BATCH_SCRIPTED_HARMLESS="1"))
-    assert f"{ROWS:,} rows done before, 40 to do" in output
+    assert f"{ROWS:,} rows done before, 12 to do" in output
     check_whole(job)
     assert job.computed() - before == {f"{POISON} Carol": 2}
     changed = [name for name, written in job.files().items() if files[name] != written]
@@ -220,35 +247,3 @@ def test_the_library_call_bisects_too_and_has_an_end(job, random_model, deaths, 
     else:
         assert "failed [5, 70]" in done.stdout
         assert "entities 117" in done.stdout  # 39 rows of two, 39 of one
-
-
-def test_a_run_can_be_looked_at_and_has_its_folder_alone(job):
-    """`ner-batch status` from another process while it runs, once it is killed, and at the end; a second run is refused."""
-    with pytest.raises(UserError, match="no extraction has begun here"):
-        status(str(job.out))
-    process = job.start(delay=0.02)  # 90 seconds in all
-    wait_until(lambda: len(job.files()) >= 3, process)
-    second = job.start()
-    output = second.communicate()[0]
-    assert second.returncode == 2, output
-    assert f"is being written by process {process.pid} on" in output
-    running = status(str(job.out))
-    assert (running.state, running.rows, running.complete) == ("running", ROWS, False)
-    assert running.rows_written == sum(running.statuses.values()) > 0
-    assert f"process   {process.pid} on" in "\n".join(running.lines)
-    os.kill(process.pid, signal.SIGKILL)
-    kill_session(process)
-    killed = status(str(job.out))
-    assert killed.state == "killed"
-    assert killed.rows_written < ROWS
-    assert killed.lines[-1] == "start the same command again: it goes on from here"
-    assert f"rows in {ROWS:,} = rows out {ROWS:,} = " in finish(job.start())
-    check_whole(job)
-    command = [sys.executable, "-m", "ner_batch", "status", str(job.out)]
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["state"] == "complete"
-    assert told["rows_written"] == told["rows"] == ROWS
-    assert told["statuses"] == json.loads((job.out / "_manifest.json").read_text())["statuses"]
-    assert len(told["runs"]) == 1  # a killed one writes none

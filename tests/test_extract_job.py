@@ -214,10 +214,13 @@ def test_s3_in_and_out(config, tmp_path, sentences):
 def test_dry_run_tells_the_cost_and_writes_nothing(config, tmp_path, sentences):
     """Tokens per row, rows per second and an estimate; the output folder stays empty."""
     pq.write_table(table(sentences[:100]), tmp_path / "corpus" / "x.parquet")
-    code, output = extract(config, "--dry-run")
+    code, output = extract(config, "--dry-run", "--price", "0.36")
     assert code == 0, output
-    for words in ("tokens per row", "rows per second", "estimated time", "100 rows in 1 files, 100 to do"):
+    for words in ("tokens per row", "rows per second", "100 rows in 1 files, 100 to do"):
         assert words in output
+    assert re.search(r"^tokens in all +[\d,]+ \([\d,]+ to [\d,]+\)$", output, re.MULTILINE), output
+    assert re.search(r"^estimated time +\d+ \w+ \(\d+ \w+ to \d+ \w+\)$", output, re.MULTILINE), output
+    assert re.search(r"^cost +0\.\d\d \(0\.\d\d to 0\.\d\d\)$", output, re.MULTILINE), output
     assert not list((tmp_path / "out").glob("*"))
 
 

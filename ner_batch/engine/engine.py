@@ -110,6 +110,11 @@ class Engine:
             self._queue.put(queued)
         return [future.result() for future in futures]
 
+    @property
+    def waiting(self) -> int:
+        """Requests that are not answered yet, inside vLLM or before it."""
+        return len(self._open)
+
     def close(self) -> None:
         """Stop the engine and free its memory; whoever still waits gets :class:`EngineDeadError`."""
         self._die("the engine was closed")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Callable, Sequence
+from itertools import chain, islice
+from statistics import fmean, stdev
 
 import ray
 from rich.console import Console
 from rich.table import Table
+from scipy.stats import t as student_t
 
 from ner_batch import retrieval
 from ner_batch.data import Prediction, Status
@@ -30,11 +33,19 @@ SAMPLE_ROWS = 256
 SAMPLE_PLACES = 16
 
 
-def dry_run(plan: Plan, console: Console, start_engine: StartEngine = Engine) -> int:
+def dry_run(
+    plan: Plan, console: Console, start_engine: StartEngine = Engine, price_per_hour: float | None = None
+) -> int:
     """Print the resolved recipe, the listing, and what a sample says about the whole. Writes nothing.
 
-    The exit code is 0, or 3 where more rows of the sample fail than may. All rows are taken to be like the sample's;
-    the estimate says so.
+    The exit code is 0, or 3 where more rows of the sample fail than may. All rows are taken to be like the sample's,
+    as far as its places differ from each other: tokens, hours and cost come with the bounds of 95 % confidence.
+
+    Args:
+        plan: the run.
+        console: where it is printed.
+        start_engine: makes the engine.
+        price_per_hour: of one replica, in any currency; the cost is then told.
 
     Raises:
         UserError: the engine refuses its config.
@@ -53,7 +64,8 @@ def dry_run(plan: Plan, console: Console, start_engine: StartEngine = Engine) ->
             demonstrations = retrieval.open_index(recipe.index, recipe.encoder).examples
             for line in formats.omissions(demonstrations, formats.get(recipe.format), recipe.task):
                 console.print(f"demonstrations of {recipe.index}: {line}", highlight=False, markup=False)
-    texts = _sample(plan)
+    places = _sample(plan)
+    texts = list(chain(*places))
     if not texts:
         return job.OK
     predictions, seconds, startup_seconds = _read(plan, texts, console, start_engine)
@@ -67,29 +79,65 @@ def dry_run(plan: Plan, console: Console, start_engine: StartEngine = Engine) ->
     if statuses[Status.FAILED] > plan.config.job.max_failed * len(texts):
         console.print("too many rows failed (job.max_failed): what they cost says nothing about the whole")
         return job.TOO_MANY_FAILED
-    replicas = plan.config.job.replicas
-    speed = len(texts) / seconds * replicas
-    prompt = sum(p.prompt_tokens for p in predictions) / len(texts)
-    completion = sum(p.completion_tokens for p in predictions) / len(texts)
-    lines = {
-        "tokens per row": f"{prompt:,.0f} prompt + {completion:,.0f} completion",
-        "tokens in all": f"{plan.pending_rows * (prompt + completion):,.0f}",
-        "rows per second": f"{speed:,.1f} with {replicas} replica{'s' * (replicas > 1)}",
-        "engine start": duration(startup_seconds),
-        "estimated time": duration(plan.pending_rows / speed + startup_seconds),
-    }
-    for name, value in lines.items():
-        console.print(f"{name:16} {value}", highlight=False)
+    print_estimate(plan, places, predictions, seconds, startup_seconds, price_per_hour, console)
     return job.OK
 
 
-def _sample(plan: Plan) -> list[str | None]:
-    """Up to 256 texts from up to 16 places spread evenly over what is pending."""
+def print_estimate(
+    plan: Plan,
+    places: Sequence[Sequence[str | None]],
+    predictions: Sequence[Prediction],
+    seconds: float,
+    startup_seconds: float,
+    price_per_hour: float | None,
+    console: Console,
+) -> None:
+    """What the rows to do take if they are like the sample's, which one replica read in ``seconds``."""
+    replicas = plan.config.job.replicas
+    speed = len(predictions) / seconds * replicas
+    prompt = fmean(p.prompt_tokens for p in predictions)
+    completion = fmean(p.completion_tokens for p in predictions)
+    tokens = iter(p.prompt_tokens + p.completion_tokens for p in predictions)
+    error = relative_error([list(islice(tokens, len(place))) for place in places])
+
+    def between(value: float, text: Callable[[float], str]) -> str:
+        bounds = f" ({text(value * max(0.0, 1 - error))} to {text(value * (1 + error))})" if error < math.inf else ""
+        return f"{text(value)}{bounds}"
+
+    reading = plan.pending_rows / speed
+    lines = {
+        "tokens per row": f"{prompt:,.0f} prompt + {completion:,.0f} completion",
+        "tokens in all": between(plan.pending_rows * (prompt + completion), "{:,.0f}".format),
+        "rows per second": f"{speed:,.1f} with {replicas} replica{'s' * (replicas > 1)}",
+        "engine start": duration(startup_seconds),
+        "estimated time": between(reading, lambda value: duration(value + startup_seconds)),
+    }
+    if price_per_hour is not None:
+        hourly = price_per_hour * replicas / 3600
+        lines["cost"] = between(reading, lambda value: f"{(value + startup_seconds) * hourly:,.2f}")
+    for name, value in lines.items():
+        console.print(f"{name:16} {value}", highlight=False)
+
+
+def relative_error(by_place: Sequence[Sequence[float]]) -> float:
+    """Half the width of the mean's 95 % interval, as a share of the mean, from samples of several places.
+
+    Rows of one place are like each other, so it is the places' means that vary freely (cluster sampling; Cochran,
+    Sampling Techniques, 1977, chapter 9). Of one place its rows must do. Infinite where there is one value.
+    """
+    groups = [fmean(place) for place in by_place] if len(by_place) > 1 else by_place[0]
+    mean = fmean(chain(*by_place))
+    if len(groups) < 2 or not mean:
+        return math.inf if mean else 0.0
+    return float(student_t.ppf(0.975, len(groups) - 1)) * stdev(groups) / math.sqrt(len(groups)) / mean
+
+
+def _sample(plan: Plan) -> list[list[str | None]]:
+    """Up to 256 texts from up to 16 places spread evenly over what is pending, by place."""
     filled = [unit for unit in plan.pending if unit.rows]
     column = plan.config.input.text_column
     places = filled[:: max(1, len(filled) // SAMPLE_PLACES)][:SAMPLE_PLACES]
-    texts = [texts_of(read_unit(unit, [column]), column)[0][: SAMPLE_ROWS // len(places)] for unit in places]
-    return list(chain(*texts))
+    return [texts_of(read_unit(unit, [column]), column)[0][: SAMPLE_ROWS // len(places)] for unit in places]
 
 
 def _read(

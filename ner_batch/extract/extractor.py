@@ -153,14 +153,14 @@ class Extractor:
 
     def _tell_answered(self) -> None:
         """Tell what the engine has answered, every two seconds: a slow one takes minutes for its first rows."""
-        reported = (0, 0)
+        reported = (0, 0, 0)
         while not self.closed.wait(TELL_SECONDS):
-            if (answered := self.engine.answered) != reported:
+            if (now := (*self.engine.answered, self.engine.waiting)) != reported:
                 try:
-                    self.tracker.engine_answered(self.replica, *answered)
+                    self.tracker.engine_answered(self.replica, *now)
                 except ray.exceptions.RayError:  # the job has ended
                     return
-                reported = answered
+                reported = now
 
     def _read(self, batch: Sequence[Window]) -> list[list[Reading]]:
         """The readings of some windows by every task's reader."""

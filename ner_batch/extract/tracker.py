@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import ray
+from ray.util.metrics import Gauge
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ner_batch.data import Prediction, Status
@@ -103,6 +104,8 @@ class Tracker:
         self.lost_nodes: set[str] = set()
         self.lost = 0
         self.answered: dict[str, tuple[int, int]] = {}
+        self.waiting: dict[str, int] = {}
+        self.units_written = 0
         self.causes: list[str] = []
         self.fatal: tuple[str, bool] | None = None
 
@@ -120,9 +123,10 @@ class Tracker:
         self.starts[replica] += 1
         self.fatal = None
 
-    def engine_answered(self, replica: str, prompts: int, tokens: int) -> None:
-        """What a replica's engine has answered since it started."""
+    def engine_answered(self, replica: str, prompts: int, tokens: int, waiting: int) -> None:
+        """What a replica's engine has answered since it started, and how many prompts wait there."""
         self.answered[replica] = (prompts, tokens)
+        self.waiting[replica] = waiting
 
     def replica_refused(self, error: str, user_error: bool) -> None:
         """A replica could not start its engine; the next attempt may."""
@@ -185,6 +189,7 @@ class Tracker:
     def unit_written(self, unit: str, tokens: int, statuses: Mapping[str, int]) -> None:
         """The unit has its file, or is given up if it has no statuses."""
         self.live.pop(unit, None)
+        self.units_written += 1
         self.written = (self.written[0] + sum(statuses.values()), self.written[1] + tokens)
         self.statuses.update(statuses)
 
@@ -203,6 +208,58 @@ class Tracker:
             answered=(prompts, answered_tokens),
             lost=self.lost,
         )
+
+
+_GAUGES = {
+    "rows": "Rows read, of those in flight the part that is",
+    "rows_by_status": "Rows written, by status",
+    "units_written": "Units written or given up",
+    "tokens": "Tokens of prompts and answers of these rows",
+    "prompts_answered": "Prompts that the engines have answered since they started",
+    "prompts_waiting": "Prompts that wait for an answer, inside the engines or before them",
+    "replicas": "Replicas that have started",
+    "engine_deaths": "Engines that have died",
+    "replicas_lost": "Replicas that were lost with their node",
+}
+
+
+class MeteredTracker(Tracker):
+    """A tracker in an actor. Ray exports its counters for Prometheus on its metrics port: ``ray_ner_batch_rows`` ..."""
+
+    def __init__(self, max_engine_deaths: int | None = None) -> None:
+        super().__init__(max_engine_deaths)
+        self.gauges = {
+            name: Gauge(f"ner_batch_{name}", about, ("status",) if name == "rows_by_status" else ())
+            for name, about in _GAUGES.items()
+        }
+
+    def engine_answered(self, replica: str, prompts: int, tokens: int, waiting: int) -> None:
+        """As of any tracker; every replica tells it every two seconds, so it is the pulse of the gauges."""
+        super().engine_answered(replica, prompts, tokens, waiting)
+        self.export()
+
+    def unit_written(self, unit: str, tokens: int, statuses: Mapping[str, int]) -> None:
+        """As of any tracker."""
+        super().unit_written(unit, tokens, statuses)
+        self.export()
+
+    def export(self) -> None:
+        """Set the gauges; Ray collects them."""
+        progress = self.progress()
+        values = {
+            "rows": progress.rows,
+            "units_written": self.units_written,
+            "tokens": progress.tokens,
+            "prompts_answered": progress.answered[0],
+            "prompts_waiting": sum(self.waiting.values()),
+            "replicas": progress.replicas,
+            "engine_deaths": progress.deaths,
+            "replicas_lost": progress.lost,
+        }
+        for name, value in values.items():
+            self.gauges[name].set(value)
+        for status, count in progress.statuses.items():
+            self.gauges["rows_by_status"].set(count, tags={"status": status})
 
 
 class _RemoteCalls:
@@ -234,7 +291,7 @@ def start(max_engine_deaths: int) -> Tracker:
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options = {"num_cpus": 0, "max_restarts": 0, "scheduling_strategy": here}
-    return cast(Tracker, _RemoteCalls(ray.remote(Tracker).options(**options).remote(max_engine_deaths)))
+    return cast(Tracker, _RemoteCalls(ray.remote(MeteredTracker).options(**options).remote(max_engine_deaths)))
 
 
 class SharedLock:
