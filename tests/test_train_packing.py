@@ -127,6 +127,20 @@ MODELS = [
 ]
 
 
+@pytest.fixture(params=["by segment", "in buckets"])
+def form(request, monkeypatch):
+    """Attention as a CPU computes it, and, on this CPU, as a GPU does."""
+    if request.param == "in buckets":
+
+        def in_buckets(pack, device):
+            buckets = attention.Buckets.of(pack.prefix, pack.lengths, device)
+            return attention.Segments(pack.prefix, pack.lengths, buckets)
+
+        monkeypatch.setattr(attention, "segments_of", in_buckets)
+    return request.param
+
+
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize(("config", "kind"), MODELS, ids=lambda x: getattr(x, "__name__", ""))
 def test_packed_loss_is_the_loss_alone(config, kind):
     """Per sample, to 1e-5 in float32, for every packing and several architectures; a sample's gradient too."""
@@ -183,6 +197,21 @@ ATTENTION = [
 OTHERS = ["qwen3_next", "bloom", "mpt", "falcon", "gpt_oss", "minimax"]
 
 
+@given(st.integers(0, 40), st.lists(st.integers(1, 150), min_size=1, max_size=30))
+@settings(deadline=None)
+def test_buckets_hold_every_token_once(prefix, lengths):
+    """Slots and order lead back and forth, whatever the lengths, and less than half of the slots are padding."""
+    buckets = attention.Buckets.of(prefix, lengths, torch.device("cpu"))
+    n = prefix + sum(lengths)
+    row = torch.arange(n)
+    assert torch.equal(torch.cat([row[:prefix], row[buckets.slots]])[buckets.order], row)
+    assert sum(count * longest for count, longest in buckets.shapes) == len(buckets.slots)
+    assert sum(count for count, _ in buckets.shapes) == len(lengths)
+    assert len(buckets.slots) < 2 * sum(lengths) + 16 * len([x for x in lengths if x <= 16])
+    assert len(buckets.shapes) <= 5
+
+
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("name", ATTENTION)
 def test_decoders_with_attention_of_transformers_may_be_packed(name):
     """A row's loss is that of its samples."""
