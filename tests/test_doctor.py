@@ -11,9 +11,10 @@ import pytest
 import torch
 from rich.console import Console
 from tiny import FILES
-from transformers import AutoModelForCausalLM, Qwen3Config
+from transformers import AutoModelForCausalLM, DeepseekV3Config, FalconConfig, Qwen3Config, Qwen3MoeConfig
 
 from ner_batch import config as configs
+from ner_batch.engine.device import cpu_computes_bfloat16
 from ner_batch.engine.memory import GIB, memory_needs
 from ner_batch.engine.settings import EngineConfig
 from ner_batch.errors import UserError
@@ -36,6 +37,8 @@ def test_the_arithmetic_is_what_a_model_really_holds(random_model):
     adapted = get_peft_model(model, LoraConfig(r=8, target_modules="all-linear"))
     lora = sum(p.numel() * 2 for name, p in adapted.named_parameters() if "lora_" in name)
     assert needs.adapters == 2 * lora
+    on_cpu = memory_needs(EngineConfig(model=random_model), on_gpu=False)
+    assert on_cpu.weights == (1 if cpu_computes_bfloat16() else 2) * needs.weights
     wide = memory_needs(EngineConfig(model=random_model, dtype="float32"))
     assert (wide.weights, wide.kv_per_token) == (2 * needs.weights, 2 * needs.kv_per_token)
     halved = memory_needs(EngineConfig(model=random_model, dtype="bfloat16", tensor_parallel_size=2))
@@ -107,6 +110,67 @@ def test_the_guides_profiles_fit_a_4090(sizes, row):
     fits = needs.kv_tokens(24 * 0.92 * GIB)
     assert round(fits, -3) == int(tokens.replace(",", ""))
     assert fits > 8 * engine.max_model_len
+
+
+def needs_of(tmp_path, config, **engine):
+    """The memory of a model with this config, 16 bits a number, in GiB of weights and KiB of cache a token."""
+    config.save_pretrained(tmp_path)
+    needs = memory_needs(EngineConfig(model=str(tmp_path), dtype="bfloat16", **engine))
+    return needs.weights / GIB, needs.kv_per_token / 1024
+
+
+def test_other_architectures(tmp_path):
+    """Experts are quantized too; heads are shared by no more GPUs than there are; DeepSeek's cache is latent."""
+    experts = Qwen3MoeConfig(
+        hidden_size=2048,
+        num_hidden_layers=48,
+        num_attention_heads=32,
+        num_key_value_heads=4,
+        head_dim=128,
+        moe_intermediate_size=768,
+        num_experts=128,
+        vocab_size=151_936,
+        tie_word_embeddings=False,
+    )
+    assert needs_of(tmp_path / "moe", experts) == pytest.approx((56.9, 96), rel=0.01)
+    assert needs_of(tmp_path / "fp8", experts, quantization="fp8") == pytest.approx((29, 96), rel=0.02)
+    assert needs_of(tmp_path / "tp", experts, tensor_parallel_size=8)[1] == 24
+    latent = DeepseekV3Config(num_hidden_layers=2, first_k_dense_replace=1, n_routed_experts=8, n_group=1, topk_group=1)
+    assert needs_of(tmp_path / "mla", latent)[1] == 2 * (512 + 64) * 2 / 1024
+    assert needs_of(tmp_path / "falcon", FalconConfig(num_hidden_layers=32))[1] == 32 * 2 * 64 * 2 / 1024
+
+
+@pytest.mark.parametrize(
+    ("quantization", "bits"),
+    [
+        ({"quant_method": "gptq", "bits": 8}, 8),
+        ({"quant_method": "awq", "bits": 4}, 4.5),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, 8),
+        ({"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": {"num_bits": 4}}}}, 4.5),
+    ],
+    ids=str,
+)
+def test_a_quantized_model_says_how_many_bits(tmp_path, sizes, quantization, bits):
+    """In its own config; without a word of it, by the method's name."""
+    content = json.loads((sizes / "4B" / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(content | {"quantization_config": quantization}))
+    plain, quantized = (
+        memory_needs(EngineConfig(model=str(folder), dtype="bfloat16")) for folder in (sizes / "4B", tmp_path)
+    )
+    embeddings = 2560 * 151_936 * 2
+    ratio = (quantized.weights - embeddings) / (plain.weights - embeddings)
+    assert ratio == pytest.approx(bits / 16, rel=0.001)
+
+
+@pytest.mark.parametrize(
+    "change", [{"hidden_size": None}, {"quantization_config": "nobody knows"}, {"model_type": "x"}], ids=str
+)
+def test_what_cannot_be_computed_is_said(tmp_path, sizes, change):
+    """One line; the doctor goes on, for the engine's own start decides."""
+    content = json.loads((sizes / "4B" / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(content | change))
+    with pytest.raises(UserError, match=r"memory cannot be computed|not known here"):
+        memory_needs(EngineConfig(model=str(tmp_path), dtype="bfloat16"))
 
 
 def test_eight_billion_in_sixteen_bits_do_not_fit(sizes):

@@ -56,6 +56,10 @@ def test_answers_of_one_window_are_counted_where_a_window_has_several():
         "1 of 3 answers: not in the format",
     )
     two_of_three = [reading(MALFORMED), reading(OK), reading(MALFORMED)]
+    assert outcome([two_of_three] * 2) == (
+        Status.PARTIAL,
+        "2 of 2 windows: not in the format",
+    )  # not worse for being longer
     assert outcome([two_of_three, [reading(OK)] * 3]) == (Status.PARTIAL, "1 of 2 windows: not in the format")
 
 

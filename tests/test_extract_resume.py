@@ -11,6 +11,7 @@ import pytest
 from ner_batch.data import Prediction, Status
 from ner_batch.errors import UserError
 from ner_batch.extract import manifest, recipe
+from ner_batch.extract.job import check_unchanged
 from ner_batch.extract.plan import prepare
 from ner_batch.extract.settings import ExtractConfig
 from ner_batch.extract.tracker import Tracker
@@ -62,11 +63,25 @@ def test_retry_takes_units_with_failed_rows_and_no_others(config):
     assert after.pending == plan.pending[1:2]
     assert after.retried == {plan.pending[1].name: {Status.FAILED}}
     assert after.rows_before == 4
+    assert (after.rows_to_read, after.finished) == (2, {unit.name for unit in plan.pending[:3]})
     assert prepare(config, retry=["malformed", "failed"]).pending == plan.pending[1:]
     assert prepare(config, retry=["partial"]).pending == ()
     for wrong in ("ok", "empty", "Failed"):
         with pytest.raises(UserError, match=f"--retry-status {wrong}: known are partial, truncated, malformed"):
             prepare(config, retry=[wrong])
+
+
+def test_a_plan_that_another_run_has_overtaken_is_refused(config):
+    """Between the plan and the lease another run may have written to the output, with the same settings or others."""
+    same, other = prepare(config), prepare(config.model_copy(update={"decoding": "free"}))
+    check_unchanged(same)
+    begun(config, Status.OK)
+    with pytest.raises(UserError, match=r"another run has written to .* meanwhile: start this one again"):
+        check_unchanged(same)
+    with pytest.raises(UserError, match="belongs to another run: decoding was auto, is free"):
+        check_unchanged(other)
+    check_unchanged(prepare(config))
+    check_unchanged(prepare(config, retry=["failed"]))
 
 
 def test_a_run_begun_before_a_release_goes_on_after_it(config, monkeypatch):

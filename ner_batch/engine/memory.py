@@ -14,16 +14,20 @@ CONTEXT_BYTES = 0.6 * GIB  # CUDA's context and libraries, before any tensor
 GRAPH_BYTES = 0.8 * GIB  # CUDA graphs and compiled kernels, where `enforce_eager` is off
 STEP_TOKENS = 8192  # of one engine step, where `max_num_batched_tokens` leaves it to vLLM
 _LOGIT_BYTES = 10  # a word of the vocabulary and sequence: logits in 16 bits, in 32 for sampling, and sorted once
-_QUANTIZED_BYTES = {"fp8": 1.0, "awq": 0.57, "gptq": 0.57, "bitsandbytes": 0.57, "compressed-tensors": 1.0}
-"""Bytes of a weight of a linear map, scales included; of four bits in groups of 128, or of eight."""
+_QUANTIZED_BITS = {
+    **dict.fromkeys(("awq", "awq_marlin", "gptq", "gptq_marlin", "bitsandbytes", "mxfp4", "modelopt_fp4"), 4),
+    **dict.fromkeys(("fp8", "fbgemm_fp8", "compressed-tensors", "modelopt", "experts_int8"), 8),
+}
+"""Bits of a weight by vLLM's names of quantizations, where the model's own config does not say them."""
+_SCALE_BITS = 0.5  # of fewer bits than eight: a scale and a zero for each group of weights
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryNeeds:
     """Bytes on each GPU of one engine. ``workspace`` (activations, logits, context, graphs) is an estimate.
 
-    ``parameters`` counts the whole model's; ``kv_per_token`` holds for models that attend everywhere, and is more than
-    sliding windows or latent attention take.
+    ``parameters`` counts the whole model's; ``kv_per_token`` is what layers that look back to the first token take, so
+    more than sliding windows do.
     """
 
     parameters: int
@@ -37,50 +41,98 @@ class MemoryNeeds:
         return max(0, int((budget - self.weights - self.adapters - self.workspace) / self.kv_per_token))
 
 
-def memory_needs(engine: EngineConfig) -> MemoryNeeds:
+def memory_needs(engine: EngineConfig, *, on_gpu: bool = True) -> MemoryNeeds:
     """The memory of an engine with these settings, with room for its adapters.
 
+    Args:
+        engine: the engine's section of a config.
+        on_gpu: whether a GPU is computed for, where `auto` means 16 bits whatever the files hold.
+
     Raises:
-        UserError: the model has no config that can be read, or one of no known architecture.
+        UserError: there is no arithmetic for this model: its config cannot be read, or is of a kind of its own.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
+    trusted = bool(engine.extra.get("trust_remote_code", False))
     try:
-        config = AutoConfig.from_pretrained(engine.model, revision=engine.revision)
-        quantization = engine.quantization or (getattr(config, "quantization_config", None) or {}).get("quant_method")
+        config = AutoConfig.from_pretrained(engine.model, revision=engine.revision, trust_remote_code=trusted)
+        quantized = getattr(config, "quantization_config", None) or {}
         config.quantization_config = None  # the plain model's maps are counted
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+        model = _without_weights(config, trusted)
+        text = config.get_text_config()
+        width = _bytes_per_number(engine, on_gpu)
+        kv_per_token = _kv_numbers(text, engine.tensor_parallel_size)
+        workspace = _workspace(engine, text, width)
+        map_bytes = _bytes_of_a_map(engine.quantization, quantized, width)
+    except UserError:
+        raise
+    except Exception as error:  # configs of many authors, and what transformers makes of them
         raise UserError(f"engine.model {engine.model}: its memory cannot be computed: {first_line(error)}") from error
-    text = config.get_text_config()
-    width = _bytes_per_number(engine)
-    head = model.get_output_embeddings()
-    maps = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    in_maps = sum(linear.weight.numel() for linear in maps)
-    of_map = _QUANTIZED_BYTES.get(quantization or "", width)
-    rows_of_lora = sum(linear.in_features + linear.out_features for linear in maps)
-    lora = engine.max_loras * engine.max_lora_rank * rows_of_lora * width
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    ends = {id(module.weight) for module in (model.get_input_embeddings(), model.get_output_embeddings()) if module}
+    weights = {id(weight): weight for weight in model.parameters()}
+    parameters = sum(weight.numel() for weight in weights.values())
+    in_maps = sum(w.numel() for number, w in weights.items() if w.dim() > 1 and number not in ends)
+    linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and id(m.weight) not in ends]
+    rows_of_lora = sum(module.in_features + module.out_features for module in linear)
     kv_width = 1 if str(engine.extra.get("kv_cache_dtype", "auto")).startswith("fp8") else width
-    shared = engine.tensor_parallel_size
     return MemoryNeeds(
         parameters=parameters,
-        weights=(in_maps * of_map + (parameters - in_maps) * width) / shared,
-        adapters=lora / shared,
-        workspace=_workspace(engine, text, width),
-        kv_per_token=2 * text.num_hidden_layers * heads * head_width * kv_width / shared,
+        weights=(in_maps * map_bytes + (parameters - in_maps) * width) / engine.tensor_parallel_size,
+        adapters=engine.max_loras * engine.max_lora_rank * rows_of_lora * width / engine.tensor_parallel_size,
+        workspace=workspace,
+        kv_per_token=kv_per_token * kv_width,
     )
 
 
-def _bytes_per_number(engine: EngineConfig) -> int:
-    """Of weights and activations: vLLM's `auto` is of 16 bits on a GPU, whatever the files hold."""
+def _without_weights(config: Any, trusted: bool) -> Any:
+    """The config's language model, or its model of text and images, on no device."""
     import torch
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-    narrow_cpu = not torch.cuda.is_available() and not cpu_computes_bfloat16()
+    with torch.device("meta"):
+        try:
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=trusted)
+        except ValueError:
+            return AutoModelForImageTextToText.from_config(config, trust_remote_code=trusted)
+
+
+def _bytes_of_a_map(name: str | None, quantized: Any, width: int) -> float:
+    """Of a weight of a linear map; ``quantized`` is the model's config's section, ``name`` the engine's setting."""
+    told = quantized if isinstance(quantized, dict) else {}
+    name = name or told.get("quant_method") or (quantized if isinstance(quantized, str) else None)
+    if name is None:
+        return width
+    groups = told.get("config_groups")
+    in_groups = [group["weights"]["num_bits"] for group in groups.values()] if isinstance(groups, dict) else []
+    bits = (
+        told.get("bits")
+        or told.get("w_bit")
+        or (8 if told.get("load_in_8bit") else None)
+        or max(in_groups, default=None)
+    )
+    bits = bits or _QUANTIZED_BITS.get(name)
+    if bits is None:
+        raise UserError(f"engine.quantization {name}: how many bits a weight takes is not known here")
+    return float(bits + (_SCALE_BITS if bits < 8 else 0)) / 8
+
+
+def _kv_numbers(text: Any, shared: int) -> float:
+    """Numbers that the cache holds for a token on each of ``shared`` GPUs, at most: some layers may look back less."""
+    kinds = getattr(text, "layer_types", None) or []
+    stateless = sum("linear" in kind or "mamba" in kind or "conv" in kind for kind in kinds)
+    layers = text.num_hidden_layers - stateless
+    if latent := getattr(text, "kv_lora_rank", None):  # DeepSeek's latent attention; each GPU holds all of it
+        return float(layers * (latent + text.qk_rope_head_dim))
+    heads = 1 if getattr(text, "multi_query", False) else getattr(text, "num_key_value_heads", None)
+    heads = heads or text.num_attention_heads
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return float(2 * layers * max(1.0, heads / shared) * size)
+
+
+def _bytes_per_number(engine: EngineConfig, on_gpu: bool) -> int:
+    """Of weights and activations."""
+    narrow_cpu = not on_gpu and not cpu_computes_bfloat16()
     return 4 if engine.dtype in {"float32", "float"} or (engine.dtype == "auto" and narrow_cpu) else 2
 
 
@@ -88,6 +140,7 @@ def _workspace(engine: EngineConfig, text: Any, width: int) -> float:
     """An estimate of what is neither weights nor cache."""
     tokens = engine.max_num_batched_tokens or STEP_TOKENS
     inner = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
-    activations = tokens * (6 * text.hidden_size + 3 * inner) * width
+    widest = max(inner) if isinstance(inner, list | tuple) else inner
+    activations = tokens * (6 * text.hidden_size + 3 * widest) * width
     logits = engine.max_num_seqs * text.vocab_size * _LOGIT_BYTES
     return float(activations + logits + CONTEXT_BYTES + (0 if engine.enforce_eager else GRAPH_BYTES))

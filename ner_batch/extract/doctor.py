@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
+from ner_batch.data import Status
 from ner_batch.engine.device import cpu_computes_bfloat16
 from ner_batch.engine.engine import Engine, EngineDeadError
 from ner_batch.engine.memory import GIB, memory_needs
@@ -52,9 +53,12 @@ def doctor(
     problems = Problems()
 
     def check(name: str, lines: Callable[[], Iterator[str]]) -> None:
+        def tell() -> None:
+            for line in lines():
+                console.print(f"{name:10} {line}", highlight=False, markup=False)
+
         before = len(problems.lines)
-        for line in problems.check(lambda: list(lines())) or ():
-            console.print(f"{name:10} {line}", highlight=False, markup=False)
+        problems.check(tell)
         for problem in problems.lines[before:]:
             console.print(f"{name:10} [red]problem[/] ", end="", highlight=False)
             console.print(problem, highlight=False, markup=False)
@@ -109,8 +113,9 @@ def disk(config: ExtractConfig) -> Iterator[str]:
     for what, uri in {"output": config.output.path, "Ray's files": "/tmp"}.items():  # noqa: S108 - Ray's own place
         path = storage.local_path(uri)
         if path is not None:
-            place = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
-            free = shutil.disk_usage(place).free
+            with storage.explained(uri):
+                place = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
+                free = shutil.disk_usage(place).free
             if free < GIB:
                 raise UserError(f"{place}: {free / GIB:.1f} GiB free for {what}: make room")
             yield f"{free / GIB:,.0f} GiB free for {what} ({path})"
@@ -150,7 +155,12 @@ def memory(engine: EngineConfig, gpu_gib: float | None) -> Iterator[str]:
     """What an engine takes of a GPU, and how many prompts its cache then holds."""
     import torch
 
-    needs = memory_needs(engine)
+    on_gpu = gpu_gib is not None or torch.cuda.is_available()
+    try:
+        needs = memory_needs(engine, on_gpu=on_gpu)
+    except UserError as error:  # the engine's own start decides
+        yield f"not known: {error}"
+        return
     yield (
         f"{needs.parameters / 1e9:.2f} B parameters: {needs.weights / GIB:.1f} GiB of weights, "
         f"{needs.adapters / GIB:.1f} for adapters of rank {engine.max_lora_rank}, about {needs.workspace / GIB:.1f} to "
@@ -181,6 +191,10 @@ def one_sentence(plan: Plan, start_engine: StartEngine) -> Iterator[str]:
     except EngineDeadError as error:
         raise UserError(f"engine: {error}") from error
     ready = time.monotonic()
-    (prediction,) = extractor.predict([f"Anna Schmidt of {socket.gethostname()} met Bob in Berlin."])
-    extractor.close()
+    try:
+        (prediction,) = extractor.predict([f"Anna Schmidt of {socket.gethostname()} met Bob in Berlin."])
+    finally:
+        extractor.close()
+    if prediction.status in {Status.FAILED, Status.TOO_LONG}:
+        raise UserError(f"engine: it started, and cannot answer: {prediction.error}")
     yield f"started in {duration(ready - clock)}; a sentence took {time.monotonic() - ready:.1f} s: {prediction.status}"

@@ -104,10 +104,10 @@ def print_estimate(
         bounds = f" ({text(value * max(0.0, 1 - error))} to {text(value * (1 + error))})" if error < math.inf else ""
         return f"{text(value)}{bounds}"
 
-    reading = plan.pending_rows / speed
+    reading = plan.rows_to_read / speed
     lines = {
         "tokens per row": f"{prompt:,.0f} prompt + {completion:,.0f} completion",
-        "tokens in all": between(plan.pending_rows * (prompt + completion), "{:,.0f}".format),
+        "tokens in all": between(plan.rows_to_read * (prompt + completion), "{:,.0f}".format),
         "rows per second": f"{speed:,.1f} with {replicas} replica{'s' * (replicas > 1)}",
         "engine start": duration(startup_seconds),
         "estimated time": between(reading, lambda value: duration(value + startup_seconds)),
@@ -123,12 +123,12 @@ def relative_error(by_place: Sequence[Sequence[float]]) -> float:
     """Half the width of the mean's 95 % interval, as a share of the mean, from samples of several places.
 
     Rows of one place are like each other, so it is the places' means that vary freely (cluster sampling; Cochran,
-    Sampling Techniques, 1977, chapter 9). Of one place its rows must do. Infinite where there is one value.
+    Sampling Techniques, 1977, chapter 9). Of one place its rows must do. Infinite for one value, or none but 0.
     """
     groups = [fmean(place) for place in by_place] if len(by_place) > 1 else by_place[0]
     mean = fmean(chain(*by_place))
     if len(groups) < 2 or not mean:
-        return math.inf if mean else 0.0
+        return math.inf
     return float(student_t.ppf(0.975, len(groups) - 1)) * stdev(groups) / math.sqrt(len(groups)) / mean
 
 
@@ -136,7 +136,8 @@ def _sample(plan: Plan) -> list[list[str | None]]:
     """Up to 256 texts from up to 16 places spread evenly over what is pending, by place."""
     filled = [unit for unit in plan.pending if unit.rows]
     column = plan.config.input.text_column
-    places = filled[:: max(1, len(filled) // SAMPLE_PLACES)][:SAMPLE_PLACES]
+    count = min(SAMPLE_PLACES, len(filled))
+    places = [filled[number * len(filled) // count] for number in range(count)]
     return [texts_of(read_unit(unit, [column]), column)[0][: SAMPLE_ROWS // len(places)] for unit in places]
 
 

@@ -250,6 +250,6 @@ def outcome(by_window: Sequence[Sequence[Reading]]) -> tuple[Status, str | None]
         reason = next(reading.error for reading in readings if reading.parsed.status is wrong)
         of_all = f"{counts[wrong]:,} of {len(statuses):,} {parts}: " if len(statuses) > 1 else ""
         reasons.append(f"{of_all}{reason}")
-    if counts[Status.OK] and status not in {Status.OK, Status.FAILED}:
+    if status not in {Status.OK, Status.FAILED} and any(reading.parsed.status is Status.OK for reading in readings):
         status = Status.PARTIAL
     return status, "; ".join(reasons) or None

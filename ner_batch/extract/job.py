@@ -131,12 +131,13 @@ def extraction(plan: Plan, console: Console) -> Iterator[ExtractionRun]:
         highlight=False,
     )
     start_time, clock = datetime.now(UTC), time.monotonic()
-    if not plan.pending:
-        this_run = ExtractionRun([], Tracker(), UnitFiles(plan.destination, Tracker()))
-        yield this_run
-        this_run.exit_code = conclude(plan, [], None, console)
-        return
     with Lease(plan.config.output.path, console) as lease:
+        check_unchanged(plan)
+        if not plan.pending:
+            this_run = ExtractionRun([], Tracker(), UnitFiles(plan.destination, Tracker()))
+            yield this_run
+            this_run.exit_code = conclude(plan, [], None, console)
+            return
         storage.remove_stale_temporaries(plan.config.output.path)
         storage.remove(storage.join(plan.config.output.path, manifest.SUCCESS))
         manifest.write(plan, "running", {})
@@ -152,7 +153,8 @@ def extraction(plan: Plan, console: Console) -> Iterator[ExtractionRun]:
                     live.show(lambda: lease.tell(line.text(tracker.progress())))
                     yield this_run
         except BaseException:
-            manifest.write(plan, "interrupted", {})
+            if not lease.taken:
+                manifest.write(plan, "interrupted", {})
             raise
         unreported = {unit.name for unit in plan.pending} - {report.name for report in this_run.sink.reports}
         assert not unreported, f"units were lost on the way, start the run again: {', '.join(sorted(unreported)[:3])}"
@@ -166,6 +168,13 @@ def extraction(plan: Plan, console: Console) -> Iterator[ExtractionRun]:
         }
         errors = [report for report in this_run.sink.reports if report.error]
         this_run.exit_code = conclude(plan, errors, about, console)
+
+
+def check_unchanged(plan: Plan) -> None:
+    """Raises UserError where another run has written to the output since the plan was made."""
+    folder = plan.config.output.path
+    if manifest.finished_units(folder, plan.fingerprint, plan.listing, plan.units) != plan.finished:
+        raise UserError(f"output.path: another run has written to {folder} meanwhile: start this one again")
 
 
 def io_tasks(job: JobConfig) -> int:

@@ -20,7 +20,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-import psutil
 from rich.console import Console
 
 from ner_batch.errors import JobError, UserError
@@ -30,25 +29,32 @@ FILE = "_running.json"
 RENEWAL_SECONDS = 20.0
 LOST_SECONDS = 60.0
 """A lease that nobody renews for so long is free."""
-SETTLED_SECONDS = {"local": 0.2, "remote": 2.0}
-"""Between writing a lease and looking whether it stands: of two that write at once the later stays."""
+FIRST_RENEWAL_SECONDS = 3.0
+SETTLED_SECONDS = 0.3
+"""Between writing a lease and looking whether it stands, at least."""
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process on a machine; ``place`` tells machines and containers apart, ``started`` reused process numbers."""
+    """A process of a machine.
+
+    ``place`` tells apart machines, their starts, and containers; ``started`` processes of the same number: in ticks of
+    the kernel's clock, which nobody sets.
+    """
 
     host: str
     place: str
     pid: int
-    started: float
+    started: int
 
     @classmethod
     def own(cls) -> Self:
         """The process that asks."""
-        namespace = Path("/proc/self/ns/pid")
-        place = f"{platform.node()} {namespace.readlink() if namespace.is_symlink() else ''}"
-        return cls(platform.node(), place, os.getpid(), psutil.Process().create_time())
+        boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+        parts = [platform.node()]
+        parts += [boot.read_text().strip()] if boot.is_file() else []
+        parts += [str(namespace.readlink())] if namespace.is_symlink() else []
+        return cls(platform.node(), " ".join(parts), os.getpid(), _kernel_state(os.getpid())[0])
 
     @property
     def lives(self) -> bool | None:
@@ -56,10 +62,22 @@ class Process:
         if self.place != Process.own().place:
             return None
         try:
-            process = psutil.Process(self.pid)
-            return abs(process.create_time() - self.started) < 1 and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
             return False
+        except PermissionError:  # of another user, who may hide it
+            return None
+        started, state = _kernel_state(self.pid)
+        return started == self.started and state != "Z"
+
+
+def _kernel_state(pid: int) -> tuple[int, str]:
+    """When a process started, in ticks since the machine did, and its state, Z where it has ended; (0, "") unknown."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:  # no Linux
+        return 0, ""
+    return int(fields[19]), fields[0]
 
 
 class Lease:
@@ -87,8 +105,10 @@ class Lease:
 
     def __enter__(self) -> Self:
         self._wait_until_free()
+        clock = time.monotonic()
         self._write()
-        time.sleep(SETTLED_SECONDS["local" if storage.local_path(self.folder) else "remote"])
+        # Of two that write at once the later stays. Who comes to write later than this is found out when renewing.
+        time.sleep(max(SETTLED_SECONDS, 3 * (time.monotonic() - clock)))
         if (holder := read(self.folder)) and holder["token"] != self.token:
             raise _held(self.folder, holder)
         self._renewer.start()
@@ -97,10 +117,17 @@ class Lease:
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._ended.set()
         self._renewer.join()
+        self._look()
         if self.taken:
-            raise JobError(f"{self.folder}: another run has taken it while this one was halted; nothing is lost")
+            raise JobError(f"{self.folder}: another run has taken it meanwhile (was this one halted?); nothing is lost")
         with suppress(OSError):
             storage.remove(self.uri)
+
+    def _look(self) -> None:
+        """Note where another run has the folder."""
+        with suppress(OSError, UserError):  # a store out of reach for a while; units meet it too, and say so
+            holder = read(self.folder)
+            self.taken = self.taken or (holder is not None and holder["token"] != self.token)
 
     def _wait_until_free(self) -> None:
         """Return once nobody holds the folder. Raises UserError where somebody does."""
@@ -136,42 +163,59 @@ class Lease:
         storage.write_json(self.uri, content)
 
     def _renew(self) -> None:
-        """Renew the file until the run ends. Where another run has it, this one is interrupted."""
-        while not self._ended.wait(RENEWAL_SECONDS):
-            try:
-                holder = read(self.folder)
-                if holder and holder["token"] != self.token:
-                    self.taken = True
-                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-                    return
+        """Renew the file until the run ends, at first soon. Where another run has it, this one is interrupted."""
+        pause = FIRST_RENEWAL_SECONDS
+        while not self._ended.wait(pause):
+            pause = RENEWAL_SECONDS
+            self._look()
+            if self.taken:
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                return
+            with suppress(OSError, UserError):
                 self._write()
-            except (OSError, UserError):  # a store out of reach for a while; units meet it too, and say so
-                continue
 
 
 def read(folder: str) -> dict[str, Any] | None:
-    """What the lease of a folder says; None where there is none, or one that is being written this moment.
+    """What the lease of a folder says; None where there is none.
 
     Raises:
-        UserError: the folder cannot be read.
+        UserError: the folder cannot be read, or the file is not a lease.
     """
     uri = storage.join(folder, FILE)
-    if not storage.exists(uri):
-        return None
     try:
-        content: dict[str, Any] = storage.read_json(uri)
+        content = storage.read_json(uri)
+        Process(**content["process"])
+        datetime.fromisoformat(content["renewed"]) - datetime.now(UTC)
+        texts = [content[name] for name in ("token", "started", "progress")]
+        numbers = [content["process"][name] for name in ("pid", "started")]
+        if all(isinstance(text, str) for text in texts) and all(type(number) is int for number in numbers):
+            return dict(content)
     except UserError:
-        if storage.exists(uri):
-            raise
-        return None  # its run has ended in this moment
-    return content
+        if not storage.exists(uri):
+            return None
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise UserError(f"{uri}: not a lease of a run: delete it if no run writes to {folder}")
 
 
-def alive(holder: Mapping[str, Any]) -> bool:
-    """Whether the run that a lease tells of is there: its process where it can be seen, else by when it was renewed."""
+def alive(folder: str, holder: Mapping[str, Any]) -> bool:
+    """Whether the run that a lease tells of is there: its process where it can be seen.
+
+    Else whether the lease is new by our clock, and where it is not, or comes from the future, whether it is renewed
+    while we wait.
+    """
     lives = Process(**holder["process"]).lives
+    if lives is not None:
+        return lives
     age = (datetime.now(UTC) - datetime.fromisoformat(holder["renewed"])).total_seconds()
-    return age < LOST_SECONDS if lives is None else lives
+    if 0 <= age < LOST_SECONDS:
+        return True
+    until = time.monotonic() + 1.25 * RENEWAL_SECONDS
+    while time.monotonic() < until:
+        time.sleep(1)
+        if (now := read(folder)) != holder:
+            return now is not None
+    return False
 
 
 def _held(folder: str, holder: Mapping[str, Any]) -> UserError:

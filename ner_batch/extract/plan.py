@@ -22,8 +22,8 @@ class Plan:
     """A run that can start.
 
     ``fingerprint`` names all that decides the output; a resumed run must have the same. ``pending`` are the units to
-    do; of those named in ``retried`` only the rows of these statuses. ``rows_before`` counts what earlier runs have
-    finished.
+    do; of those named in ``retried`` only the rows of these statuses, ``retried_rows`` in all. ``rows_before`` counts
+    what earlier runs have finished.
     """
 
     config: ExtractConfig
@@ -34,6 +34,7 @@ class Plan:
     pending: tuple[Unit, ...]
     retried: Mapping[str, frozenset[Status]]
     rows_before: int
+    retried_rows: int = 0
 
     @property
     def rows(self) -> int:
@@ -44,6 +45,18 @@ class Plan:
     def pending_rows(self) -> int:
         """Rows of the units to do."""
         return sum(unit.rows for unit in self.pending)
+
+    @property
+    def rows_to_read(self) -> int:
+        """Rows that an engine will read."""
+        return sum(unit.rows for unit in self.pending if unit.name not in self.retried) + self.retried_rows
+
+    @property
+    def finished(self) -> frozenset[str]:
+        """Names of the units that had a file when the plan was made."""
+        return frozenset(
+            {unit.name for unit in self.units} - {unit.name for unit in self.pending} | self.retried.keys()
+        )
 
     @property
     def destination(self) -> Destination:
@@ -87,7 +100,8 @@ def prepare(config: ExtractConfig, limit: int | None = None, *, retry: Iterable[
     retried = {report.name: again for report in reports if again & report.statuses.keys()}
     pending = tuple(unit for unit in units if unit.name not in finished or unit.name in retried)
     rows_before = sum(report.rows for report in reports if report.name not in retried)
-    return Plan(config, recipe, listing, units, fingerprint, pending, retried, rows_before)
+    retried_rows = sum(report.statuses.get(s, 0) for report in reports if report.name in retried for s in again)
+    return Plan(config, recipe, listing, units, fingerprint, pending, retried, rows_before, retried_rows)
 
 
 def _statuses(names: Iterable[str]) -> frozenset[Status]:

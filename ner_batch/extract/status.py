@@ -79,11 +79,11 @@ def status(folder: str) -> RunStatus:
     path = storage.join(folder, manifest.MANIFEST)
     if not storage.exists(path):
         raise UserError(f"{folder}: no extraction has begun here ({manifest.MANIFEST} is missing)")
-    about = storage.read_json(path)
-    holder = lease.read(folder)
-    state = about["state"]
-    if state == "running" and (holder is None or not lease.alive(holder)):
-        state = KILLED
+    about, holder = _manifest_and_lease(folder)
+    if about["state"] == "running" and (holder is None or not lease.alive(folder, holder)):
+        about, holder = _manifest_and_lease(folder)  # perhaps it has ended in this moment
+        if about["state"] == "running":
+            about["state"] = KILLED
     files = [file.name for file in storage.list_files(folder)]
     reports = manifest.reports(folder, [name for name in files if name.endswith(".parquet") and "/" not in name])
     statuses: Counter[str] = Counter()
@@ -96,7 +96,7 @@ def status(folder: str) -> RunStatus:
     )
     return RunStatus(
         folder=folder,
-        state=state,
+        state=about["state"],
         rows=about["rows_in"],
         rows_written=sum(report.rows for report in reports),
         units=about["units"],
@@ -107,5 +107,16 @@ def status(folder: str) -> RunStatus:
         process=process,
         renewed=holder["renewed"] if holder else None,
         progress=holder["progress"] if holder else "",
-        runs=about["runs"],
+        runs=about.get("runs", []),
     )
+
+
+def _manifest_and_lease(folder: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The lease is read first: a run removes it last."""
+    holder = lease.read(folder)
+    path = storage.join(folder, manifest.MANIFEST)
+    about = storage.read_json(path)
+    known = isinstance(about, dict) and all(isinstance(about.get(name), int) for name in ("rows_in", "units"))
+    if not known or not isinstance(about.get("state"), str):
+        raise UserError(f"{path}: not a manifest of an extraction")
+    return about, holder

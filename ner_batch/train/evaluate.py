@@ -57,6 +57,9 @@ def answers_in_training(model: PeftModel, prompts: Sequence[DevPrompt], builder:
 def greedy_answers(model: PreTrainedModel, prompts: Sequence[DevPrompt], builder: PromptBuilder) -> list[str]:
     """The greedy answers of a model with torch's attention, in evaluation mode; batches are padded on the left."""
     stops = builder.chat.stop_token_ids
+    # The last token's states of a batch are no contiguous tensor, and on a CPU torch multiplies those with a frozen
+    # matrix by copying the matrix for each prompt: 32 prompts to a model of 0.5 B took 10 GB and 56 s, now 1.8 and 15.
+    contiguous = model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0].contiguous(),))
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].prompt.token_ids))
     answers = [""] * len(prompts)
     for numbers in (order[first : first + BATCH] for first in range(0, len(order), BATCH)):
@@ -76,6 +79,7 @@ def greedy_answers(model: PreTrainedModel, prompts: Sequence[DevPrompt], builder
         for i, limit, tokens in zip(numbers, limits, sequences[:, inputs.shape[1] :].tolist(), strict=True):
             end = next((place for place, token in enumerate(tokens) if token in stops), len(tokens))
             answers[i] = builder.chat.decode(tokens[: min(end, limit)])
+    contiguous.remove()
     return answers
 
 
