@@ -120,7 +120,7 @@ class Lease:
         self._look()
         if self.taken:
             raise JobError(f"{self.folder}: another run has taken it meanwhile (was this one halted?); nothing is lost")
-        with suppress(OSError):
+        with suppress(OSError, UserError):
             storage.remove(self.uri)
 
     def _look(self) -> None:
