@@ -52,7 +52,7 @@ def test_hostile_texts_through_every_format_under_the_grammar(random_model, form
     assert [p.status for p in predictions[:3]] == [Status.EMPTY] * 3
     assert sum(rows for rows, _ in finished) == pytest.approx(len(HOSTILE))
     for text, prediction in zip(HOSTILE[3:], predictions[3:], strict=True):
-        assert prediction.status in (Status.OK, Status.TRUNCATED)
+        assert prediction.status in (Status.OK, Status.PARTIAL, Status.TRUNCATED)
         assert prediction.prompt_tokens > 0
         assert prediction.completion_tokens > 0
         assert all(text[e.start : e.end] == e.text for e in prediction.entities)
@@ -69,7 +69,7 @@ def test_free_answers_of_a_random_model_fail_visibly_and_auto_repairs_them(rando
         repaired = auto.predict(HOSTILE[3:])
     finally:
         replica.close()
-    assert {p.status for p in free} <= {Status.MALFORMED, Status.TRUNCATED}
+    assert {p.status for p in free} <= {Status.MALFORMED, Status.PARTIAL, Status.TRUNCATED}
     assert all(p.error for p in free)
     assert all(r.completion_tokens > f.completion_tokens for f, r in zip(free, repaired, strict=True))
     assert any(r.status is Status.OK for r in repaired)
