@@ -1,8 +1,9 @@
 """One run at a time on an output folder: a file beside the data, which the run that holds it renews while it lives.
 
 The file says who runs where since when, and how far the run is (`ner-batch status` shows it). A killed run leaves it
-behind. Another process knows that the run is gone where its process is (same machine), or by watching that nothing
-renews the file; so no clocks are compared. Every place that stores files will do: no store's own locks are needed.
+behind. Who would take over knows that the run is gone where its process is (same machine), or by watching that nothing
+renews the file; so no clocks are compared for it. Every place that stores files will do; no locks of its own are
+needed.
 """
 
 from __future__ import annotations
