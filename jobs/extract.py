@@ -1,7 +1,8 @@
 """The extraction job as a program: settings, a plan in which every problem shows, three Ray Data steps, an exit code.
 
-`python jobs/extract.py jobs/extract.yaml [a.b=value ...] [--dry-run] [--limit N] [--retry]` does what `ner-batch
-extract` does, and is what `ray job submit` runs. Change it where your job is another one: a filter between two steps.
+`python jobs/extract.py jobs/extract.yaml [a.b=value ...] [--dry-run [--price P]] [--limit N] [--retry]
+[--retry-status S ...]` does what `ner-batch extract` does, and is what `ray job submit` runs. Change it where your job
+is another one: a filter between two steps.
 """
 
 from pathlib import Path
@@ -51,12 +52,15 @@ def main(
     dry_run: bool = False,
     limit: int | None = None,
     retry: bool = False,
+    retry_status: Annotated[list[str] | None, typer.Option()] = None,
+    price: float | None = None,
 ) -> None:
     """Settings, plan, job; what the user can mend ends it with 2, before an engine starts."""
 
     def job() -> int:
-        plan = prepare(load(ExtractConfig, config_file, overrides or ()), limit, retry=["failed"] if retry else ())
-        return estimate(plan, CONSOLE) if dry_run else extract(plan)
+        statuses = [*(retry_status or ()), *(["failed"] if retry else ())]
+        plan = prepare(load(ExtractConfig, config_file, overrides or ()), limit, retry=statuses)
+        return estimate(plan, CONSOLE, price_per_hour=price) if dry_run else extract(plan)
 
     raise typer.Exit(exit_code(job))
 

@@ -1,6 +1,6 @@
 """The extraction job through a bad night: any of its processes is killed every so often, and started again when it ends.
 
-    python tests/soak.py [--rows 200000] [--every 30] [--seed 0] [--folder FOLDER]
+    python tests/soak.py [--rows 200000] [--every 30] [--delay 0.08] [--seed 0] [--folder FOLDER]
 
 A corpus of short rows in uneven shards, the scripted job (scripted.py) on two replicas. First undisturbed, then with kill -9
 of a process chosen at random every ``--every`` seconds: the driver, a replica, a worker that reads or writes, the tracker,
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--every", type=float, default=30)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--delay", type=float, default=0.002, help="seconds an answer takes")
+    parser.add_argument("--delay", type=float, default=0.08, help="seconds an answer takes; many are given at once")
     parser.add_argument("--folder", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

@@ -46,32 +46,26 @@ def test_the_arithmetic_is_what_a_model_really_holds(random_model):
 
 
 ROOT = Path(__file__).parent.parent
-QWEN3 = {"head_dim": 128, "num_key_value_heads": 8, "vocab_size": 151_936}
+
+
+def qwen3(hidden, layers, heads, inner, *, tied):
+    """The config of a Qwen3."""
+    return Qwen3Config(
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=inner,
+        tie_word_embeddings=tied,
+        head_dim=128,
+        num_key_value_heads=8,
+        vocab_size=151_936,
+    )
+
+
 SIZES = {
-    "0.6B": Qwen3Config(
-        hidden_size=1024,
-        num_hidden_layers=28,
-        num_attention_heads=16,
-        intermediate_size=3072,
-        tie_word_embeddings=True,
-        **QWEN3,
-    ),
-    "4B": Qwen3Config(
-        hidden_size=2560,
-        num_hidden_layers=36,
-        num_attention_heads=32,
-        intermediate_size=9728,
-        tie_word_embeddings=True,
-        **QWEN3,
-    ),
-    "8B": Qwen3Config(
-        hidden_size=4096,
-        num_hidden_layers=36,
-        num_attention_heads=32,
-        intermediate_size=12288,
-        tie_word_embeddings=False,
-        **QWEN3,
-    ),
+    "0.6B": qwen3(1024, 28, 16, 3072, tied=True),
+    "4B": qwen3(2560, 36, 32, 9728, tied=True),
+    "8B": qwen3(4096, 36, 32, 12288, tied=False),
 }
 
 

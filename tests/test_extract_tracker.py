@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ner_batch.data import Prediction, Status
 from ner_batch.errors import JobError
-from ner_batch.extract.tracker import BAD_ROW, SUSPECT, Tracker, UnitAttempts
+from ner_batch.extract.tracker import BAD_ROW, EXCUSES, SUSPECT, Tracker, UnitAttempts
 
 
 def read_until_done(tracker, rows, poisoned):
@@ -142,3 +142,23 @@ def test_a_range_that_went_with_its_node_is_read_again_whole():
     assert tracker.next_range("unit") == (0, 8)
     assert tracker.unit_started("unit", 8, "b")
     assert tracker.next_range("unit") == (0, 4)
+
+
+def test_a_row_that_takes_its_node_down_is_found_too():
+    """Every attempt at it costs a node, and no engine is to blame: the search ends all the same, with that row alone."""
+    tracker = Tracker(max_engine_deaths=0)
+    for number in range(40):
+        node = f"node {number}"
+        tracker.replica_started("replica", node, [node])
+        if not tracker.unit_started("unit", 16, node):
+            continue
+        while span := tracker.next_range("unit"):
+            if span[0] <= 5 < span[1]:
+                break
+            tracker.range_done("unit", [Prediction()] * (span[1] - span[0]))
+        else:
+            break
+    failed = [row for row, prediction in enumerate(tracker.predictions("unit")) if prediction.error == BAD_ROW]
+    assert failed == [5]
+    assert number <= EXCUSES + SUSPECT + math.ceil(math.log2(16)) + 1
+    assert tracker.deaths == 0

@@ -99,19 +99,15 @@ def _without_weights(config: Any, trusted: bool) -> Any:
 
 def _bytes_of_a_map(name: str | None, quantized: Any, width: int) -> float:
     """Of a weight of a linear map; ``quantized`` is the model's config's section, ``name`` the engine's setting."""
-    told = quantized if isinstance(quantized, dict) else {}
-    name = name or told.get("quant_method") or (quantized if isinstance(quantized, str) else None)
+    section = quantized if isinstance(quantized, dict) else {}
+    name = name or section.get("quant_method") or (quantized if isinstance(quantized, str) else None)
     if name is None:
         return width
-    groups = told.get("config_groups")
+    groups = section.get("config_groups")
     in_groups = [group["weights"]["num_bits"] for group in groups.values()] if isinstance(groups, dict) else []
-    bits = (
-        told.get("bits")
-        or told.get("w_bit")
-        or (8 if told.get("load_in_8bit") else None)
-        or max(in_groups, default=None)
-    )
-    bits = bits or _QUANTIZED_BITS.get(name)
+    in_groups += [8] if section.get("load_in_8bit") else []
+    default = max(in_groups, default=_QUANTIZED_BITS.get(name))
+    bits = section.get("bits") or section.get("w_bit") or default
     if bits is None:
         raise UserError(f"engine.quantization {name}: how many bits a weight takes is not known here")
     return float(bits + (_SCALE_BITS if bits < 8 else 0)) / 8

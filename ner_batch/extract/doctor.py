@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 from rich.console import Console
@@ -27,6 +28,8 @@ from ner_batch.io import storage
 from ner_batch.jobs import cluster
 from ner_batch.jobs.progress import duration
 from ner_batch.jobs.record import versions
+
+T = TypeVar("T")
 
 OK, PROBLEMS = 0, 2
 LEAST_PROMPTS = 8
@@ -52,29 +55,34 @@ def doctor(
     """
     problems = Problems()
 
-    def check(name: str, lines: Callable[[], Iterator[str]]) -> None:
-        def tell() -> None:
-            for line in lines():
-                console.print(f"{name:10} {line}", highlight=False, markup=False)
-
+    def check(name: str, step: Callable[[], T]) -> T | None:
         before = len(problems.lines)
-        problems.check(tell)
+        value = problems.check(step)
         for problem in problems.lines[before:]:
             console.print(f"{name:10} [red]problem[/] ", end="", highlight=False)
             console.print(problem, highlight=False, markup=False)
+        return value
 
-    check("versions", lambda: iter([", ".join(f"{name} {value}" for name, value in versions(*VERSIONS).items())]))
-    check("machine", machine)
-    check("gpu", gpus)
+    def show(name: str, lines: Iterator[str]) -> None:
+        def print_all() -> None:
+            for line in lines:
+                console.print(f"{name:10} {line}", highlight=False, markup=False)
+
+        check(name, print_all)
+
+    show("versions", iter([", ".join(f"{name} {value}" for name, value in versions(*VERSIONS).items())]))
+    show("machine", machine())
+    show("gpu", gpus())
     if config is None:
         return PROBLEMS if problems.lines else OK
-    check("disk", lambda: disk(config))
-    check("ray", lambda: ray_session(config))
-    prepared: list[Plan] = []
-    check("config", lambda: whole_plan(config, prepared))
-    check("memory", lambda: memory(prepared[0].recipe.engine if prepared else config.engine, gpu_gib))
-    if start and prepared:
-        check("engine", lambda: one_sentence(prepared[0], start_engine))
+    show("disk", disk(config))
+    show("ray", ray_session(config))
+    plan = check("config", lambda: plans.prepare(config))
+    if plan:
+        show("config", about_plan(plan))
+    show("memory", memory(plan.recipe.engine if plan else config.engine, gpu_gib))
+    if plan and start:
+        show("engine", one_sentence(plan, start_engine))
     return PROBLEMS if problems.lines else OK
 
 
@@ -137,10 +145,8 @@ def ray_session(config: ExtractConfig) -> Iterator[str]:
     yield f"{address}: {len(nodes)} nodes, {have['CPU']:g} CPUs, {have['GPU']:g} GPUs ({seconds:.1f} s)"
 
 
-def whole_plan(config: ExtractConfig, prepared: list[Plan]) -> Iterator[str]:
-    """What the config comes to, once all of it is checked: files, model, adapter, index, output. Fills ``prepared``."""
-    plan = plans.prepare(config)
-    prepared.append(plan)
+def about_plan(plan: Plan) -> Iterator[str]:
+    """What the config comes to. Files, model, adapter, index and output have been checked when the plan was made."""
     yield (
         f"{plan.rows:,} rows in {len(plan.listing.shards):,} files, {len(plan.units):,} units; {plan.rows_before:,} "
         f"rows done before; {plan.config.output.path} can be written"

@@ -109,7 +109,7 @@ class Lease:
         clock = time.monotonic()
         self._write()
         # Of two that write at once the later stays. Who comes to write later than this is found out when renewing.
-        time.sleep(max(SETTLED_SECONDS, 3 * (time.monotonic() - clock)))
+        time.sleep(min(RENEWAL_SECONDS, max(SETTLED_SECONDS, 3 * (time.monotonic() - clock))))
         if (holder := read(self.folder)) and holder["token"] != self.token:
             raise _held(self.folder, holder)
         self._renewer.start()

@@ -116,7 +116,7 @@ def _manifest_and_lease(folder: str) -> tuple[dict[str, Any], dict[str, Any] | N
     holder = lease.read(folder)
     path = storage.join(folder, manifest.MANIFEST)
     about = storage.read_json(path)
-    known = isinstance(about, dict) and all(isinstance(about.get(name), int) for name in ("rows_in", "units"))
-    if not known or not isinstance(about.get("state"), str):
+    has_counts = isinstance(about, dict) and all(isinstance(about.get(name), int) for name in ("rows_in", "units"))
+    if not has_counts or not isinstance(about.get("state"), str):
         raise UserError(f"{path}: not a manifest of an extraction")
     return about, holder

@@ -22,6 +22,8 @@ from ner_batch.data import Prediction, Status
 from ner_batch.errors import JobError
 
 SUSPECT = 2
+EXCUSES = 3
+"""How often a unit's end is put down to its node; a row that takes the memory of a whole node with it is found too."""
 BAD_ROW = "the engine died while it read this row alone; the row was given up"
 
 Range = tuple[int, int]
@@ -37,6 +39,7 @@ class UnitAttempts:
 
     rows: int
     starts: int = 0
+    excuses: int = 0
     node: str = ""
     running: Range | None = None
     waiting: list[Range] = field(default_factory=list)
@@ -45,9 +48,10 @@ class UnitAttempts:
     def start(self, *, excused: bool = False) -> None:
         """A replica starts (or starts again) with the unit: whatever ran before has died.
 
-        ``excused``: it died with its node, which says nothing of the unit.
+        ``excused``: it died with its node, which for some times says nothing of the unit.
         """
-        if excused:
+        if excused and self.excuses < EXCUSES:
+            self.excuses += 1
             if self.running:
                 self.waiting = [self.running, *self.waiting]
                 self.running = None

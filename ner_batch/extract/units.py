@@ -129,8 +129,8 @@ def read_blocks(unit: Unit, destination: Destination, retried: frozenset[Status]
         if retried:
             earlier = storage.read_table(destination.uri(unit.name)).select(PREDICTIONS.names)
             again = pc.is_in(earlier["status"], pa.array(sorted(retried)))
-            kept = pc.if_else(again, None, pa.chunked_array(earlier.to_struct_array()))
-            table = table.append_column(_EARLIER, kept)
+            unchanged = pc.if_else(again, None, pa.chunked_array(earlier.to_struct_array()))
+            table = table.append_column(_EARLIER, unchanged)
     except (UserError, OSError) as error:
         about["error"] = str(error)
         table = pa.table({"error": [str(error)]})
@@ -148,8 +148,8 @@ def earlier_predictions(block: pa.Table) -> list[Prediction | None] | None:
     if _EARLIER not in block.column_names:
         return None
     column = block.column(_EARLIER)
-    kept = iter(predictions_of(pa.Table.from_struct_array(column.drop_null())))
-    return [next(kept) if valid else None for valid in column.is_valid().to_pylist()]
+    unchanged = iter(predictions_of(pa.Table.from_struct_array(column.drop_null())))
+    return [next(unchanged) if valid else None for valid in column.is_valid().to_pylist()]
 
 
 def clashing(names: Iterable[str]) -> list[str]:
