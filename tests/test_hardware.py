@@ -9,7 +9,8 @@ from ner_batch.jobs import cluster
 @pytest.mark.parametrize(
     ("line", "computes"),
     [
-        ("flags\t\t: fpu sse2 avx2 avx512f avx512_bf16 amx_tile", True),
+        ("vendor_id\t: GenuineIntel\nflags\t\t: fpu avx2 avx512f avx512_bf16", False),
+        ("vendor_id\t: AuthenticAMD\nflags\t\t: fpu avx2 avx512f avx512_bf16", True),
         ("flags\t\t: fpu sse2 avx2 amx_bf16", True),
         ("flags\t\t: fpu sse2 avx2 avx512f avx512bw avx512vl", False),
         ("flags\t\t: fpu sse2 avx2", False),
@@ -19,7 +20,7 @@ from ner_batch.jobs import cluster
     ],
 )
 def test_which_cpus_compute_bfloat16(tmp_path, monkeypatch, line, computes):
-    """Intel and AMD since 2020 to 2023, Arm since v8.6; AVX-512 alone only emulates it."""
+    """Intel since AMX, AMD since AVX-512 BF16, Arm since v8.6; AVX-512 alone only emulates it."""
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: any\n{line}\n")
     monkeypatch.setattr(device, "Path", lambda _: tmp_path / "cpuinfo")
     assert device.cpu_computes_bfloat16.__wrapped__() is computes

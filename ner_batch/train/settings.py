@@ -33,7 +33,7 @@ class BaseModelConfig(Config):
     """dtype of the frozen weights; auto: bfloat16 on a GPU, float32 on a CPU. LoRA weights are float32 always."""
     compute: Literal["auto", "bfloat16", "float32"] = "auto"
     """dtype of the matrix products in training (autocast). bfloat16 takes half the time or less where the device
-    computes it, and auto takes it there: on GPUs and on CPUs with AMX or AVX-512 BF16."""
+    computes it, and auto takes it there: on GPUs, on Intel's CPUs with AMX and AMD's with AVX-512 BF16."""
     quantization: Literal["4bit"] | None = None
     """4bit: QLoRA (NF4, double quantisation); needs CUDA and bitsandbytes."""
     gradient_checkpointing: bool = False

@@ -3,23 +3,28 @@
     python tests/benchmarks/bench_packing.py jobs/train.yaml [--samples N] [--dev N] [a.b=value ...]
 
 Every variant starts from the same weights and sees the first N samples of the same epochs once, one row a step, on one
-thread. `tokens/s` counts the samples' own tokens, so padding and repeated instructions are no merit. Seconds are CPU
-seconds: what else the machine does changes them less.
+thread. `padded, random order` is the papers' padding: batches of samples as they come, padded to their longest; `none`
+puts samples of similar length side by side. `tokens/s` counts the samples' own tokens, so padding and repeated
+instructions are no merit. Seconds are CPU seconds: what else the machine does changes them less.
 """
 
 import argparse
+import random
 import time
 from pathlib import Path
 
 import torch
 
 from ner_batch import config as configs
+from ner_batch.engine.device import cpu_computes_bfloat16
 from ner_batch.train import attention, evaluate, loop, packing, plan
 from ner_batch.train import model as models
 from ner_batch.train.samples import draw_epoch
 from ner_batch.train.settings import TrainConfig
 
+PADDED = "padded, random order"
 VARIANTS = (
+    (PADDED, True),
     ("none", True),
     ("random", True),
     ("random", False),
@@ -38,13 +43,21 @@ def rows_of(work: plan.Plan, wanted: int, kind: str, masked: bool) -> tuple[list
         )[0]
         epoch += 1
     samples = samples[:wanted]
-    rows = plan.pack_epoch(samples, plan.BatchLayout(kind, masked, work.config.packing.tokens, 1), "bench")
-    return rows, sum(map(len, samples))
+    alone, tokens = sum(map(len, samples)), work.config.packing.tokens
+    if kind != PADDED:
+        return plan.pack_epoch(samples, plan.BatchLayout(kind, masked, tokens, 1), "bench"), alone
+    batches: list[list[packing.Sample]] = [[]]
+    for sample in random.Random("bench").sample(samples, len(samples)):
+        if max(map(len, [*batches[-1], sample])) * (len(batches[-1]) + 1) > tokens and batches[-1]:
+            batches.append([])
+        batches[-1].append(sample)
+    return [packing.none(batch, 1_000_000)[0] for batch in batches], alone
 
 
 def train(work: plan.Plan, rows: list[packing.Pack]) -> tuple[float, float]:
     """CPU seconds of training, and strict dev F1 afterwards."""
     config = work.config
+    mixed = config.base.compute == "bfloat16" or (config.base.compute == "auto" and cpu_computes_bfloat16())
     model = models.load(config.base, config.lora, torch.device("cpu"), config.run.seed)
     weights = [p for p in model.parameters() if p.requires_grad]
     optimiser = loop.make_optimiser(weights, config.optimiser)
@@ -52,7 +65,7 @@ def train(work: plan.Plan, rows: list[packing.Pack]) -> tuple[float, float]:
     model.train()
     begun = time.process_time()
     for row in rows:
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.base.compute == "bfloat16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
             value = attention.answer_loss(model.get_base_model(), row) / max(1, row.learnt)
         value.backward()
         torch.nn.utils.clip_grad_norm_(weights, config.optimiser.clip)
