@@ -300,14 +300,16 @@ def _options(
     pass
 
 
-def main(*arguments: str) -> None:
-    """Run the command line, by default the process's own. SIGTERM is taken like Ctrl-C: state is saved, 130.
+def take_signals() -> None:
+    """SIGTERM is taken like Ctrl-C: state is saved, 130. SIGINT too where a shell started this in the background."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
 
-    SIGINT too where a shell started this in the background, and so had it ignored.
-    """
+
+def main(*arguments: str) -> None:
+    """Run the command line, by default the process's own."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a type or name that a terminal cannot show ends no job
             stream.reconfigure(errors="backslashreplace")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    take_signals()
     app(args=arguments or None)

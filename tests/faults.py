@@ -1,4 +1,4 @@
-"""What a fault costs the extraction job: a process killed at a chosen moment, and the rows counted afterwards.
+"""What a fault costs the extraction job: a process ended at a chosen moment, and the rows counted afterwards.
 
 `python tests/faults.py` prints the table of docs/benchmarks.md; tests/test_extract_faults.py asserts what is in it. Real
 Ray, real processes, real Parquet, a scripted engine (scripted.py).
@@ -105,13 +105,39 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], se
         time.sleep(0.01)
 
 
+def no_fault(job: ScriptedJob) -> str:
+    """Nothing happens: what the others are compared with."""
+    return finish(job.start(delay=0.004))
+
+
 def kill_driver(job: ScriptedJob) -> str:
     """kill -9 of the driver and all it started, in the middle of the work; then the same command to the end."""
     process = job.start(delay=0.004)
     wait_until(lambda: len(job.files()) >= 10, process)
     os.kill(process.pid, signal.SIGKILL)
     kill_session(process)
-    return finish(job.start())
+    return finish(job.start(delay=0.004))
+
+
+def interrupt(number: signal.Signals) -> Callable[[ScriptedJob], str]:
+    """The driver is asked to end (SIGTERM, Ctrl-C) in the middle of the work; then the same command to the end."""
+
+    def fault(job: ScriptedJob) -> str:
+        process = job.start(delay=0.004)
+        wait_until(lambda: len(job.files()) >= 10, process)
+        process.send_signal(number)
+        output = process.communicate(timeout=60)[0]
+        assert process.returncode == 130, output
+        return finish(job.start(delay=0.004))
+
+    return fault
+
+
+def kill_driver_of_small_shards(job: ScriptedJob) -> str:
+    """A thousand shards of one row besides the others; then as :func:`kill_driver`."""
+    for number in range(1000):
+        pq.write_table(table(f"small-{number}", 1, "row {} of Bob"), job.corpus / f"0-small-{number:04}.parquet")
+    return kill_driver(job)
 
 
 def kill_replica(job: ScriptedJob) -> str:
@@ -140,10 +166,14 @@ def kill_held(spot: str, passages: int) -> Callable[[ScriptedJob], str]:
 
 
 FAULTS: dict[str, Callable[[ScriptedJob], str]] = {
-    "driver": kill_driver,
-    "replica": kill_replica,
-    "read worker": kill_held("read", 4),
-    "write worker": kill_held("write", 6),
+    "nothing": no_fault,
+    "kill -9 of the driver": kill_driver,
+    "the same, with a thousand shards of one row": kill_driver_of_small_shards,
+    "SIGTERM": interrupt(signal.SIGTERM),
+    "Ctrl-C": interrupt(signal.SIGINT),
+    "kill -9 of the replica": kill_replica,
+    "kill -9 of the read worker": kill_held("read", 4),
+    "kill -9 of the write worker": kill_held("write", 6),
 }
 
 
@@ -187,10 +217,12 @@ def main() -> None:
         save_random_model(model)
         for number, (name, fault) in enumerate(FAULTS.items()):
             job = ScriptedJob(Path(folder) / str(number), str(model))
+            start = time.monotonic()
             fault(job)
-            counts = count_rows(job)
+            seconds = round(time.monotonic() - start)
+            counts = count_rows(job) | {"seconds": seconds}
             if number == 0:
-                print("| kill -9 of the | " + " | ".join(counts) + " |\n|---|" + "---:|" * len(counts))
+                print("| fault | " + " | ".join(counts) + " |\n|---|" + "---:|" * len(counts))
             print(f"| {name} | " + " | ".join(f"{count:,}" for count in counts.values()) + " |", flush=True)
 
 

@@ -95,7 +95,7 @@ def check_refused(job, process):
 )
 def test_a_killed_worker_costs_its_own_work_and_no_more(job, killed, most_again):
     """kill -9 of one process of the pipeline: the job goes on by itself, nothing is lost or doubled."""
-    FAULTS[killed](job)
+    FAULTS[f"kill -9 of the {killed}"](job)
     check_whole(job)
     counts = count_rows(job)
     assert (counts["rows out"], counts["lost"], counts["doubled"]) == (ROWS, 0, 0)
@@ -150,11 +150,12 @@ def test_a_row_that_kills_its_process_is_given_up_alone_and_retry_mends_it(job):
     assert changed[0].startswith("e-poison")
 
 
-def test_ctrl_c_saves_state_and_exits_130(job):
-    """An interrupted run says so, and the next one finishes it."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_a_run_asked_to_end_saves_state_and_exits_130(job, number):
+    """An interrupted run says so, and the next one finishes it. SIGTERM: Ray's handler would end the process at once."""
     process = job.start(delay=0.01)
     wait_until(lambda: len(job.files()) >= 2, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 130, output
     assert json.loads((job.out / "_manifest.json").read_text())["state"] == "interrupted"

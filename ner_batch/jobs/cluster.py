@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -45,6 +47,7 @@ def session(wanted: str | None) -> Iterator[bool]:
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
     if not verbose:  # Ray's core warns on stderr about every actor that may be restarted
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    at_sigterm = signal.getsignal(signal.SIGTERM)
     with nullcontext() if verbose else _silent_stderr():
         try:
             ray.init(address=address, **local, log_to_driver=verbose, logging_level=logging.ERROR)
@@ -54,6 +57,8 @@ def session(wanted: str | None) -> Iterator[bool]:
             raise UserError(
                 f"Ray address {address}: {first_line(error)}: give the address of a running cluster"
             ) from error
+    if callable(at_sigterm) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, at_sigterm)  # Ray sets its own, which ends the process at once
     try:
         yield address == "local"
     finally:
