@@ -79,7 +79,7 @@ def ray_address() -> Iterator[str]:
     """
     import ray
 
-    ray.init(include_dashboard=False, log_to_driver=False, num_cpus=2)
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, num_cpus=2)
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()
 

@@ -223,7 +223,7 @@ import sys, ray, yaml
 from scripted import POISON, ScriptedEngine
 from ner_batch.extract.settings import JobConfig, RecipeConfig
 from ner_batch.extract.job import extract
-ray.init(include_dashboard=False, log_to_driver=False, num_cpus=2)
+ray.init(address="local", include_dashboard=False, log_to_driver=False, num_cpus=2)
 config = RecipeConfig.model_validate({"engine": {"model": sys.argv[1], "max_model_len": 8192}, "task": sys.argv[2]})
 texts = ["Alice met Bob"] * 40 + [f"row {i} of Carol" for i in range(40)]
 texts[int(sys.argv[3])] = texts[70] = f"{POISON} Dora"
