@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from importlib.metadata import version
@@ -43,7 +44,14 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="a.b=value, on top o
 
 
 def exit_code(job: Callable[[], int | None]) -> int:
-    """Run a job from its settings on; its exit code. An exception that is a bug of ours passes through."""
+    """Run a job from its settings on; its exit code. An exception that is a bug of ours passes through.
+
+    SIGTERM is taken like Ctrl-C: state is saved, 130. SIGINT too where a shell started this in the background, and so
+    had it ignored.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
     try:
         return job() or 0
     except UserError as error:
@@ -300,16 +308,9 @@ def _options(
     pass
 
 
-def take_signals() -> None:
-    """SIGTERM is taken like Ctrl-C: state is saved, 130. SIGINT too where a shell started this in the background."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
-
-
 def main(*arguments: str) -> None:
     """Run the command line, by default the process's own."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a type or name that a terminal cannot show ends no job
             stream.reconfigure(errors="backslashreplace")
-    take_signals()
     app(args=arguments or None)

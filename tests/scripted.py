@@ -75,7 +75,7 @@ def predict_one(text):
 def main():
     from rich.console import Console
 
-    from ner_batch.cli import exit_code, take_signals
+    from ner_batch.cli import exit_code
     from ner_batch.config import load
     from ner_batch.extract import dryrun, job, plan
     from ner_batch.extract.settings import ExtractConfig
@@ -88,7 +88,6 @@ def main():
         run = dryrun.dry_run if "--dry-run" in sys.argv else job.run
         return run(work, Console(soft_wrap=True), ScriptedEngine)
 
-    take_signals()
     sys.exit(exit_code(scripted))
 
 
