@@ -49,6 +49,8 @@ def exit_code(job: Callable[[], int | None]) -> int:
     SIGTERM is taken like Ctrl-C: state is saved, 130. SIGINT too where a shell started this in the background, and so
     had it ignored.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # in a log too our last line stands behind what Ray prints
+        sys.stdout.reconfigure(line_buffering=True)
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)

@@ -76,6 +76,7 @@ class ScriptedJob:
             "NER_BATCH_SCRIPTED_LOG": str(self.log),
             "NER_BATCH_SCRIPTED_DELAY": str(delay),
             "NER_BATCH_HOLD": str(self.hold),
+            "PYTHONUNBUFFERED": "",  # as on a user's machine, whatever is set on this one
             "PYTHONPATH": os.pathsep.join([str(HERE / "hold"), str(HERE), str(HERE.parent)]),
         }
 
