@@ -79,6 +79,7 @@ def test_combinations_depend_on_the_subsets_they_see():
         ({"adapters": {"a": "x", "trained": "y"}}, "name of a reader"),
         ({"gold": {"test": "g"}}, "gold.examples: missing"),
         ({"curve": {"sizes": [0], "train": "t"}}, "greater than or equal to 1"),
+        ({"curve": {"sizes": [8, "all"], "steps": {"16": 3}, "train": "t"}}, r"curve.steps: 16: .*\(8, all\)"),
     ],
 )
 def test_configs_that_mean_nothing(change, words):
@@ -173,6 +174,22 @@ def test_an_adapter_is_named_by_what_decides_it(folder, tmp_path):
     assert names(serving={"min_agreement": 0.1}, run={"storage": "elsewhere", "name": "x"}) == names()
     assert not set(names(run={"workers": 2})) & set(names())
     assert not set(names(optimiser={"steps": 4})) & set(names())
+
+
+def test_steps_by_size(folder, tmp_path):
+    """A size with steps of its own is trained for so many, under another name; the others stay what they were."""
+    train, task = load(TrainConfig, folder / "train.yaml"), load_task(str(TASK))
+    of_all, by_size = (
+        plan_trainings(
+            load(AblateConfig, folder / "curve.yaml", [f"output={tmp_path}", *more]), train, task, examples, ()
+        )
+        for examples in [gold("train")[:40]]
+        for more in ([], ["curve.steps={all: 9}"])
+    )
+    assert [training.config.optimiser.steps for training in of_all] == [3, 3]
+    assert [training.config.optimiser.steps for training in by_size] == [3, 9]
+    same = [one.config.output == other.config.output for one, other in zip(of_all, by_size, strict=True)]
+    assert same == [True, False]
 
 
 def test_a_dev_set_that_is_not_there_is_named_with_its_file(folder):

@@ -155,6 +155,7 @@ def plan_trainings(
         "task": "task",
         "gold": train.gold.model_copy(update={"train": "draw", "dev": "dev" if dev else None}),
         "output": "out",
+        "optimiser": train.optimiser.model_copy(update={"steps": None}),  # a matter of each size
         "run": RunConfig(workers=train.run.workers),
         "serving": ServingConfig(prompts=train.serving.prompts),
     }
@@ -167,9 +168,11 @@ def plan_trainings(
     trainings = []
     for subset in subsets(config.curve):
         subset_examples = draw_subset(examples, subset)
-        name = f"{subset.name}-{digest([deciding, subset.seed, examples_digest(subset_examples)], 12)}"
+        steps = config.curve.steps.get(subset.size, train.optimiser.steps)
+        optimiser = train.optimiser.model_copy(update={"steps": steps})
+        name = f"{subset.name}-{digest([deciding, steps, subset.seed, examples_digest(subset_examples)], 12)}"
         run = train.run.model_copy(update={"name": name, "seed": subset.seed})
-        named = train.model_copy(update={"task": config.task, "run": run})
+        named = train.model_copy(update={"task": config.task, "run": run, "optimiser": optimiser})
         trainings.append(Training(subset, _placed(named, Path(storage.absolute(config.output))), subset_examples))
     return trainings
 

@@ -50,10 +50,20 @@ class CurveConfig(Config):
     sizes: Annotated[tuple[Size, ...], AtLeastOne] = (8, 32, 128, 512, "all")
     seeds: Count = 3
     """Subsets of each size; the seed is the training's too."""
+    steps: dict[Size, Count] = Field(default_factory=dict)
+    """Optimiser steps by size, e.g. {8: 20, 512: 120}: few examples are learnt in few steps, and many steps learn them
+    by heart. A size that is not named has the training's own."""
     train: Uri | None = None
     """Config of `ner-batch train`, for the reader `trained`; its task, gold.train, output, run.name, run.seed and
     run.storage are replaced. Where it names no gold.dev, a share of the subset is held out: nothing is known but the
     subset."""
+
+    @model_validator(mode="after")
+    def _steps_are_of_sizes(self) -> Self:
+        for size in self.steps:
+            if size not in self.sizes:
+                raise UserError(f"curve.steps: {size}: not in curve.sizes ({', '.join(map(str, self.sizes))})")
+        return self
 
 
 class AblateConfig(Config):
