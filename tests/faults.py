@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as pads
@@ -22,6 +23,7 @@ import pyarrow.parquet as pq
 import yaml
 from processes import in_session, kill_session
 from random_model import save_random_model
+from s3_server import BUCKET, CREDENTIALS, Proxy, s3_server
 from scripted import predict_one
 
 from ner_batch.data import predictions_of
@@ -83,6 +85,21 @@ class ScriptedJob:
     def files(self) -> dict[str, int]:
         """The visible output files, by name, with what tells one writing from another."""
         return {path.name: path.stat().st_mtime_ns for path in self.out.glob("*.parquet")}
+
+    def in_s3(self, client: Any) -> tuple[str, str]:
+        """Put the corpus into the bucket; the overrides by which the job reads it there and writes there."""
+        for path in self.corpus.rglob("*.parquet"):
+            client.upload_file(str(path), BUCKET, f"in/{path.relative_to(self.corpus)}")
+        return f"input.path=s3://{BUCKET}/in", f"output.path=s3://{BUCKET}/out"
+
+    def fetch(self, client: Any) -> dict[str, int]:
+        """Bring what is new of the output from the bucket into the folder; as :meth:`files`."""
+        self.out.mkdir(exist_ok=True)
+        for entry in client.list_objects_v2(Bucket=BUCKET, Prefix="out/").get("Contents", []):
+            path = self.out / entry["Key"].removeprefix("out/")
+            if not path.exists():
+                client.download_file(BUCKET, entry["Key"], str(path))
+        return self.files()
 
     def computed(self) -> Counter[str]:
         """How often each text was predicted, over all runs."""
@@ -150,6 +167,30 @@ def kill_replica(job: ScriptedJob) -> str:
     return finish(process)
 
 
+def fill_disk(job: ScriptedJob) -> str:
+    """The disk is full for ten seconds in the middle of the work, then somebody makes room."""
+    process = job.start(delay=0.004)
+    wait_until(lambda: len(job.files()) >= 10, process)
+    (job.hold / "disk.full").touch()
+    time.sleep(10)
+    (job.hold / "disk.full").unlink()
+    return finish(process)
+
+
+def lose_storage(job: ScriptedJob) -> str:
+    """Input and output in S3, whose server drops every connection for half a minute in the middle of the work."""
+    with s3_server() as (endpoint, client), Proxy(endpoint) as proxy:
+        places = job.in_s3(client)
+        process = job.start(*places, delay=0.004, **CREDENTIALS, AWS_ENDPOINT_URL=proxy.url)
+        wait_until(lambda: len(job.fetch(client)) >= 10, process)
+        proxy.fail(f"/{BUCKET}", how="dropped")
+        time.sleep(30)
+        proxy.mend()
+        output = finish(process)
+        job.fetch(client)
+        return output
+
+
 def kill_held(spot: str, passages: int) -> Callable[[ScriptedJob], str]:
     """kill -9 of a worker that is in the middle of a read or write after so many others."""
 
@@ -172,6 +213,8 @@ FAULTS: dict[str, Callable[[ScriptedJob], str]] = {
     "the same, with a thousand shards of one row": kill_driver_of_small_shards,
     "SIGTERM": interrupt(signal.SIGTERM),
     "Ctrl-C": interrupt(signal.SIGINT),
+    "a disk that is full for 10 s": fill_disk,
+    "an S3 server that is away for 30 s": lose_storage,
     "kill -9 of the replica": kill_replica,
     "kill -9 of the read worker": kill_held("read", 4),
     "kill -9 of the write worker": kill_held("write", 6),

@@ -121,6 +121,11 @@ class Proxy:
         of one, or held until the proxy ends (a GET after half of its answer)."""
         self._faults.append([mark, times, how])
 
+    def mend(self) -> None:
+        """Fail no more."""
+        with self._lock:
+            self._faults.clear()
+
     def _fault(self, path: str) -> str | None:
         with self._lock:
             for fault in self._faults:

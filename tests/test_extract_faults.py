@@ -102,6 +102,31 @@ def test_a_killed_worker_costs_its_own_work_and_no_more(job, killed, most_again)
     assert counts["predicted again"] <= most_again
 
 
+def test_storage_that_fails_for_a_while_costs_that_while(job):
+    """Reads and writes wait; no unit is left out, none is predicted again."""
+    output = FAULTS["an S3 server that is away for 30 s"](job)
+    assert f"rows in {ROWS:,} = rows out {ROWS:,} = " in output
+    assert "not done" not in output
+    check_whole(job)
+    assert count_rows(job)["predicted again"] == 0
+
+
+def test_storage_that_stays_away_ends_the_run(job):
+    """After job.storage_wait_seconds, in one line and with exit code 1: no night is spent on answers nobody can keep."""
+    process = job.start("job.storage_wait_seconds=4", delay=0.004)
+    wait_until(lambda: len(job.files()) >= 5, process)
+    (job.hold / "disk.full").touch()
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 1, output
+    last = output.rstrip().splitlines()[-1]
+    assert last.startswith("error: storage has failed for 4 s (job.storage_wait_seconds): [Errno 28] No space left")
+    written = job.files()
+    (job.hold / "disk.full").unlink()
+    finish(job.start())
+    check_whole(job)
+    assert {name: job.files()[name] for name in written} == written
+
+
 def test_units_of_one_row_group_decode_it_once_per_read_worker(job):
     """Twenty units of one row group on three replicas: no replica decodes Parquet, a few workers do, once each.
 

@@ -40,7 +40,7 @@ def begun(config, *statuses):
     plan = prepare(config)
     manifest.write(plan, "running", {})
     for unit, status in zip(plan.pending, statuses, strict=False):
-        (block,) = read_blocks(unit, plan.destination)
+        (block,) = read_blocks(unit, plan.destination, Tracker())
         sink = UnitFiles(plan.destination, Tracker())
         assert sink.write_unit(with_predictions(block, [Prediction(status=status)] * unit.rows)).error is None
     return plan

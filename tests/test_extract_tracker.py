@@ -91,6 +91,20 @@ def test_live_counters_forget_a_unit_that_is_done_or_starts_again():
     assert (report.rows, report.tokens, report.statuses) == (10, 250, {"ok": 9, "failed": 1})
 
 
+def test_what_waits_for_storage_is_known_until_it_works_or_the_unit_is_done():
+    """One cause is told, whichever; a process that was killed while it waited says nothing more."""
+    tracker = Tracker()
+    tracker.storage_waits("read a", "no answer")
+    tracker.storage_waits("write b", "full")
+    assert tracker.progress().storage == "no answer"
+    tracker.storage_waits("read a", None)
+    assert tracker.progress().storage == "full"
+    tracker.unit_written("b", 0, {})
+    assert tracker.progress().storage is None
+    tracker.storage_lost("storage has failed for 60 s")
+    assert tracker.progress().fatal == ("storage has failed for 60 s", False)
+
+
 def test_past_the_limit_of_deaths_no_unit_starts():
     """A replica that starts again has died; the last cause is told, or that it was killed."""
     tracker = Tracker(max_engine_deaths=1)

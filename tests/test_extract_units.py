@@ -75,7 +75,7 @@ def blocks(destination, table, tmp_path, *retried):
     pq.write_table(table, tmp_path / "a.parquet")
     listing = list_shards(str(tmp_path / "a.parquet"), destination.source.text_column)
     (unit,) = plan_units(listing.shards, 1000, 10_000_000)
-    (block,) = read_blocks(unit, destination, frozenset(retried))
+    (block,) = read_blocks(unit, destination, Tracker(), frozenset(retried))
     return unit, block
 
 
@@ -148,7 +148,7 @@ def test_a_unit_that_cannot_be_read_is_a_report(tmp_path):
     destination = into(tmp_path / "out")
     unit, _ = blocks(destination, pa.table({"text": ["x"]}), tmp_path)
     (tmp_path / "a.parquet").write_bytes(b"PAR1 not really")
-    (block,) = read_blocks(unit, destination)
+    (block,) = read_blocks(unit, destination, Tracker())
     assert block.num_rows == 1
     assert "a.parquet" in unit_of(block)["error"]
     report = UnitFiles(destination, Tracker()).write_unit(block)
@@ -227,7 +227,7 @@ def test_partitions_reach_the_output(tmp_path):
         (into(tmp_path / "out", keep=("lang",)), ["lang"]),
         (into(tmp_path / "out", drop_input_columns=("lang",)), ["text"]),
     ):
-        (block,) = read_blocks(unit, destination)
+        (block,) = read_blocks(unit, destination, Tracker())
         file = written(destination, block, [Prediction()])
         assert file.column_names == [*names, *PREDICTIONS.names]
         assert set(names) == {"text"} or "en" in file.to_pylist()[0].values()
@@ -264,10 +264,14 @@ def test_the_line_counts_only_this_runs_speed():
     refused = RunProgress(0, 0, {}, 0, 0, (), ("vLLM did not start: no room", False))
     assert line.text(refused).endswith(": starting again, for vLLM did not start: no room")
     assert "1 engines are ready, no row finished yet, 3 prompts answered, 70 tokens" in line.text(counters(0, 0))
+    waits = RunProgress(0, 0, {}, 1, 0, (), None, storage="[Errno 28] No space left on device")
+    assert line.text(waits).endswith(", waiting for storage: [Errno 28] No space left on device")
     assert line.text(counters(20, 1000)) == "420 of 1,000 rows | 3 prompts answered, 70 tokens"
     assert line.text(counters(20.9, 1000)).startswith("420 of 1,000 rows | ")
     seconds, rows, tokens = line.baseline
     line.baseline = (seconds - 10, rows, tokens)
+    waits = RunProgress(120, 6000, {}, 1, 0, (), None, storage="no answer")
+    assert line.text(waits).endswith(" | waiting for storage: no answer")
     text = line.text(counters(120, 6000, ok=90, failed=10))
     assert text.startswith("520 of 1,000 rows | 10.0 rows/s | 500 tokens/s | ETA 48 s")
     assert text.endswith("10 failed")

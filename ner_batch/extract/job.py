@@ -6,7 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -51,7 +51,7 @@ def run(plan: Plan, console: Console, start_engine: StartEngine = Engine) -> int
         if this_run.units:
             (
                 ray.data.read_datasource(
-                    ShardUnits(this_run.units, plan.destination, plan.retried),
+                    ShardUnits(this_run.units, plan.destination, this_run.tracker, plan.retried),
                     override_num_blocks=len(this_run.units),
                     num_cpus=0,
                     concurrency=io_tasks(job),
@@ -154,7 +154,8 @@ def extraction(plan: Plan, console: Console) -> Iterator[ExtractionRun]:
                     yield this_run
         except BaseException:
             if not lease.taken:
-                manifest.write(plan, "interrupted", {})
+                with suppress(OSError, UserError):  # what ends the run may be that nothing can be written
+                    manifest.write(plan, "interrupted", {})
             raise
         unreported = {unit.name for unit in plan.pending} - {report.name for report in this_run.sink.reports}
         assert not unreported, f"units were lost on the way, start the run again: {', '.join(sorted(unreported)[:3])}"
@@ -283,6 +284,7 @@ class ExtractionLine:
             state = "engines are starting"
             if progress.replicas:
                 state = f"{progress.replicas} engines are ready, no row finished yet, {answered}"
+                state += f", waiting for storage: {progress.storage}" if progress.storage else ""
             elif progress.fatal:  # Ray starts a replica several times, each of them minutes on a GPU
                 state = f"starting again, for {progress.fatal[0]}"
             return f"{self.rows_before:,} of {self.rows:,} rows | {duration(now - self.start_time)}: {state}"
@@ -299,6 +301,7 @@ class ExtractionLine:
         parts += [f"{count:,} {status}" for status, count in sorted(progress.statuses.items()) if status != "ok"]
         parts += [f"engine restarted {progress.deaths} times"] if progress.deaths else []
         parts += [f"{progress.lost} replicas lost with their node"] if progress.lost else []
+        parts += [f"waiting for storage: {progress.storage}"] if progress.storage else []
         return " | ".join(parts)
 
 

@@ -68,7 +68,8 @@ class Plan:
 
         names = {name: every(name) for name in ("model", "adapter", "task", "format")}
         about = {"fingerprint": digest(self.fingerprint), **names}
-        return Destination(self.config.input, self.config.output, about, self.recipe.tagged)
+        wait_seconds = self.config.job.storage_wait_seconds
+        return Destination(self.config.input, self.config.output, about, self.recipe.tagged, wait_seconds)
 
 
 def prepare(config: ExtractConfig, limit: int | None = None, *, retry: Iterable[str] = ()) -> Plan:

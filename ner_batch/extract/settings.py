@@ -80,6 +80,9 @@ class JobConfig(Config):
     """GPUs per replica; None: `tensor_parallel_size` where the cluster has GPUs, else 0."""
     num_cpus: Annotated[float, Field(ge=0)] | None = None
     """CPUs, and threads, of a replica. None: this machine's, shared out; 1 beside a GPU, and in a cluster."""
+    storage_wait_seconds: Annotated[float, Field(ge=0)] = 1800.0
+    """How long storage that cannot be reached, or is full, is waited for before the run ends. 0: not at all, and a unit
+    that meets it is left for the next run."""
     max_failed: Share = 0.01
     """Share of rows that may end as `failed` before the job exits with code 3."""
     max_engine_deaths: Annotated[int, Field(ge=0)] = 30

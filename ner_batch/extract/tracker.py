@@ -76,7 +76,7 @@ class RunProgress:
     ``rows`` and ``tokens`` count units still in flight too, and of a long row the part that is read; ``statuses`` only
     those written. ``fatal``: why the run cannot go on (no engine starts, or too many died), and whether the user can
     mend it. ``answered``: prompts, and their tokens, of the engines that run now, whatever has become of their rows.
-    ``deaths`` are of engines; replicas that went with their node are ``lost``.
+    ``deaths`` are of engines; replicas that went with their node are ``lost``. ``storage``: why reads and writes wait.
     """
 
     rows: float
@@ -88,6 +88,7 @@ class RunProgress:
     fatal: tuple[str, bool] | None
     answered: tuple[int, int] = (0, 0)
     lost: int = 0
+    storage: str | None = None
 
 
 class Tracker:
@@ -111,6 +112,7 @@ class Tracker:
         self.waiting: dict[str, int] = {}
         self.units_written = 0
         self.causes: list[str] = []
+        self.storage: dict[str, str] = {}
         self.fatal: tuple[str, bool] | None = None
 
     def replica_started(self, replica: str, node: str = "", alive: Collection[str] = ()) -> None:
@@ -135,6 +137,16 @@ class Tracker:
     def replica_refused(self, error: str, user_error: bool) -> None:
         """A replica could not start its engine; the next attempt may."""
         self.fatal = (error, user_error)
+
+    def storage_waits(self, task: str, cause: str | None) -> None:
+        """A read or a write waits because storage fails; no cause: it works again."""
+        self.storage.pop(task, None)
+        if cause is not None:
+            self.storage[task] = cause
+
+    def storage_lost(self, error: str) -> None:
+        """Storage has failed for so long that the run ends."""
+        self.fatal = (error, False)
 
     def engine_died(self, cause: str) -> None:
         """A replica reports why its engine died, just before it takes its process down. One that is killed cannot."""
@@ -193,6 +205,8 @@ class Tracker:
     def unit_written(self, unit: str, tokens: int, statuses: Mapping[str, int]) -> None:
         """The unit has its file, or is given up if it has no statuses."""
         self.live.pop(unit, None)
+        self.storage.pop(f"read {unit}", None)  # of a process that was killed while it waited
+        self.storage.pop(f"write {unit}", None)
         self.units_written += 1
         self.written = (self.written[0] + sum(statuses.values()), self.written[1] + tokens)
         self.statuses.update(statuses)
@@ -211,6 +225,7 @@ class Tracker:
             fatal=self.fatal,
             answered=(prompts, answered_tokens),
             lost=self.lost,
+            storage=next(iter(self.storage.values()), None),
         )
 
 
@@ -224,6 +239,7 @@ _GAUGES = {
     "replicas": "Replicas that have started",
     "engine_deaths": "Engines that have died",
     "replicas_lost": "Replicas that were lost with their node",
+    "storage_waits": "Reads and writes that wait because storage fails",
 }
 
 
@@ -259,6 +275,7 @@ class MeteredTracker(Tracker):
             "replicas": progress.replicas,
             "engine_deaths": progress.deaths,
             "replicas_lost": progress.lost,
+            "storage_waits": len(self.storage),
         }
         for name, value in values.items():
             self.gauges[name].set(value)

@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,11 +23,13 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasink, ReadTask, WriteResult
 
 from ner_batch.data import OFFSET_UNIT, PREDICTIONS, Prediction, Status, predictions_of, predictions_table
-from ner_batch.errors import UserError
+from ner_batch.errors import JobError, UserError
 from ner_batch.extract.settings import InputConfig, OutputConfig
 from ner_batch.extract.tracker import Tracker
-from ner_batch.io import storage
+from ner_batch.io import outage, storage
 from ner_batch.io.shards import Unit, read_unit
+
+T = TypeVar("T")
 
 METADATA_KEY = "ner_batch"  # where an output file's metadata tells of its unit and its run
 _UNIT = b"ner_batch.unit"
@@ -46,12 +48,14 @@ class Destination:
     """Where units go and what of the input goes with them.
 
     ``about``: fingerprint, model, adapter, task, format, for the files' metadata. ``tagged``: entities name their task.
+    ``wait_seconds``: how long storage is waited for, here and where units come from.
     """
 
     source: InputConfig
     target: OutputConfig
     about: Mapping[str, str] = field(default_factory=dict)
     tagged: bool = False
+    wait_seconds: float = 0.0
 
     def uri(self, unit_name: str) -> str:
         """The output file of a unit."""
@@ -91,16 +95,20 @@ class ShardUnits(Datasource):  # type: ignore[misc]  # Ray is untyped here
     """
 
     def __init__(
-        self, units: Sequence[Unit], destination: Destination, retried: Mapping[str, frozenset[Status]] | None = None
+        self,
+        units: Sequence[Unit],
+        destination: Destination,
+        tracker: Tracker,
+        retried: Mapping[str, frozenset[Status]] | None = None,
     ) -> None:
         super().__init__()
-        self.units, self.destination, self.retried = units, destination, retried or {}
+        self.units, self.destination, self.tracker, self.retried = units, destination, tracker, retried or {}
 
     def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:  # noqa: ARG002 - Ray's signature
         """One task per unit, however many Ray asks for (it also asks for one, to see a schema)."""
         return [
             ReadTask(
-                partial(read_blocks, unit, self.destination, self.retried.get(unit.name, frozenset())),
+                partial(read_blocks, unit, self.destination, self.tracker, self.retried.get(unit.name, frozenset())),
                 BlockMetadata(num_rows=unit.rows, size_bytes=None, input_files=None, exec_stats=None),
             )
             for unit in self.units
@@ -111,11 +119,17 @@ class ShardUnits(Datasource):  # type: ignore[misc]  # Ray is untyped here
         return None
 
 
-def read_blocks(unit: Unit, destination: Destination, retried: frozenset[Status] = frozenset()) -> list[pa.Table]:
+def read_blocks(
+    unit: Unit, destination: Destination, tracker: Tracker, retried: frozenset[Status] = frozenset()
+) -> list[pa.Table]:
     """The unit as one block; where it cannot be read, a block that says why.
 
     With statuses, the block brings the predictions of the unit's output file, but those of rows of such a status.
+
+    Raises:
+        JobError: storage has failed for too long.
     """
+    read_file = partial(_wait_out, destination, tracker, f"read {unit.name}")
     about: dict[str, Any] = {"name": unit.name, "rows": unit.rows}
     calendar: dict[bytes, bytes] = {}
     try:
@@ -123,11 +137,11 @@ def read_blocks(unit: Unit, destination: Destination, retried: frozenset[Status]
         names = [destination.source.rename.get(name, name) for name in columns]
         if destination.source.text_column not in columns:
             columns, names = [*columns, destination.source.text_column], [*names, _TEXT]
-        table = read_unit(unit, columns)
+        table = read_file(lambda: read_unit(unit, columns))
         calendar = {key: value for key, value in (table.schema.metadata or {}).items() if key in _CALENDAR}
         table = table.rename_columns(names)
         if retried:
-            earlier = storage.read_table(destination.uri(unit.name)).select(PREDICTIONS.names)
+            earlier = read_file(lambda: storage.read_table(destination.uri(unit.name))).select(PREDICTIONS.names)
             again = pc.is_in(earlier["status"], pa.array(sorted(retried)))
             unchanged = pc.if_else(again, None, pa.chunked_array(earlier.to_struct_array()))
             table = table.append_column(_EARLIER, unchanged)
@@ -135,6 +149,19 @@ def read_blocks(unit: Unit, destination: Destination, retried: frozenset[Status]
         about["error"] = str(error)
         table = pa.table({"error": [str(error)]})
     return [table.replace_schema_metadata({_UNIT: json.dumps(about).encode(), **calendar})]
+
+
+def _wait_out(
+    destination: Destination, tracker: Tracker, task: str, action: Callable[[], T], *, writing: bool = False
+) -> T:
+    """What the action gives; the run is told where it waits for storage, and why it ends."""
+    try:
+        return outage.wait_out(
+            action, destination.wait_seconds, lambda cause: tracker.storage_waits(task, cause), writing=writing
+        )
+    except JobError as error:
+        tracker.storage_lost(str(error))
+        raise
 
 
 def unit_of(block: pa.Table) -> dict[str, Any]:
@@ -183,8 +210,9 @@ def with_predictions(table: pa.Table, predictions: Sequence[Prediction], tagged:
 class UnitFiles(Datasink):  # type: ignore[misc]
     """Writes every unit to a Parquet file of its own, whole or not at all.
 
-    A file that cannot be written (disk full, bucket out of reach) is a report with the reason, and the next run's work.
-    ``reports`` holds one per unit when ``write_datasink`` returns.
+    While the disk is full or the bucket out of reach, the write waits: a unit that is read is not thrown away. A file
+    that cannot be written for another reason is a report with the reason, and the next run's work. ``reports`` holds
+    one per unit when ``write_datasink`` returns.
     """
 
     def __init__(self, destination: Destination, tracker: Tracker) -> None:
@@ -209,10 +237,17 @@ class UnitFiles(Datasink):  # type: ignore[misc]
             about = {**self.destination.about, "offset_unit": OFFSET_UNIT, **asdict(report)}
             table = block.drop_columns([name for name in RESERVED if name in block.column_names])
             calendar = {key: value for key, value in block.schema.metadata.items() if key != _UNIT}
-            uri = self.destination.uri(unit["name"])
+            table = table.replace_schema_metadata(calendar)
+            uri, metadata = self.destination.uri(unit["name"]), {METADATA_KEY: json.dumps(about)}
             try:
-                storage.write_table(uri, table.replace_schema_metadata(calendar), {METADATA_KEY: json.dumps(about)})
-            except (OSError, UserError) as error:  # UserError: the bucket cannot be reached at the moment
+                _wait_out(
+                    self.destination,
+                    self.tracker,
+                    f"write {unit['name']}",
+                    lambda: storage.write_table(uri, table, metadata),
+                    writing=True,
+                )
+            except (OSError, UserError) as error:  # UserError: the bucket is not there
                 report = UnitReport(unit["name"], unit["rows"], 0, {}, f"{uri}: cannot be written: {error}")
         self.tracker.unit_written(report.name, report.tokens, report.statuses)
         return report
@@ -225,7 +260,7 @@ class UnitFiles(Datasink):  # type: ignore[misc]
 def write_empty(units: Sequence[Unit], sink: UnitFiles) -> None:
     """The files of units without rows, which carry the schema alone."""
     for unit in units:
-        (block,) = read_blocks(unit, sink.destination)
+        (block,) = read_blocks(unit, sink.destination, sink.tracker)
         if "error" not in unit_of(block):
             block = with_predictions(block, [], sink.destination.tagged)
         sink.reports.append(sink.write_unit(block))

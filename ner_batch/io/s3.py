@@ -21,6 +21,7 @@ ATTEMPTS = 5
 CONNECTIONS = 32  # to a server at once, of a process: 16 threads that read footers, and parts of uploads beside them
 
 _BROKEN_ANSWER = (boto.HTTPClientError, boto.IncompleteReadError, aiohttp.ClientPayloadError)
+_NO_CONNECTION = (boto.ConnectionError, boto.HTTPClientError, boto.CredentialRetrievalError)
 _MAY_STILL_BE_READ = ("AccessDenied", "AllAccessDisabled", "403")  # who may not list may still read and write
 _REGION = "us-east-1"
 
@@ -33,6 +34,8 @@ class S3FileSystem(s3fs.S3FileSystem):  # type: ignore[misc]
     async def _call_s3(self, method: str, *options: Any, **arguments: Any) -> Any:
         try:
             return await super()._call_s3(method, *options, **arguments)
+        except _NO_CONNECTION as error:
+            raise ConnectionError(str(error)) from error
         except boto.BotoCoreError as error:
             raise OSError(str(error)) from error
 
@@ -65,6 +68,12 @@ def open_bucket(bucket: str) -> S3FileSystem:
     return _BUCKETS.get(key) or _BUCKETS.setdefault(key, _connected(bucket))
 
 
+def forget_buckets() -> None:
+    """Forget this process's file systems; who uses one at the moment keeps it."""
+    for key in [key for key in _BUCKETS if key[0] == os.getpid()]:
+        _BUCKETS.pop(key, None)
+
+
 def _connected(bucket: str) -> S3FileSystem:
     """Ask for the bucket with little patience, and make the file system, which has much."""
     try:
@@ -81,6 +90,8 @@ def _connected(bucket: str) -> S3FileSystem:
             cause = "no such bucket" if refusal["Code"] == "NoSuchBucket" else refusal.get("Message") or refusal["Code"]
             raise OSError(cause) from error
         answer = error.response
+    except _NO_CONNECTION as error:
+        raise ConnectionError(str(error)) from error
     except (boto.BotoCoreError, ValueError) as error:  # ValueError: an endpoint that is not a URL
         raise OSError(str(error)) from error
     home = answer["ResponseMetadata"].get("HTTPHeaders", {}).get("x-amz-bucket-region")

@@ -14,6 +14,7 @@ import io
 import json
 import os
 import stat
+import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -91,6 +92,12 @@ def open_uri(uri: str) -> tuple[AbstractFileSystem, str]:
         filesystem, path = url_to_fs(uri)
     filesystem.invalidate_cache()  # others write there too: what is asked now is answered as of now
     return filesystem, str(path).rstrip("/")
+
+
+def forget_connections() -> None:
+    """Connect anew at the next use, with credentials as they are then: a file of them may have been renewed."""
+    if s3 := sys.modules.get("ner_batch.io.s3"):
+        s3.forget_buckets()
 
 
 @contextmanager

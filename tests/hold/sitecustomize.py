@@ -2,9 +2,11 @@
 
 Python imports this file at its start where this folder is on PYTHONPATH. With NER_BATCH_HOLD=FOLDER every row group that
 a Ray worker decodes is a line `PID PATH GROUP` in FOLDER/read.log, every fsync of a file a line in FOLDER/write.log; where
-FOLDER/read.hold (write.hold) exists, the worker then waits until it is gone.
+FOLDER/read.hold (write.hold) exists, the worker then waits until it is gone. Where FOLDER/disk.full exists, fsync fails as
+it does on a full disk (some file systems, NFS among them, say so no earlier).
 """
 
+import errno
 import os
 import sys
 import time
@@ -36,6 +38,8 @@ if FOLDER and any("default_worker.py" in word for word in sys.orig_argv):
     def logged_fsync(descriptor):
         """os.fsync, logged and held."""
         pause("write", str(descriptor))
+        if (Path(FOLDER) / "disk.full").exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return fsync(descriptor)
 
     pq.ParquetFile.read_row_group, os.fsync = logged_read, logged_fsync
