@@ -18,7 +18,7 @@ SMALLER = """
 from ner_batch.cli import main
 from ner_batch.demo import recipe, show
 
-show.TRAIN, show.TEST, recipe.STEPS = 120, 60, 3
+show.TRAIN, show.TEST, recipe.STEPS = 80, 50, 2
 main()
 """
 

@@ -22,7 +22,7 @@ from ner_batch.errors import UserError
 from ner_batch.extract.status import status
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
-KILLS = 5  # each a start of Ray, some ten seconds; ten of them were clean too
+KILLS = 4  # each a start of Ray, some ten seconds; ten of them were clean too
 PATH = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
 
 

@@ -141,27 +141,26 @@ def test_uneven_shards_hostile_rows_and_four_readers(config, tmp_path, sentences
     assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")} == before
 
 
-def test_two_kills_with_the_real_engine(config, tmp_path, sentences):
-    """kill -9 of the driver, twice, with vLLM at work: nothing lost, nothing doubled, finished units untouched."""
-    texts = [sentences[i % len(sentences)] + f" {i}." for i in range(700)]
+def test_a_kill_with_the_real_engine(config, tmp_path, sentences):
+    """kill -9 of the driver with vLLM at work: nothing lost, nothing doubled, finished units untouched.
+
+    test_extract_faults kills more often, over a scripted engine.
+    """
+    texts = [sentences[i % len(sentences)] + f" {i}." for i in range(500)]
     pq.write_table(table(texts), tmp_path / "corpus" / "x.parquet")
-    out, rng = tmp_path / "out", random.Random(2)
-    for _ in range(2):
-        before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
-        process = start(config)
-        target = len(before) + 2
-        wait_until(lambda target=target: len(list(out.glob("*.parquet"))) >= target, process, seconds=240)
-        time.sleep(rng.random())  # kill at any moment, not at the one that a file appears
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
-        assert len(before) + 2 <= len(after) < 14
-        assert {name: after[name] for name in before} == before
-        assert all(pq.read_table(path).num_rows == 50 for path in out.glob("*.parquet"))
+    out = tmp_path / "out"
+    process = start(config)
+    wait_until(lambda: len(list(out.glob("*.parquet"))) >= 2, process, seconds=240)
+    time.sleep(random.Random(2).random())  # kill at any moment, not at the one that a file appears
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
+    assert 2 <= len(after) < 10
+    assert all(pq.read_table(path).num_rows == 50 for path in out.glob("*.parquet"))
     code, output = extract(config)
     assert code == 0, output
     rows = pads.dataset(out, format="parquet").to_table()
-    assert rows.num_rows == 700
+    assert rows.num_rows == 500
     assert sorted(rows["text"].to_pylist()) == sorted(texts)
     final = {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
     assert {name: final[name] for name in after} == after

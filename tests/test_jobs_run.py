@@ -65,7 +65,8 @@ def test_every_config_runs_after_the_one_before(run, tmp_path):
     assert "rows out 20 = " in run("extract", "jobs/extract.yaml", *places, "--limit", "20")
     columns = ["predictions.id_column=id", f"gold.path={gold}", "without_prediction=skip"]
     assert "F1" in run("evaluate", "jobs/evaluate.yaml", *columns, "bootstrap.resamples=20")
-    run("ablate", "jobs/ablate.yaml", task, "gold.limit=2", "axes.retrieval=[none]", "axes.reader=[demo]")
+    # Its cells are read in test_ablate; what is read here is the curve, by the same program.
+    run("ablate", "jobs/ablate.yaml", task, "--dry-run")
     short = yaml.safe_load((ROOT / "jobs" / "train.yaml").read_text())
     for override in SHORT:
         section, _, assignment = override.partition(".")
