@@ -30,7 +30,7 @@ def extract(plan: Plan) -> int:
     with extraction(plan, CONSOLE) as run:
         if run.units:
             units = ray.data.read_datasource(
-                ShardUnits(run.units, plan.destination, plan.retried),
+                ShardUnits(run.units, plan.destination, run.tracker, plan.retried),
                 override_num_blocks=len(run.units),
                 num_cpus=0,
                 concurrency=io_tasks(job),
