@@ -10,9 +10,8 @@ from typing import Annotated
 
 import ray.data
 import typer
-from rich.console import Console
 
-from ner_batch.cli import exit_code
+from ner_batch.cli import console, exit_code
 from ner_batch.config import load
 from ner_batch.extract.dryrun import dry_run as estimate
 from ner_batch.extract.extractor import Extractor
@@ -21,13 +20,11 @@ from ner_batch.extract.plan import Plan, prepare
 from ner_batch.extract.settings import ExtractConfig
 from ner_batch.extract.units import ShardUnits
 
-CONSOLE = Console(soft_wrap=True)
-
 
 def extract(plan: Plan) -> int:
     """Read, extract, write: a block is a work unit is an output file."""
     job = plan.config.job
-    with extraction(plan, CONSOLE) as run:
+    with extraction(plan, console) as run:
         if run.units:
             units = ray.data.read_datasource(
                 ShardUnits(run.units, plan.destination, run.tracker, plan.retried),
@@ -60,7 +57,7 @@ def main(
     def job() -> int:
         statuses = [*(retry_status or ()), *(["failed"] if retry else ())]
         plan = prepare(load(ExtractConfig, config_file, overrides or ()), limit, retry=statuses)
-        return estimate(plan, CONSOLE, price_per_hour=price) if dry_run else extract(plan)
+        return estimate(plan, console, price_per_hour=price) if dry_run else extract(plan)
 
     raise typer.Exit(exit_code(job))
 

@@ -14,15 +14,17 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, ParamSpec
+from typing import IO, Annotated, ParamSpec, cast
 
 import typer
 from rich.console import Console
 
 from ner_batch import config as configs
 from ner_batch.errors import JobError, UserError, require_extra
+from ner_batch.jobs.jsonlog import JsonLines, log_exceptions
 
 CRASH, WRONG_INPUT, NOT_COMPLETE, INTERRUPTED = 1, 2, 3, 130
 INTERRUPTION = "interrupted; start the same command again: it goes on from what was saved"
@@ -33,6 +35,14 @@ TRAINING = ("accelerate", "matplotlib", "peft", "safetensors", "tensorboardX")
 SCORING = ("duckdb", "matplotlib")
 
 P = ParamSpec("P")
+
+
+class LogFormat(StrEnum):
+    """Of what a job prints."""
+
+    text = "text"
+    json = "json"
+
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console(soft_wrap=True)
@@ -47,10 +57,9 @@ def exit_code(job: Callable[[], int | None]) -> int:
     """Run a job from its settings on; its exit code. An exception that is a bug of ours passes through.
 
     SIGTERM is taken like Ctrl-C: state is saved, 130. SIGINT too where a shell started this in the background, and so
-    had it ignored.
+    had it ignored. With NER_BATCH_LOG_FORMAT=json what is printed is JSON, an object a line.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):  # in a log too our last line stands behind what Ray prints
-        sys.stdout.reconfigure(line_buffering=True)
+    set_up_streams()
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)
@@ -68,6 +77,18 @@ def exit_code(job: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         errors.print(INTERRUPTION)
         return INTERRUPTED
+
+
+def set_up_streams() -> None:
+    """What is printed: as it is for a person, and, where NER_BATCH_LOG_FORMAT says so, as JSON."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that a terminal cannot show ends no job; in a log our last line stands behind what Ray prints.
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
+    if os.environ.get("NER_BATCH_LOG_FORMAT") == LogFormat.json:
+        console.file = cast(IO[str], JsonLines(sys.stdout))
+        errors.file = cast(IO[str], JsonLines(sys.stderr, "error"))
+        log_exceptions(sys.stderr)
 
 
 def verb(job: Callable[P, int | None]) -> Callable[P, None]:
@@ -123,7 +144,7 @@ def status(
 
     run = read_status(folder)
     if as_json:
-        console.print_json(data=asdict(run))
+        typer.echo(json.dumps(asdict(run), indent=2))
     else:
         print_lines(run.lines)
     return 0 if run.complete else NOT_COMPLETE
@@ -303,16 +324,16 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    show_version: Annotated[
+    show_version: Annotated[  # noqa: ARG001 - its callback has done all
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version")
     ] = False,
+    log_format: Annotated[
+        LogFormat, typer.Option(envvar="NER_BATCH_LOG_FORMAT", help="What a job prints: lines, or a JSON object a line")
+    ] = LogFormat.text,
 ) -> None:
-    pass
+    os.environ["NER_BATCH_LOG_FORMAT"] = log_format
 
 
 def main(*arguments: str) -> None:
     """Run the command line, by default the process's own."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a type or name that a terminal cannot show ends no job
-            stream.reconfigure(errors="backslashreplace")
     app(args=arguments or None)

@@ -73,9 +73,7 @@ def predict_one(text):
 
 
 def main():
-    from rich.console import Console
-
-    from ner_batch.cli import exit_code
+    from ner_batch.cli import console, exit_code
     from ner_batch.config import load
     from ner_batch.extract import dryrun, job, plan
     from ner_batch.extract.settings import ExtractConfig
@@ -86,7 +84,7 @@ def main():
     def scripted() -> int:
         work = plan.prepare(config, retry=["failed"] if "--retry" in sys.argv else ())
         run = dryrun.dry_run if "--dry-run" in sys.argv else job.run
-        return run(work, Console(soft_wrap=True), ScriptedEngine)
+        return run(work, console, ScriptedEngine)
 
     sys.exit(exit_code(scripted))
 

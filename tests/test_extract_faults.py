@@ -144,9 +144,12 @@ def test_units_of_one_row_group_decode_it_once_per_read_worker(job):
 
 
 def test_replicas_take_gpus_where_the_cluster_has_some(job):
-    """Ray is told of GPUs that are not there: what it refuses on a GPU machine it refuses here."""
-    finish(job.start("job.replicas=2", RAY_OVERRIDE_RESOURCES='{"GPU": 2}'))
+    """Ray is told of GPUs that are not there: what it refuses on a GPU machine it refuses here. The log is JSON."""
+    output = finish(job.start("job.replicas=2", RAY_OVERRIDE_RESOURCES='{"GPU": 2}', NER_BATCH_LOG_FORMAT="json"))
     check_whole(job)
+    messages = [json.loads(line)["message"] for line in output.splitlines() if line.startswith('{"time"')]
+    assert "2 x 1 GPU and 1 CPUs" in messages
+    assert messages[-1].startswith(f"rows in {ROWS:,} = rows out {ROWS:,} = ")
 
 
 def test_a_row_that_kills_its_process_is_given_up_alone_and_retry_mends_it(job):

@@ -32,7 +32,7 @@ from ner_batch.extract.units import ShardUnits, UnitFiles, UnitReport, check_nam
 from ner_batch.io import storage
 from ner_batch.io.shards import Listing, Unit
 from ner_batch.jobs import cluster
-from ner_batch.jobs.progress import ProgressLine, duration
+from ner_batch.jobs.progress import Line, ProgressLine, duration
 
 OK, TOO_MANY_FAILED = 0, 3
 NAMED_REASONS = 3
@@ -150,7 +150,7 @@ def extraction(plan: Plan, console: Console) -> Iterator[ExtractionRun]:
                 write_empty([unit for unit in plan.pending if not unit.rows], this_run.sink)
                 line = ExtractionLine(plan.rows, plan.rows_before)
                 with _data_context(), explained(tracker), ProgressLine(console) as live:
-                    live.show(lambda: lease.tell(line.text(tracker.progress())))
+                    live.show(lambda: line.line(tracker.progress(), lease))
                     yield this_run
         except BaseException:
             if not lease.taken:
@@ -274,6 +274,20 @@ class ExtractionLine:
     rows_before: int = 0
     start_time: float = field(default_factory=time.monotonic)
     baseline: tuple[float, float, int] | None = None
+
+    def line(self, progress: RunProgress, lease: Lease) -> Line:
+        """The line with its figures; its text goes beside the data too."""
+        figures = {
+            "rows": self.rows,
+            "rows_done": self.rows_before + int(progress.rows + 0.001),
+            "tokens": progress.tokens,
+            "statuses": dict(progress.statuses),
+            "replicas": progress.replicas,
+            "engine_deaths": progress.deaths,
+            "replicas_lost": progress.lost,
+            "storage": progress.storage,
+        }
+        return Line(lease.tell(self.text(progress)), figures)
 
     def text(self, progress: RunProgress) -> str:
         """Rows done / total, rows/s, tokens/s, ETA, outcomes."""

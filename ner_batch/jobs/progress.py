@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Self
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from ner_batch.jobs.jsonlog import JsonLines
+
 PLAIN_SECONDS = 10.0
 """Lines this far apart keep an overnight log readable: 14 hours are 5,000 lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """How far a job is: for a person, and in figures for a log of JSON."""
+
+    text: str
+    figures: Mapping[str, object] = field(default_factory=dict)
 
 
 class ProgressLine:
@@ -27,14 +38,14 @@ class ProgressLine:
         self, console: Console, every: float = PLAIN_SECONDS, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._console, self._every, self._clock = console, every, clock
-        self._text: str | Callable[[], str] = ""
+        self._newest: str | Callable[[], str | Line] = ""
         self._printed = clock()
         self._lock = threading.Lock()
         self._end = threading.Event()
         self._live: Live | None = None
         self._repeater: threading.Thread | None = None
         if console.is_terminal:
-            self._live = Live(console=console, get_renderable=self._line, refresh_per_second=4, transient=True)
+            self._live = Live(console=console, get_renderable=self._text, refresh_per_second=4, transient=True)
         elif every > 0:
             self._repeater = threading.Thread(target=self._repeat, name="progress", daemon=True)
 
@@ -53,21 +64,29 @@ class ProgressLine:
             self._end.set()
             self._repeater.join()
 
-    def show(self, text: str | Callable[[], str]) -> None:
-        """The newest text. A callable is asked when the text is shown, which may be in another thread."""
-        self._text = text
+    def show(self, newest: str | Callable[[], str | Line]) -> None:
+        """The newest line. A callable is asked when the line is shown, which may be in another thread."""
+        self._newest = newest
         if not self._live:
             self._print_if_due()
 
-    def _line(self) -> Text:
-        return Text(self._text() if callable(self._text) else self._text)
+    def _line(self) -> Line:
+        line = self._newest() if callable(self._newest) else self._newest
+        return Line(line) if isinstance(line, str) else line
+
+    def _text(self) -> Text:
+        return Text(self._line().text)
 
     def _print_if_due(self) -> None:
         with self._lock:
             now = self._clock()
-            if self._text and now - self._printed >= self._every:
+            if self._newest and now - self._printed >= self._every:
                 self._printed = now
-                self._console.print(self._line(), highlight=False, soft_wrap=True)
+                line, stream = self._line(), self._console.file
+                if isinstance(stream, JsonLines):
+                    stream.emit(line.text, **line.figures)
+                else:
+                    self._console.print(Text(line.text), highlight=False, soft_wrap=True)
 
     def _repeat(self) -> None:
         while not self._end.wait(self._every / 2):
