@@ -25,10 +25,10 @@ def extract(plan: Plan) -> int:
     """Read, extract, write: a block is a work unit is an output file."""
     job = plan.config.job
     with extraction(plan, console) as run:
-        if run.units:
+        for portion in run.portions:  # more than one for more than ten thousand units
             units = ray.data.read_datasource(
-                ShardUnits(run.units, plan.destination, run.tracker, plan.retried),
-                override_num_blocks=len(run.units),
+                ShardUnits(portion, plan.destination, run.tracker, plan.retried),
+                override_num_blocks=len(portion),
                 num_cpus=0,
                 concurrency=io_tasks(job),
             )

@@ -64,10 +64,12 @@ class ScriptedJob:
         }
         (folder / "job.yaml").write_text(yaml.safe_dump(config))
 
-    def start(self, *arguments: str, delay: float = 0.0, **environment: str) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: str, delay: float = 0.0, code: str = "import scripted; scripted.main()", **environment: str
+    ) -> subprocess.Popen[str]:
         """The job as a process of its own session; ``delay`` is the scripted engine's, in seconds a prompt."""
         env = os.environ | environment | self.environment(delay)
-        command = [sys.executable, str(HERE / "scripted.py"), str(self.folder / "job.yaml"), *arguments]
+        command = [sys.executable, "-c", code, str(self.folder / "job.yaml"), *arguments]
         return subprocess.Popen(
             command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
         )

@@ -27,7 +27,7 @@ from processes import in_session, kill_session
 from random_model import save_random_model
 
 KINDS = {
-    "driver": "scripted.py",
+    "driver": r"import scripted",
     "replica": "ray::.*Extractor",
     "read or write worker": r"ray::(IDLE|ReadShardUnits|Write)",
     "tracker": "ray::MeteredTracker",

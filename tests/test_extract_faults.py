@@ -127,6 +127,15 @@ def test_storage_that_stays_away_ends_the_run(job):
     assert {name: job.files()[name] for name in written} == written
 
 
+def test_more_units_than_a_pipeline_takes(job):
+    """They go through several, one after the other, and the run adds up; a replica that is new is no death."""
+    few = "from ner_batch.extract import job; import scripted; job.PORTION = 40; scripted.main()"
+    output = finish(job.start("job.replicas=2", "job.max_engine_deaths=0", code=few))
+    assert f"rows in {ROWS:,} = rows out {ROWS:,} = " in output
+    check_whole(job)
+    assert count_rows(job)["predicted again"] == 0
+
+
 def test_units_of_one_row_group_decode_it_once_per_read_worker(job):
     """Twenty units of one row group on three replicas: no replica decodes Parquet, a few workers do, once each.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -62,14 +62,15 @@ def finished_units(
     return frozenset(files & {unit.name for unit in units})
 
 
-def reports(folder: str, unit_names: Iterable[str]) -> list[UnitReport]:
-    """The reports in the files of some units, read from their footers."""
+def reports(folder: str, unit_names: Sequence[str]) -> Iterator[UnitReport]:
+    """The reports in the files of some units, read from their footers; a million of them are not held at once."""
 
     def read(name: str) -> UnitReport:
         return read_report(storage.read_metadata(storage.join(folder, name)), name)
 
     with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(read, unit_names))
+        for start in range(0, len(unit_names), 1000):
+            yield from pool.map(read, unit_names[start : start + 1000])
 
 
 def write(plan: Plan, state: str, results: Mapping[str, Any], run: Mapping[str, Any] | None = None) -> None:

@@ -97,11 +97,15 @@ def prepare(config: ExtractConfig, limit: int | None = None, *, retry: Iterable[
     fingerprint = {**recipe.fingerprint, **_layout(config, listing, limit)}
     units = plan_units(listing.shards, config.job.unit_rows, config.job.unit_bytes, limit)
     finished = manifest.finished_units(config.output.path, fingerprint, listing, units)
-    reports = manifest.reports(config.output.path, [unit.name for unit in units if unit.name in finished])
-    retried = {report.name: again for report in reports if again & report.statuses.keys()}
+    retried: dict[str, frozenset[Status]] = {}
+    rows_before = retried_rows = 0
+    for report in manifest.reports(config.output.path, [unit.name for unit in units if unit.name in finished]):
+        if again & report.statuses.keys():
+            retried[report.name] = again
+            retried_rows += sum(report.statuses.get(status, 0) for status in again)
+        else:
+            rows_before += report.rows
     pending = tuple(unit for unit in units if unit.name not in finished or unit.name in retried)
-    rows_before = sum(report.rows for report in reports if report.name not in retried)
-    retried_rows = sum(report.statuses.get(s, 0) for report in reports if report.name in retried for s in again)
     return Plan(config, recipe, listing, units, fingerprint, pending, retried, rows_before, retried_rows)
 
 

@@ -85,10 +85,13 @@ def status(folder: str) -> RunStatus:
         if about["state"] == "running":
             about["state"] = KILLED
     files = [file.name for file in storage.list_files(folder)]
-    reports = manifest.reports(folder, [name for name in files if name.endswith(".parquet") and "/" not in name])
+    written = [name for name in files if name.endswith(".parquet") and "/" not in name]
+    rows = tokens = 0
     statuses: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
-    for report in reports:
+    for report in manifest.reports(folder, written):
+        rows += report.rows
+        tokens += report.tokens
         statuses.update(report.statuses)
         reasons.update(report.reasons)
     process = (
@@ -98,12 +101,12 @@ def status(folder: str) -> RunStatus:
         folder=folder,
         state=about["state"],
         rows=about["rows_in"],
-        rows_written=sum(report.rows for report in reports),
+        rows_written=rows,
         units=about["units"],
-        units_written=len(reports),
+        units_written=len(written),
         statuses=dict(statuses),
         reasons=dict(reasons.most_common(NAMED_REASONS)),
-        tokens=sum(report.tokens for report in reports),
+        tokens=tokens,
         process=process,
         renewed=holder["renewed"] if holder else None,
         progress=holder["progress"] if holder else "",

@@ -211,13 +211,14 @@ class UnitFiles(Datasink):  # type: ignore[misc]
     """Writes every unit to a Parquet file of its own, whole or not at all.
 
     While the disk is full or the bucket out of reach, the write waits: a unit that is read is not thrown away. A file
-    that cannot be written for another reason is a report with the reason, and the next run's work. ``reports`` holds
-    one per unit when ``write_datasink`` returns.
+    that cannot be written for another reason is a report with the reason, and the next run's work. ``reported`` counts
+    the units that came to an end so far, and ``errors`` are the reports of those that have no file.
     """
 
     def __init__(self, destination: Destination, tracker: Tracker) -> None:
         self.destination, self.tracker = destination, tracker
-        self.reports: list[UnitReport] = []
+        self.reported = 0
+        self.errors: list[UnitReport] = []
 
     def write(self, blocks: Iterable[pa.Table], ctx: Any) -> list[UnitReport]:  # noqa: ARG002 - Ray's signature
         """Called by a write task, usually with one block."""
@@ -253,8 +254,14 @@ class UnitFiles(Datasink):  # type: ignore[misc]
         return report
 
     def on_write_complete(self, write_result: WriteResult[list[UnitReport]]) -> None:
-        """Ray hands over what all write tasks returned."""
-        self.reports += [report for reports in write_result.write_returns for report in reports]
+        """Ray hands over what all write tasks of a pipeline returned."""
+        for reports in write_result.write_returns:
+            self.add(reports)
+
+    def add(self, reports: Sequence[UnitReport]) -> None:
+        """Units that have come to an end."""
+        self.reported += len(reports)
+        self.errors += [report for report in reports if report.error]
 
 
 def write_empty(units: Sequence[Unit], sink: UnitFiles) -> None:
@@ -263,7 +270,7 @@ def write_empty(units: Sequence[Unit], sink: UnitFiles) -> None:
         (block,) = read_blocks(unit, sink.destination, sink.tracker)
         if "error" not in unit_of(block):
             block = with_predictions(block, [], sink.destination.tagged)
-        sink.reports.append(sink.write_unit(block))
+        sink.add([sink.write_unit(block)])
 
 
 def read_report(metadata: Mapping[str, str], name: str) -> UnitReport:
