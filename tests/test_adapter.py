@@ -285,6 +285,18 @@ def test_pickled_weights_are_refused(folder: Path) -> None:
         adapter.load(folder)
 
 
+def test_a_base_of_pickles_is_refused(tmp_path: Path) -> None:
+    """As an adapter is; beside safetensors a pickle is passed over, and other files of the name are none of ours."""
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "training_args.bin").write_bytes(b"x")
+    adapter.check_base(str(tmp_path))
+    (tmp_path / "pytorch_model-00001-of-00002.bin").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"pytorch_model-00001-of-00002.bin: a pickle, which can run code"):
+        adapter.check_base(str(tmp_path))
+    save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
+    adapter.check_base(str(tmp_path))
+
+
 @pytest.mark.parametrize("name", [adapter.CONFIG, adapter.WEIGHTS])
 def test_missing_files_are_named(folder: Path, name: str) -> None:
     """An adapter without PEFT's config or weights is one line that names the file."""

@@ -229,6 +229,7 @@ class _Vllm:
             "dtype": dtype,
             "enable_prefix_caching": True,
             "disable_log_stats": True,
+            "ignore_patterns": ["original/**/*", "*.bin", "*.pt", "*.pth"],  # of a model to download, its pickles
             "structured_outputs_config": {"backend": "guidance"},  # compiles a substring grammar in 1 to 4 ms
         }
         if adapters:

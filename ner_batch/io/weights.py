@@ -52,7 +52,7 @@ def model_shapes(folder: Path) -> dict[str, Shape]:
     """The shapes of all tensors of a model folder; none where its weights are no safetensors.
 
     Raises:
-        UserError: a file is broken, or one that the index names is missing.
+        UserError: a file is broken, one that the index names is missing, or there are only pickles.
     """
     index = folder / "model.safetensors.index.json"
     files = set(folder.glob("*.safetensors")) - set(folder.glob("consolidated*"))  # Mistral's own names for the same
@@ -70,6 +70,11 @@ def model_shapes(folder: Path) -> dict[str, Shape]:
         with file.open("rb") as stream:
             if stream.read(len(_POINTER)) == _POINTER:
                 raise UserError(f"{file}: a pointer of Git LFS, not the weights: `git lfs pull`")
+    if not files and (pickled := sorted(folder.glob("pytorch_model*.bin"))):
+        raise UserError(
+            f"{pickled[0]}: a pickle, which can run code when it is loaded: take a copy in safetensors, or write one "
+            "with transformers' save_pretrained if you trust it"
+        )
     return {name: shape for file in sorted(files) for name, shape in read_shapes(file).items()}
 
 

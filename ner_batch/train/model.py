@@ -58,11 +58,12 @@ def load(base: BaseModelConfig, lora: LoraSettings, device: torch.device, seed: 
     """The frozen base with fresh LoRA weights (float32) in it, packed attention on."""
     torch.manual_seed(seed)
     auto = "bfloat16" if device.type == "cuda" else "float32"
-    options: dict[str, Any] = {"dtype": auto if base.dtype == "auto" else base.dtype}
+    dtype = auto if base.dtype == "auto" else base.dtype
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     if base.quantization:
         from transformers import BitsAndBytesConfig
 
-        options = {"dtype": "bfloat16", "device_map": {"": device}}
+        options |= {"dtype": "bfloat16", "device_map": {"": device}}
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -113,7 +114,7 @@ def merge(path: str | Path, folder: str | Path, base: str | None = None) -> None
     if trained and adapters.model_fingerprint(name, revision) != trained.base_fingerprint:
         raise UserError(f"{adapter.uri}: was trained on {trained.base_model}, {name} is another model")
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, revision=revision)
+        model = AutoModelForCausalLM.from_pretrained(name, revision=revision, use_safetensors=True)
     except OSError as error:
         raise UserError(f"base model {name}: {first_line(error)}: say where it lies with --base") from None
     adapters.check_weights(adapter, name, {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()})
