@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ner_batch.data import Status
+from ner_batch.data import Prediction, Status
 from ner_batch.engine.engine import Engine
 from ner_batch.engine.settings import EngineConfig
 from ner_batch.extract.extractor import Extractor
@@ -25,7 +25,7 @@ HOSTILE = [
 ]
 
 
-def extractor(model, window_tokens=64, start_engine=Engine, max_in_flight=512, **changes):
+def extractor(model, window_tokens=64, start_engine=Engine, max_in_flight=512, max_characters=10**6, **changes):
     """A replica on a small in-process engine."""
     engine = EngineConfig(
         model=model,
@@ -36,7 +36,8 @@ def extractor(model, window_tokens=64, start_engine=Engine, max_in_flight=512, *
         enforce_eager=True,
         cpu_kv_cache_gib=1,
     )
-    recipe = Recipe(engine, window_tokens, (TaskRecipe(TASK, **({"format": "json"} | changes)),))
+    task = TaskRecipe(TASK, **({"format": "json"} | changes))
+    recipe = Recipe(engine, window_tokens, (task,), max_characters=max_characters)
     return Extractor(recipe, start_engine=start_engine)
 
 
@@ -67,12 +68,18 @@ def test_free_answers_of_a_random_model_fail_visibly_and_auto_repairs_them(rando
         free = replica.predict(HOSTILE[3:])
         auto = extractor(random_model, start_engine=lambda *_: replica.engine, decoding="auto")
         repaired = auto.predict(HOSTILE[3:])
+        short = extractor(random_model, start_engine=lambda *_: replica.engine, max_characters=5)
+        limited = short.predict(["abcde", "abcdef", None])
     finally:
         replica.close()
     assert {p.status for p in free} <= {Status.MALFORMED, Status.PARTIAL, Status.TRUNCATED}
     assert all(p.error for p in free)
     assert all(r.completion_tokens > f.completion_tokens for f, r in zip(free, repaired, strict=True))
     assert any(r.status is Status.OK for r in repaired)
+    # What is longer than the limit is not read, and says so.
+    assert limited[0].prompt_tokens > 0
+    over = "6 characters, over windows.max_characters (5)"
+    assert limited[1:] == [Prediction(status=Status.FAILED, error=over), Prediction(status=Status.EMPTY)]
 
 
 def test_more_batches_than_are_read_at_once(random_model):

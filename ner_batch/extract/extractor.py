@@ -131,7 +131,9 @@ class Extractor:
         Raises:
             EngineDeadError: the engine is gone. Anything else that can happen to a text is its status.
         """
-        documents = [None if text is None else clean(text) for text in texts]
+        limit = self.recipe.max_characters
+        too_long = {row: len(text) for row, text in enumerate(texts) if text is not None and len(text) > limit}
+        documents = [None if text is None or row in too_long else clean(text) for row, text in enumerate(texts)]
         cut = windows.split(documents, self.recipe.window_tokens, self.tokenizer.count)
         windows_of = Counter(window.document for window in cut)
         if progress:
@@ -143,7 +145,11 @@ class Extractor:
                 rows = sum(1 / windows_of[window.document] for window in batch)
                 progress(rows, sum(r.prompt_tokens + r.completion_tokens for of_window in read for r in of_window))
             readings += read
-        return merge(texts, cut, readings)
+        predictions = merge(texts, cut, readings)
+        for row, length in too_long.items():
+            error = f"{length:,} characters, over windows.max_characters ({limit:,})"
+            predictions[row] = Prediction(status=Status.FAILED, error=error)
+        return predictions
 
     def close(self) -> None:
         """Stop the engine and the threads."""

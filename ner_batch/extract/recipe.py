@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -75,6 +76,8 @@ class Recipe:
     tasks: tuple[TaskRecipe, ...]
     fingerprint: Mapping[str, str] = field(default_factory=dict)
     """All that decides an answer, in words a person can compare: what a resumed run must share with this one."""
+    max_characters: int = sys.maxsize
+    """Of a text that is read; a longer one's row is `failed`."""
 
     @property
     def tagged(self) -> bool:
@@ -146,7 +149,7 @@ def make_recipe(config: RecipeConfig) -> Recipe:
         "engine.extra": json.dumps(engine.extra, sort_keys=True, default=str),
         "answers": ANSWERS_VERSION,
     }
-    return Recipe(engine, config.windows.max_tokens, tuple(tasks), fingerprint)
+    return Recipe(engine, config.windows.max_tokens, tuple(tasks), fingerprint, config.windows.max_characters)
 
 
 def _load_task(

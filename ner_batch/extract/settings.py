@@ -63,6 +63,9 @@ class WindowsConfig(Config):
 
     max_tokens: Count = 512
     """Tokens of source text in one prompt, cut at sentence ends."""
+    max_characters: Count = 100_000_000
+    """A longer text is not read: its row is `failed` and says so. A hundred million are an hour or more of a GPU. With
+    another limit `--retry` does such rows again."""
 
 
 class JobConfig(Config):
