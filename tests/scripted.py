@@ -4,14 +4,16 @@
 Every text that is answered is written down in the folder NER_BATCH_SCRIPTED_LOG, so a test can see what was computed
 twice. NER_BATCH_SCRIPTED_DELAY is what an answer takes, in seconds; _HARMLESS lets poisoned texts live; _BUG makes the
 engine raise what nobody foresaw; _REFUSAL makes it refuse to start, with these words; _FAILING makes every answer an
-error, of these words.
+error, of these words; _SERIAL lets one batch be answered at a time, as in an engine that is full.
 """
 
 import os
 import re
 import sys
+import threading
 import time
 import uuid
+from contextlib import nullcontext
 from pathlib import Path
 
 from transformers import AutoTokenizer
@@ -33,11 +35,13 @@ class ScriptedEngine:
             raise UserError(refusal)
         self.tokenizer = AutoTokenizer.from_pretrained(config.model)
         self.log = Path(os.environ["NER_BATCH_SCRIPTED_LOG"]) / uuid.uuid4().hex
+        self.one_at_a_time = threading.Lock()
         self.delay = float(os.environ.get("NER_BATCH_SCRIPTED_DELAY", "0.001"))
 
     def generate(self, requests):
         """One answer per request, after some milliseconds each."""
-        time.sleep(self.delay * len(requests))
+        with self.one_at_a_time if "NER_BATCH_SCRIPTED_SERIAL" in os.environ else nullcontext():
+            time.sleep(self.delay * len(requests))
         if os.environ.get("NER_BATCH_SCRIPTED_BUG"):
             return 1 / 0
         if failing := os.environ.get("NER_BATCH_SCRIPTED_FAILING"):

@@ -11,7 +11,7 @@ import pytest
 
 from ner_batch.data import PREDICTIONS, Entity, Prediction, Status, Ungrounded
 from ner_batch.extract import plan
-from ner_batch.extract.job import ExtractionLine
+from ner_batch.extract.job import ExtractionLine, large_first
 from ner_batch.extract.settings import ExtractConfig, InputConfig, OutputConfig
 from ner_batch.extract.tracker import RunProgress, SharedLock, Tracker
 from ner_batch.extract.units import (
@@ -275,3 +275,18 @@ def test_the_line_counts_only_this_runs_speed():
     text = line.text(counters(120, 6000, ok=90, failed=10))
     assert text.startswith("520 of 1,000 rows | 10.0 rows/s | 500 tokens/s | ETA 48 s")
     assert text.endswith("10 failed")
+
+
+def test_the_largest_units_come_first_and_the_smallest_last(tmp_path):
+    """Of shards of very different texts: the rest keeps its order, and equal units theirs."""
+    for name, text, rows in (("a-small", "x", 20), ("b-middle", "z" * 100, 25), ("c-large", "y" * 1000, 20)):
+        pq.write_table(pa.table({"text": [text] * rows}), tmp_path / f"{name}.parquet")
+    units = list(plan_units(list_shards(str(tmp_path), "text").shards, 10, 10**7))
+
+    def names(count):
+        return [f"{unit.shard.name[0]}{unit.start}" for unit in large_first(units, count)]
+
+    assert names(0) == ["a0", "a10", "b0", "b10", "b20", "c0", "c10"]
+    assert names(1) == ["c0", "a0", "b0", "b10", "b20", "c10", "a10"]
+    assert names(2) == ["c0", "c10", "b0", "b10", "b20", "a0", "a10"]
+    assert names(99) == ["c0", "c10", "b0", "b10", "b20", "a0", "a10"]

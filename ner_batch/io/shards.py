@@ -97,6 +97,11 @@ class Unit:
     rows: int
 
     @property
+    def text_bytes(self) -> float:
+        """Text in it, about: its share of the shard's."""
+        return self.shard.text_bytes * self.rows / max(1, self.shard.rows)
+
+    @property
     def name(self) -> str:
         """The output file's name: readable, safe on any file system, and unique over shards of the same stem."""
         stem = re.sub(r"[^A-Za-z0-9.-]+", "_", posixpath.splitext(posixpath.basename(self.shard.name))[0])
