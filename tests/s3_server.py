@@ -54,6 +54,10 @@ def point_at(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
 
 
+EXPIRED = b"""<?xml version="1.0" encoding="UTF-8"?>
+<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"""
+"""What S3 answers, with status 400, to a token that has run out."""
+
 Fault = Literal["500", "dropped", "cut", "held"]
 
 
@@ -61,13 +65,14 @@ class Proxy:
     """A forwarding HTTP server in front of another: logs requests, and fails those it is told to.
 
     ``log`` has (method, path) of each request, ``signatures`` its Authorization header (None: unsigned), ``url`` is
-    where it listens. ``holding`` is set while a request is held.
+    where it listens. Requests signed with the key ``expired`` are refused as S3 refuses a token that has run out. ``holding`` is set while a request is held.
     """
 
     def __init__(self, target: str) -> None:
         self.log: list[tuple[str, str]] = []
         self.signatures: list[str | None] = []
         self.holding, self._released = threading.Event(), threading.Event()
+        self.expired: str | None = None
         self._faults: list[list[Any]] = []
         self._lock = threading.Lock()
         proxy = self
@@ -80,7 +85,10 @@ class Proxy:
                 proxy.log.append((self.command, self.path))
                 proxy.signatures.append(self.headers.get("Authorization"))
                 fault = proxy._fault(self.path)
-                if fault == "500":
+                if proxy.expired and f"Credential={proxy.expired}/" in (proxy.signatures[-1] or ""):
+                    content = b"" if self.command == "HEAD" else EXPIRED
+                    self._reply(400, {"Content-Length": "0", "Content-Type": "application/xml"}, content)
+                elif fault == "500":
                     self._reply(500, {}, b"")
                 elif fault == "held" and self.command != "GET":
                     self._hold()

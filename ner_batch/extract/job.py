@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 import ray.data
@@ -23,16 +23,18 @@ from ner_batch.errors import JobError, UserError
 from ner_batch.extract import manifest
 from ner_batch.extract import tracker as trackers
 from ner_batch.extract.extractor import Extractor, StartEngine
-from ner_batch.extract.lease import Lease
+from ner_batch.extract.lease import LAST_SECONDS, Lease
 from ner_batch.extract.plan import Plan
 from ner_batch.extract.recipe import make_recipe
 from ner_batch.extract.settings import JobConfig, RecipeConfig
 from ner_batch.extract.tracker import RunProgress, Tracker
 from ner_batch.extract.units import ShardUnits, UnitFiles, UnitReport, check_names, write_empty
-from ner_batch.io import storage
+from ner_batch.io import outage, storage
 from ner_batch.io.shards import Listing, Unit
 from ner_batch.jobs import cluster
 from ner_batch.jobs.progress import Line, ProgressLine, duration
+
+T = TypeVar("T")
 
 OK, TOO_MANY_FAILED = 0, 3
 PORTION = 10_000
@@ -144,9 +146,7 @@ def extraction(plan: Plan, console: Console) -> Iterator[ExtractionRun]:
             yield this_run
             this_run.exit_code = conclude(plan, [], None, console)
             return
-        storage.remove_stale_temporaries(plan.config.output.path)
-        storage.remove(storage.join(plan.config.output.path, manifest.SUCCESS))
-        manifest.write(plan, "running", {})
+        patiently(plan, console, lambda: begin(plan))
         try:
             with cluster.session(plan.config.job.address) as alone:
                 wait_for_replica_room(plan, console, alone=alone)
@@ -157,19 +157,19 @@ def extraction(plan: Plan, console: Console) -> Iterator[ExtractionRun]:
                 at_ends = 2 * job.replicas * (job.units_in_flight + 1)
                 portions = [large_first(units[i : i + step], at_ends) for i in range(0, len(units), step)]
                 this_run = ExtractionRun(portions, tracker, UnitFiles(plan.destination, tracker))
-                write_empty([unit for unit in plan.pending if not unit.rows], this_run.sink)
                 line = ExtractionLine(plan.rows, plan.rows_before)
                 with _data_context(), explained(tracker), ProgressLine(console) as live:
                     live.show(lambda: line.line(tracker.progress(), lease))
+                    write_empty([unit for unit in plan.pending if not unit.rows], this_run.sink)
                     yield this_run
         except BaseException:
             if not lease.taken:
-                with suppress(OSError, UserError):  # what ends the run may be that nothing can be written
-                    manifest.write(plan, "interrupted", {})
+                # What ends the run may be that nothing can be written.
+                outage.try_for(LAST_SECONDS, lambda: manifest.write(plan, "interrupted", {}))
             raise
         unreported = len(plan.pending) - this_run.sink.reported
         assert not unreported, f"{unreported:,} units were lost on the way, start the run again"
-        storage.remove_stale_temporaries(plan.config.output.path)  # of write workers that were killed
+        patiently(plan, console, lambda: storage.remove_stale_temporaries(plan.config.output.path))  # of killed workers
         seconds = time.monotonic() - clock
         about = {
             "started": start_time.isoformat(timespec="seconds"),
@@ -178,6 +178,29 @@ def extraction(plan: Plan, console: Console) -> Iterator[ExtractionRun]:
             "rows_per_second": round(plan.pending_rows / seconds, 2),
         }
         this_run.exit_code = conclude(plan, this_run.sink.errors, about, console)
+
+
+def begin(plan: Plan) -> None:
+    """Put the output folder in the state of a run that goes on."""
+    storage.remove_stale_temporaries(plan.config.output.path)
+    storage.remove(storage.join(plan.config.output.path, manifest.SUCCESS))
+    manifest.write(plan, "running", {})
+
+
+def patiently(plan: Plan, console: Console, action: Callable[[], T]) -> T:
+    """What the driver does with the output folder, waited for as reads and writes are, with a line for every failure.
+
+    Raises:
+        UserError: it cannot be done, and that will not pass.
+        JobError: storage has failed for too long.
+    """
+
+    def waiting(cause: str | None) -> None:
+        if cause:
+            console.print(f"waiting for storage: {cause}", highlight=False, markup=False)
+
+    with storage.explained(plan.config.output.path):
+        return outage.wait_out(action, plan.config.job.storage_wait_seconds, waiting, writing=True)
 
 
 def large_first(units: Sequence[Unit], count: int) -> list[Unit]:
@@ -320,9 +343,9 @@ class ExtractionLine:
             state = "engines are starting"
             if progress.replicas:
                 state = f"{progress.replicas} engines are ready, no row finished yet, {answered}"
-                state += f", waiting for storage: {progress.storage}" if progress.storage else ""
             elif progress.fatal:  # Ray starts a replica several times, each of them minutes on a GPU
                 state = f"starting again, for {progress.fatal[0]}"
+            state += f", waiting for storage: {progress.storage}" if progress.storage else ""
             return f"{self.rows_before:,} of {self.rows:,} rows | {duration(now - self.start_time)}: {state}"
         self.baseline = self.baseline or (now, progress.rows, progress.tokens)
         since, rows, tokens = self.baseline
@@ -364,20 +387,16 @@ def conclude(plan: Plan, errors: Sequence[UnitReport], about: dict[str, Any] | N
     missing = {report.name: report.error for report in errors}
     for name, error in missing.items():
         console.print(f"[red]not done[/] {escape(f'{name}: {error}')}", highlight=False)
-    rows = tokens = 0
+    rows, tokens, statuses, reasons = patiently(
+        plan, console, lambda: manifest.add_up(folder, [unit.name for unit in plan.units if unit.name not in missing])
+    )
     lost = sum(unit.rows for unit in plan.units if unit.name in missing)
-    statuses: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
-    for report in manifest.reports(folder, [unit.name for unit in plan.units if unit.name not in missing]):
-        rows += report.rows
-        tokens += report.tokens
-        statuses.update(report.statuses)
-        reasons.update(report.reasons)
     by_status = dict(sorted(statuses.items()))
     within = statuses[Status.FAILED] <= plan.config.job.max_failed * rows
     complete = within and not missing and not plan.listing.corrupt
     results = {"rows_out": rows, "rows_not_done": lost, "statuses": by_status, "tokens": tokens}
-    manifest.write(plan, "complete" if complete else "incomplete", results, about)
+    state = "complete" if complete else "incomplete"
+    patiently(plan, console, lambda: manifest.write(plan, state, results, about))
     not_done = f" + {lost:,} not done" if lost else ""
     parts = " + ".join(f"{count:,} {status}" for status, count in by_status.items()) or "0"
     console.print(f"rows in {plan.rows:,} = rows out {rows:,}{not_done} = {parts}{not_done}", highlight=False)
@@ -385,7 +404,7 @@ def conclude(plan: Plan, errors: Sequence[UnitReport], about: dict[str, Any] | N
     assert rows + lost == plan.rows, f"{folder}: rows do not add up"
     assert statuses.total() == rows, f"{folder}: statuses do not add up"
     if complete:
-        storage.write_bytes(storage.join(folder, manifest.SUCCESS), b"")
+        patiently(plan, console, lambda: storage.write_bytes(storage.join(folder, manifest.SUCCESS), b""))
         return OK
     if not within:
         console.print(f"{statuses[Status.FAILED]:,} rows failed, over job.max_failed; --retry does them again")

@@ -24,13 +24,15 @@ from typing import Any, Self
 from rich.console import Console
 
 from ner_batch.errors import JobError, UserError
-from ner_batch.io import storage
+from ner_batch.io import outage, storage
 
 FILE = "_running.json"
 RENEWAL_SECONDS = 20.0
 LOST_SECONDS = 60.0
 """A lease that nobody renews for so long is free."""
 FIRST_RENEWAL_SECONDS = 3.0
+LAST_SECONDS = 3.0
+"""For each thing to put in order after a run that has failed."""
 SETTLED_SECONDS = 0.3
 """Between writing a lease and looking whether it stands, at least."""
 
@@ -117,17 +119,21 @@ class Lease:
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._ended.set()
-        self._renewer.join()
-        self._look()
+        # Where storage does not answer, a run that has failed does not wait for it.
+        limit = RENEWAL_SECONDS if kind is None else LAST_SECONDS
+        self._renewer.join(limit)
+        outage.try_for(limit, self._look)
         if self.taken:
             raise JobError(f"{self.folder}: another run has taken it meanwhile (was this one halted?); nothing is lost")
-        with suppress(OSError, UserError):
-            storage.remove(self.uri)
+        outage.try_for(limit, lambda: storage.remove(self.uri))
 
     def _look(self) -> None:
         """Note where another run has the folder."""
-        with suppress(OSError, UserError):  # a store out of reach for a while; units meet it too, and say so
+        try:
             holder = read(self.folder)
+        except (OSError, UserError):  # a store out of reach for a while; units meet it too, and say so
+            storage.forget_connections()
+        else:
             self.taken = self.taken or (holder is not None and holder["token"] != self.token)
 
     def _wait_until_free(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -86,14 +85,7 @@ def status(folder: str) -> RunStatus:
             about["state"] = KILLED
     files = [file.name for file in storage.list_files(folder)]
     written = [name for name in files if name.endswith(".parquet") and "/" not in name]
-    rows = tokens = 0
-    statuses: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
-    for report in manifest.reports(folder, written):
-        rows += report.rows
-        tokens += report.tokens
-        statuses.update(report.statuses)
-        reasons.update(report.reasons)
+    rows, tokens, statuses, reasons = manifest.add_up(folder, written)
     process = (
         f"{holder['process']['pid']} on {holder['process']['host']}, since {holder['started']}" if holder else None
     )

@@ -113,6 +113,7 @@ class Tracker:
         self.units_written = 0
         self.causes: list[str] = []
         self.storage: dict[str, str] = {}
+        self.lost_storage: str | None = None
         self.fatal: tuple[str, bool] | None = None
 
     def replica_started(self, replica: str, node: str = "", alive: Collection[str] = ()) -> None:
@@ -139,14 +140,18 @@ class Tracker:
         self.fatal = (error, user_error)
 
     def storage_waits(self, task: str, cause: str | None) -> None:
-        """A read or a write waits because storage fails; no cause: it works again."""
+        """A read or a write waits because storage fails; no cause: it waits no more."""
         self.storage.pop(task, None)
         if cause is not None:
             self.storage[task] = cause
 
+    def writes_wait(self) -> bool:
+        """Whether what is predicted cannot be written at the moment."""
+        return any(task.startswith("write ") for task in self.storage)
+
     def storage_lost(self, error: str) -> None:
         """Storage has failed for so long that the run ends."""
-        self.fatal = (error, False)
+        self.lost_storage = error
 
     def engine_died(self, cause: str) -> None:
         """A replica reports why its engine died, just before it takes its process down. One that is killed cannot."""
@@ -222,7 +227,7 @@ class Tracker:
             replicas=len(self.starts),
             deaths=self.deaths,
             causes=tuple(self.causes),
-            fatal=self.fatal,
+            fatal=(self.lost_storage, False) if self.lost_storage else self.fatal,
             answered=(prompts, answered_tokens),
             lost=self.lost,
             storage=next(iter(self.storage.values()), None),
@@ -261,6 +266,11 @@ class MeteredTracker(Tracker):
     def unit_written(self, unit: str, tokens: int, statuses: Mapping[str, int]) -> None:
         """As of any tracker."""
         super().unit_written(unit, tokens, statuses)
+        self.export()
+
+    def storage_waits(self, task: str, cause: str | None) -> None:
+        """As of any tracker."""
+        super().storage_waits(task, cause)
         self.export()
 
     def export(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -129,7 +130,10 @@ def read_blocks(
     Raises:
         JobError: storage has failed for too long.
     """
-    read_file = partial(_wait_out, destination, tracker, f"read {unit.name}")
+    wait_out = partial(_wait_out, destination, tracker, f"read {unit.name}")
+    # What is predicted and not written is lost where the run ends, so there is no more of it than what is in flight.
+    while destination.wait_seconds and tracker.writes_wait() and tracker.progress().fatal is None:
+        time.sleep(1)
     about: dict[str, Any] = {"name": unit.name, "rows": unit.rows}
     calendar: dict[bytes, bytes] = {}
     try:
@@ -137,11 +141,12 @@ def read_blocks(
         names = [destination.source.rename.get(name, name) for name in columns]
         if destination.source.text_column not in columns:
             columns, names = [*columns, destination.source.text_column], [*names, _TEXT]
-        table = read_file(lambda: read_unit(unit, columns))
+        table = wait_out(lambda: read_unit(unit, columns), one_file=unit.shard.uri)
         calendar = {key: value for key, value in (table.schema.metadata or {}).items() if key in _CALENDAR}
         table = table.rename_columns(names)
         if retried:
-            earlier = read_file(lambda: storage.read_table(destination.uri(unit.name))).select(PREDICTIONS.names)
+            file = destination.uri(unit.name)
+            earlier = wait_out(lambda: storage.read_table(file), one_file=file).select(PREDICTIONS.names)
             again = pc.is_in(earlier["status"], pa.array(sorted(retried)))
             unchanged = pc.if_else(again, None, pa.chunked_array(earlier.to_struct_array()))
             table = table.append_column(_EARLIER, unchanged)
@@ -152,12 +157,22 @@ def read_blocks(
 
 
 def _wait_out(
-    destination: Destination, tracker: Tracker, task: str, action: Callable[[], T], *, writing: bool = False
+    destination: Destination,
+    tracker: Tracker,
+    task: str,
+    action: Callable[[], T],
+    *,
+    writing: bool = False,
+    one_file: str | None = None,
 ) -> T:
-    """What the action gives; the run is told where it waits for storage, and why it ends."""
+    """:func:`ner_batch.io.outage.wait_out`; the run is told where it waits for storage, and why it ends."""
     try:
         return outage.wait_out(
-            action, destination.wait_seconds, lambda cause: tracker.storage_waits(task, cause), writing=writing
+            action,
+            destination.wait_seconds,
+            lambda cause: tracker.storage_waits(task, cause),
+            writing=writing,
+            one_file=one_file,
         )
     except JobError as error:
         tracker.storage_lost(str(error))

@@ -21,7 +21,11 @@ ATTEMPTS = 5
 CONNECTIONS = 32  # to a server at once, of a process: 16 threads that read footers, and parts of uploads beside them
 
 _BROKEN_ANSWER = (boto.HTTPClientError, boto.IncompleteReadError, aiohttp.ClientPayloadError)
-_NO_CONNECTION = (boto.ConnectionError, boto.HTTPClientError, boto.CredentialRetrievalError)
+_NO_CONNECTION = (boto.ConnectionError, boto.HTTPClientError)
+_NO_CREDENTIALS = (
+    *(boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError, boto.TokenRetrievalError),
+    *(boto.ConfigParseError, boto.ProfileNotFound, boto.SSOError),
+)
 _MAY_STILL_BE_READ = ("AccessDenied", "AllAccessDisabled", "403")  # who may not list may still read and write
 _REGION = "us-east-1"
 
@@ -34,7 +38,7 @@ class S3FileSystem(s3fs.S3FileSystem):  # type: ignore[misc]
     async def _call_s3(self, method: str, *options: Any, **arguments: Any) -> Any:
         try:
             return await super()._call_s3(method, *options, **arguments)
-        except _NO_CONNECTION as error:
+        except (*_NO_CONNECTION, *_NO_CREDENTIALS) as error:
             raise ConnectionError(str(error)) from error
         except boto.BotoCoreError as error:
             raise OSError(str(error)) from error
@@ -57,6 +61,11 @@ class S3FileSystem(s3fs.S3FileSystem):  # type: ignore[misc]
 _BUCKETS: dict[tuple[int, str, frozenset[tuple[str, str]]], S3FileSystem] = {}
 
 
+# Environments that had credentials: where a file of them is being written anew there are none for a moment, and who
+# asked without would be refused for good.
+_SIGNED: set[frozenset[tuple[str, str]]] = set()
+
+
 def open_bucket(bucket: str) -> S3FileSystem:
     """The file system of a bucket, which the server is asked for when a process uses it first.
 
@@ -65,7 +74,7 @@ def open_bucket(bucket: str) -> S3FileSystem:
     """
     environment = frozenset((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
     key = (os.getpid(), bucket, environment)
-    return _BUCKETS.get(key) or _BUCKETS.setdefault(key, _connected(bucket))
+    return _BUCKETS.get(key) or _BUCKETS.setdefault(key, _connected(bucket, environment))
 
 
 def forget_buckets() -> None:
@@ -74,12 +83,14 @@ def forget_buckets() -> None:
         _BUCKETS.pop(key, None)
 
 
-def _connected(bucket: str) -> S3FileSystem:
+def _connected(bucket: str, environment: frozenset[tuple[str, str]]) -> S3FileSystem:
     """Ask for the bucket with little patience, and make the file system, which has much."""
     try:
         session = botocore.session.Session()
         region = os.environ.get("AWS_REGION") or session.get_config_variable("region")
         unsigned = session.get_credentials() is None
+        if unsigned and environment in _SIGNED:
+            raise ConnectionError("there are no credentials at the moment")
         signature = {"signature_version": UNSIGNED} if unsigned else {}
         config = Config(**_options(connect_timeout=4, read_timeout=4, attempts=2), **signature)
         client = session.create_client("s3", region_name=region or _REGION, config=config)
@@ -92,8 +103,12 @@ def _connected(bucket: str) -> S3FileSystem:
         answer = error.response
     except _NO_CONNECTION as error:
         raise ConnectionError(str(error)) from error
+    except _NO_CREDENTIALS as error:
+        raise (ConnectionError if environment in _SIGNED else OSError)(str(error)) from error
     except (boto.BotoCoreError, ValueError) as error:  # ValueError: an endpoint that is not a URL
         raise OSError(str(error)) from error
+    if not unsigned:
+        _SIGNED.add(environment)
     home = answer["ResponseMetadata"].get("HTTPHeaders", {}).get("x-amz-bucket-region")
     return S3FileSystem(
         anon=unsigned,

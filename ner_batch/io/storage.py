@@ -29,16 +29,22 @@ import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem, get_filesystem_class
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.registry import registry
 from pyarrow import fs
 
 from ner_batch.errors import UserError
 
 TEMPORARY_PREFIX = ".ner_batch-tmp-"
 PART = 8 * 2**20  # bytes of an upload's or a download's part
+_PROBE = 64 * 1024  # bytes; a full disk may well take an empty file
 _FOOTER_GUESS = 64 * 1024  # bytes; one request fetches the footer of nearly every file
 _WHOLE = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci", "tos")  # an object is seen whole or not at all
 _POSSIBLE = "give a local path, file:///path or s3://bucket/key, or a scheme of fsspec: gs, abfs, hdfs, sftp ..."
 _S3_REMEDY = "check the bucket, AWS_ENDPOINT_URL, AWS_REGION and the credentials"
+
+
+class NotParquetError(UserError):
+    """What a file holds cannot be read as Parquet."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -96,6 +102,8 @@ def open_uri(uri: str) -> tuple[AbstractFileSystem, str]:
 
 def forget_connections() -> None:
     """Connect anew at the next use, with credentials as they are then: a file of them may have been renewed."""
+    for kind in registry.values():
+        kind.clear_instance_cache()
     if s3 := sys.modules.get("ner_batch.io.s3"):
         s3.forget_buckets()
 
@@ -378,7 +386,7 @@ def check_writable(folder: str) -> None:
     with explained(folder):
         missing = [] if path is None else [place for place in (Path(path), *Path(path).parents) if not place.exists()]
         try:
-            write_bytes(probe, b"")
+            write_bytes(probe, b"\0" * _PROBE)
             remove(probe)
         except NotImplementedError as error:
             raise UserError(f"{folder}: can only be read: name a folder that can be written to") from error
@@ -466,7 +474,7 @@ def parsed(uri: str) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise UserError(f"{uri}: not a readable Parquet file ({cause_of(error)})") from error
+        raise NotParquetError(f"{uri}: not a readable Parquet file ({cause_of(error)})") from error
 
 
 def cause_of(error: BaseException) -> str:
