@@ -352,7 +352,7 @@ class ExtractionLine:
         parts = [f"{self.rows_before + int(progress.rows + 0.001):,} of {self.rows:,} rows"]
         if progress.rows > rows:
             speed = (progress.rows - rows) / (now - since)
-            eta = duration((self.rows - self.rows_before - progress.rows) / speed)
+            eta = duration(max(0.0, self.rows - self.rows_before - progress.rows) / speed)
             tokens_per_second = (progress.tokens - tokens) / (now - since)
             parts += [f"{speed:,.1f} rows/s", f"{tokens_per_second:,.0f} tokens/s", f"ETA {eta}"]
         else:

@@ -39,6 +39,7 @@ PART = 8 * 2**20  # bytes of an upload's or a download's part
 _PROBE = 64 * 1024  # bytes; a full disk may well take an empty file
 _FOOTER_GUESS = 64 * 1024  # bytes; one request fetches the footer of nearly every file
 _WHOLE = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci", "tos")  # an object is seen whole or not at all
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _POSSIBLE = "give a local path, file:///path or s3://bucket/key, or a scheme of fsspec: gs, abfs, hdfs, sftp ..."
 _S3_REMEDY = "check the bucket, AWS_ENDPOINT_URL, AWS_REGION and the credentials"
 
@@ -465,6 +466,7 @@ def explained(uri: str) -> Iterator[None]:
         yield
     except OSError as error:
         remedy = _S3_REMEDY if uri.startswith(("s3://", "s3a://")) else "check the path and its permissions"
+        remedy = "make room there" if error.errno in _FULL else remedy
         raise UserError(f"{uri}: {cause_of(error)}; {remedy}") from error
 
 
