@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ner_batch.data import Prediction, Status
 from ner_batch.errors import JobError
+from ner_batch.extract import tracker as trackers
 from ner_batch.extract.tracker import BAD_ROW, EXCUSES, SUSPECT, Tracker, UnitAttempts
 
 
@@ -91,7 +92,7 @@ def test_live_counters_forget_a_unit_that_is_done_or_starts_again():
     assert (report.rows, report.tokens, report.statuses) == (10, 250, {"ok": 9, "failed": 1})
 
 
-def test_what_waits_for_storage_is_known_until_it_works_or_the_unit_is_done():
+def test_what_waits_for_storage_is_known_until_it_works_or_the_unit_is_done(monkeypatch):
     """One cause is told, whichever; a process that was killed while it waited says nothing more."""
     tracker = Tracker()
     tracker.storage_waits("read a", "no answer")
@@ -100,6 +101,11 @@ def test_what_waits_for_storage_is_known_until_it_works_or_the_unit_is_done():
     tracker.storage_waits("read a", None)
     assert tracker.progress().storage == "full"
     tracker.unit_written("b", 0, {})
+    assert tracker.progress().storage is None
+    tracker.storage_waits("write c", "full")
+    assert tracker.writes_wait()
+    monkeypatch.setattr(trackers, "WAIT_SECONDS", 0.0)  # of a writer that was killed, and whose unit is read anew
+    assert not tracker.writes_wait()
     assert tracker.progress().storage is None
     tracker.storage_lost("storage has failed for 60 s")
     assert tracker.progress().fatal == ("storage has failed for 60 s", False)

@@ -8,6 +8,7 @@ given up as ``failed``. One bad row among n costs about ``SUSPECT + log2 n`` dea
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ from ner_batch.errors import JobError
 SUSPECT = 2
 EXCUSES = 3
 """How often a unit's end is put down to its node; a row that takes the memory of a whole node with it is found too."""
+WAIT_SECONDS = 400.0
+"""A read or write that waits is heard of so often at least: an attempt at S3 takes five minutes at most."""
 BAD_ROW = "the engine died while it read this row alone; the row was given up"
 
 Range = tuple[int, int]
@@ -112,7 +115,7 @@ class Tracker:
         self.waiting: dict[str, int] = {}
         self.units_written = 0
         self.causes: list[str] = []
-        self.storage: dict[str, str] = {}
+        self.waits: dict[str, tuple[str, float]] = {}
         self.lost_storage: str | None = None
         self.fatal: tuple[str, bool] | None = None
 
@@ -141,13 +144,19 @@ class Tracker:
 
     def storage_waits(self, task: str, cause: str | None) -> None:
         """A read or a write waits because storage fails; no cause: it waits no more."""
-        self.storage.pop(task, None)
+        self.waits.pop(task, None)
         if cause is not None:
-            self.storage[task] = cause
+            self.waits[task] = (cause, time.monotonic())
 
     def writes_wait(self) -> bool:
         """Whether what is predicted cannot be written at the moment."""
         return any(task.startswith("write ") for task in self.storage)
+
+    @property
+    def storage(self) -> dict[str, str]:
+        """Why reads and writes wait; those that were killed meanwhile say nothing more, and do not count for long."""
+        now = time.monotonic()
+        return {task: cause for task, (cause, heard) in self.waits.items() if now - heard < WAIT_SECONDS}
 
     def storage_lost(self, error: str) -> None:
         """Storage has failed for so long that the run ends."""
@@ -210,8 +219,8 @@ class Tracker:
     def unit_written(self, unit: str, tokens: int, statuses: Mapping[str, int]) -> None:
         """The unit has its file, or is given up if it has no statuses."""
         self.live.pop(unit, None)
-        self.storage.pop(f"read {unit}", None)  # of a process that was killed while it waited
-        self.storage.pop(f"write {unit}", None)
+        self.waits.pop(f"read {unit}", None)  # of a process that was killed while it waited
+        self.waits.pop(f"write {unit}", None)
         self.units_written += 1
         self.written = (self.written[0] + sum(statuses.values()), self.written[1] + tokens)
         self.statuses.update(statuses)
