@@ -2,16 +2,19 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from processes import in_session, kill_session
+from processes import kill_session
+from ray.cluster_utils import Cluster
 from s3_server import BUCKET, point_at, s3_server
 from tiny import gold
 
@@ -132,17 +135,31 @@ def test_the_adapter_directory(whole, tiny_model):
     assert losses[-1] < losses[0]
 
 
-def test_one_of_two_workers_is_killed_and_made_good(start, whole):
-    """Two workers share every step; kill -9 of one: all go on from the checkpoint, to the one worker's adapter."""
-    folder, process = start("worker", "run.workers=2")
-    wait_for_checkpoint(folder, process, 10)
-    workers = in_session(process.pid, "ray::.*RayTrainWorker")
-    assert len(workers) == 2
-    os.kill(workers[1], signal.SIGKILL)
-    output = process.communicate(timeout=600)[0]
-    assert process.returncode == 0, output
-    assert curve(folder) == curve(whole[0])
-    assert weights(folder) == weights(whole[0])
+def test_one_of_two_workers_on_two_nodes_is_killed_and_made_good(start, whole, monkeypatch):
+    """Two workers share every step, each on a node of its own, their checkpoints in S3; kill -9 of one: all go on from the
+    checkpoint, to the one worker's adapter.
+    """
+    with s3_server() as (endpoint, _):
+        point_at(monkeypatch, endpoint)
+        node = {"object_store_memory": 100 * 2**20}
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **node})
+        try:
+            for _ in range(2):
+                cluster.add_node(num_cpus=1, **node)
+            uri = f"s3://{BUCKET}/nodes"
+            _, process = start("worker", "run.workers=2", storage=uri, RAY_ADDRESS=cluster.address)
+            wait_for_checkpoint(uri, process, 10)
+            below = psutil.Process().children(recursive=True)
+            workers = [child for child in below if re.match(r"ray::.*RayTrainWorker", child.cmdline()[0])]
+            raylets = {worker.ppid() for worker in workers}
+            assert len(workers) == len(raylets) == 2
+            workers[1].kill()
+            output = process.communicate(timeout=600)[0]
+            assert process.returncode == 0, output
+            assert curve(uri) == curve(whole[0])
+            assert weights(uri) == weights(whole[0])
+        finally:
+            cluster.shutdown()
 
 
 @pytest.mark.usefixtures("in_cluster")
