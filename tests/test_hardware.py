@@ -3,6 +3,9 @@
 import pytest
 
 from ner_batch.engine import device
+from ner_batch.engine.settings import EngineConfig
+from ner_batch.extract import job
+from ner_batch.extract.settings import JobConfig
 from ner_batch.jobs import cluster
 
 
@@ -24,6 +27,21 @@ def test_which_cpus_compute_bfloat16(tmp_path, monkeypatch, line, computes):
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: any\n{line}\n")
     monkeypatch.setattr(device, "Path", lambda _: tmp_path / "cpuinfo")
     assert device.cpu_computes_bfloat16.__wrapped__() is computes
+
+
+@pytest.mark.ray
+def test_a_cluster_without_gpus_yet(ray_address, monkeypatch, tmp_path):
+    """With vLLM's build for CUDA a named cluster is to have some; a machine alone has what it has, and so has any with CPUs."""
+    engine = EngineConfig(model="m", tensor_parallel_size=2)
+
+    def gpus(address):
+        return job.resources(JobConfig(address=address), engine)["num_gpus"]
+
+    assert [gpus(None), gpus(ray_address)] == [0, 0]
+    (tmp_path / "vllm-0.29.0.dist-info").mkdir()
+    (tmp_path / "vllm-0.29.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.29.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert [gpus(None), gpus(ray_address)] == [0, 2]
 
 
 @pytest.mark.ray

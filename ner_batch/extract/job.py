@@ -246,11 +246,11 @@ def replica_options(job: JobConfig, engine: EngineConfig) -> dict[str, Any]:
 
 
 def resources(job: JobConfig, engine: EngineConfig) -> dict[str, float]:
-    """What one replica reserves: GPUs as configured, else the tensor-parallel size where the cluster has GPUs.
+    """What one replica reserves: GPUs as configured, else the tensor-parallel size where the cluster has or gets some.
 
     And CPUs as configured, else one beside GPUs, else this machine's, shared out: what reads and writes reserves none.
     """
-    default = engine.tensor_parallel_size if ray.cluster_resources().get("GPU") else 0
+    default = engine.tensor_parallel_size if cluster.has_gpus(job.address) else 0
     gpus = float(default) if job.num_gpus is None else job.num_gpus
     cpus = 1.0 if gpus else cluster.cpus_each(job.replicas, job.address)
     return {"num_cpus": cpus if job.num_cpus is None else job.num_cpus, "num_gpus": gpus}

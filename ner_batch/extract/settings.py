@@ -80,7 +80,7 @@ class JobConfig(Config):
     replicas: Count = 1
     """Engines, each with its own GPU(s)."""
     num_gpus: Annotated[float, Field(ge=0)] | None = None
-    """GPUs per replica; None: `tensor_parallel_size` where the cluster has GPUs, else 0."""
+    """GPUs per replica; None: `tensor_parallel_size` where the cluster has GPUs, or is to have some, else 0."""
     num_cpus: Annotated[float, Field(ge=0)] | None = None
     """CPUs, and threads, of a replica. None: this machine's, shared out; 1 beside a GPU, and in a cluster."""
     storage_wait_seconds: Annotated[float, Field(ge=0)] = 1800.0

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import TypeVar
 
@@ -143,6 +144,19 @@ def cpus_each(count: int, wanted: str | None) -> float:
     nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     most = max(nodes, default=1)
     return float(next((cpus for cpus in range(most, 1, -1) if sum(node // cpus for node in nodes) >= count), 1))
+
+
+def has_gpus(wanted: str | None) -> bool:
+    """Whether the session's cluster has GPUs, or is to have some.
+
+    In one that is named (``wanted`` is the job's address) none may be up yet. Where vLLM's build for CUDA is installed,
+    which computes nowhere else, GPUs are asked for all the same, so that nothing runs on CPUs unawares.
+    """
+    import ray
+
+    if ray.cluster_resources().get("GPU"):
+        return True
+    return _address(wanted) != "local" and any(distributions(name="vllm"))
 
 
 def about_room(who: str, count: int, needed: Mapping[str, float]) -> str | None:

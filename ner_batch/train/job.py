@@ -77,7 +77,7 @@ def dry_run(plan: Plan, console: Console) -> int:
 def _resources(plan: Plan) -> dict[str, float]:
     """What each worker reserves, by Ray's names. Needs a session."""
     config = plan.config.run
-    gpu = config.gpu if config.gpu is not None else bool(ray.cluster_resources().get("GPU"))
+    gpu = config.gpu if config.gpu is not None else cluster.has_gpus(config.address)
     cpus = config.cpus_per_worker or (1.0 if gpu else cluster.cpus_each(config.workers, config.address))
     return {"CPU": cpus} | ({"GPU": 1.0} if gpu else {})
 

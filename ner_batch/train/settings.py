@@ -166,7 +166,7 @@ class RunConfig(Config):
     """Folder for checkpoints and logs; local or s3://. Several nodes need a shared one."""
     workers: Count = 1
     gpu: bool | None = None
-    """None: a GPU per worker if the cluster has one."""
+    """None: a GPU per worker if the cluster has one, or is to have some (vLLM's build for CUDA is installed)."""
     cpus_per_worker: Positive | None = None
     """CPUs, and threads, of a worker. None: this machine's, shared out; 1 beside a GPU, and in a cluster."""
     checkpoint_every: Count | None = None
