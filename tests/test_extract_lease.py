@@ -27,9 +27,10 @@ from rich.console import Console
 if sys.argv[2] != "here":
     platform.node = lambda: sys.argv[2]
 from ner_batch.extract import lease
+from ner_batch.jobs.progress import Line
 lease.FIRST_RENEWAL_SECONDS = lease.RENEWAL_SECONDS = 0.2
 with lease.Lease(sys.argv[1], Console(quiet=True)) as held:
-    held.tell("half of it")
+    held.tell(Line("half of it"))
     print("held", flush=True)
     time.sleep(600)
 """

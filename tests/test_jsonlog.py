@@ -7,6 +7,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from rich.console import Console
 from rich.table import Table
 
@@ -22,8 +23,10 @@ def printed(stream):
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_a_line_is_an_object():
+@pytest.mark.parametrize("forced", ["", "1"])
+def test_a_line_is_an_object(monkeypatch, forced):
     """Pieces come together, empty lines go, a rule is its title; marks of colour and width are none of a log."""
+    monkeypatch.setenv("FORCE_COLOR", forced)
     stream = io.StringIO()
     console = Console(file=JsonLines(stream), soft_wrap=True)
     console.print("[red]not done[/]", end="")
@@ -51,15 +54,16 @@ def test_tables_stay_lines():
     assert any("Disease" in entry["message"] and "0.8" in entry["message"] for entry in printed(stream))
 
 
-def test_progress_has_figures(tmp_path):
+def test_progress_has_figures(monkeypatch, tmp_path):
     """Those of an extraction, by name; a line that is only text has none."""
     stream = io.StringIO()
     progress = RunProgress(20.5, 900, {"ok": 9}, 2, 1, (), None, lost=1, storage="no answer")
 
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as some CI sets it
     lease = Lease(str(tmp_path), Console())
     with ProgressLine(Console(file=JsonLines(stream)), every=0) as live:
         live.show("starting")
-        live.show(lambda: ExtractionLine(1000, 400).line(progress, lease))
+        live.show(lambda: lease.tell(ExtractionLine(1000, 400).line(progress)))
         live.show(lambda: Line("half"))
     starting, extraction, half = printed(stream)
     assert lease.progress == extraction["message"]

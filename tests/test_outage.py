@@ -164,6 +164,11 @@ def test_a_file_that_is_lost_is_no_outage(monkeypatch):
         assert heard[-1] is None
         with pytest.raises(JobError):
             read(0.1, one_file=None)
+        heard.clear()
+        with pytest.raises(OSError, match="Internal Server Error"):  # another unit of the same file
+            read(600)
+        assert heard == []
+        outage._LOST.clear()
         proxy.fail("/texts")
         with pytest.raises(JobError):
             read(0.1)

@@ -159,7 +159,7 @@ def extraction(plan: Plan, console: Console) -> Iterator[ExtractionRun]:
                 this_run = ExtractionRun(portions, tracker, UnitFiles(plan.destination, tracker))
                 line = ExtractionLine(plan.rows, plan.rows_before)
                 with _data_context(), explained(tracker), ProgressLine(console) as live:
-                    live.show(lambda: line.line(tracker.progress(), lease))
+                    live.show(lambda: lease.tell(line.line(tracker.progress())))
                     write_empty([unit for unit in plan.pending if not unit.rows], this_run.sink)
                     yield this_run
         except BaseException:
@@ -167,8 +167,8 @@ def extraction(plan: Plan, console: Console) -> Iterator[ExtractionRun]:
                 # What ends the run may be that nothing can be written.
                 outage.try_for(LAST_SECONDS, lambda: manifest.write(plan, "interrupted", {}))
             raise
-        unreported = len(plan.pending) - this_run.sink.reported
-        assert not unreported, f"{unreported:,} units were lost on the way, start the run again"
+        unreported = {unit.name for unit in plan.pending} - this_run.sink.reported
+        assert not unreported, f"units were lost on the way, start the run again: {', '.join(sorted(unreported)[:3])}"
         patiently(plan, console, lambda: storage.remove_stale_temporaries(plan.config.output.path))  # of killed workers
         seconds = time.monotonic() - clock
         about = {
@@ -320,8 +320,8 @@ class ExtractionLine:
     start_time: float = field(default_factory=time.monotonic)
     baseline: tuple[float, float, int] | None = None
 
-    def line(self, progress: RunProgress, lease: Lease) -> Line:
-        """The line with its figures; its text goes beside the data too."""
+    def line(self, progress: RunProgress) -> Line:
+        """The line with its figures."""
         figures = {
             "rows": self.rows,
             "rows_done": self.rows_before + int(progress.rows + 0.001),
@@ -332,7 +332,7 @@ class ExtractionLine:
             "replicas_lost": progress.lost,
             "storage": progress.storage,
         }
-        return Line(lease.tell(self.text(progress)), figures)
+        return Line(self.text(progress), figures)
 
     def text(self, progress: RunProgress) -> str:
         """Rows done / total, rows/s, tokens/s, ETA, outcomes."""

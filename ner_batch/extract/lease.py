@@ -25,13 +25,14 @@ from rich.console import Console
 
 from ner_batch.errors import JobError, UserError
 from ner_batch.io import outage, storage
+from ner_batch.jobs.progress import Line
 
 FILE = "_running.json"
 RENEWAL_SECONDS = 20.0
 LOST_SECONDS = 60.0
 """A lease that nobody renews for so long is free."""
 FIRST_RENEWAL_SECONDS = 3.0
-LAST_SECONDS = 3.0
+LAST_SECONDS = 5.0
 """For each thing to put in order after a run that has failed."""
 SETTLED_SECONDS = 0.3
 """Between writing a lease and looking whether it stands, at least."""
@@ -101,10 +102,10 @@ class Lease:
         self._ended = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
 
-    def tell(self, progress: str) -> str:
+    def tell(self, line: Line) -> Line:
         """Put a line about the run beside the data with the next renewal; the same line."""
-        self.progress = progress
-        return progress
+        self.progress = line.text
+        return line
 
     def __enter__(self) -> Self:
         self._wait_until_free()
@@ -122,10 +123,15 @@ class Lease:
         # Where storage does not answer, a run that has failed does not wait for it.
         limit = RENEWAL_SECONDS if kind is None else LAST_SECONDS
         self._renewer.join(limit)
-        outage.try_for(limit, self._look)
+        outage.try_for(limit, self._leave)
         if self.taken:
             raise JobError(f"{self.folder}: another run has taken it meanwhile (was this one halted?); nothing is lost")
-        outage.try_for(limit, lambda: storage.remove(self.uri))
+
+    def _leave(self) -> None:
+        """Remove the file, if it is ours."""
+        self._look()
+        if not self.taken:
+            storage.remove(self.uri)
 
     def _look(self) -> None:
         """Note where another run has the folder."""

@@ -226,13 +226,13 @@ class UnitFiles(Datasink):  # type: ignore[misc]
     """Writes every unit to a Parquet file of its own, whole or not at all.
 
     While the disk is full or the bucket out of reach, the write waits: a unit that is read is not thrown away. A file
-    that cannot be written for another reason is a report with the reason, and the next run's work. ``reported`` counts
+    that cannot be written for another reason is a report with the reason, and the next run's work. ``reported`` names
     the units that came to an end so far, and ``errors`` are the reports of those that have no file.
     """
 
     def __init__(self, destination: Destination, tracker: Tracker) -> None:
         self.destination, self.tracker = destination, tracker
-        self.reported = 0
+        self.reported: set[str] = set()
         self.errors: list[UnitReport] = []
 
     def write(self, blocks: Iterable[pa.Table], ctx: Any) -> list[UnitReport]:  # noqa: ARG002 - Ray's signature
@@ -275,7 +275,7 @@ class UnitFiles(Datasink):  # type: ignore[misc]
 
     def add(self, reports: Sequence[UnitReport]) -> None:
         """Units that have come to an end."""
-        self.reported += len(reports)
+        self.reported.update(report.name for report in reports)
         self.errors += [report for report in reports if report.error]
 
 

@@ -20,6 +20,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 ONE_FILE_SECONDS = 120.0
 """A file that cannot be read for so long from a store that answers is lost: its units are left out."""
 
+_LOST: set[str] = set()  # files that were waited for in vain; of a large one each of hundreds of units would wait
+
 _ONE_FILE = frozenset(
     {errno.ENOENT, errno.ENAMETOOLONG, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EFBIG}
     | {errno.EMSGSIZE, errno.ENOSYS, errno.ENOTSUP}
@@ -27,18 +29,13 @@ _ONE_FILE = frozenset(
 _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, getattr(errno, "EUCLEAN", errno.EIO)})
 # Refusals of S3 that are of a key, a token, a clock or a busy store, and so of every file.
 _EVERY_FILE = frozenset(
-    {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired", "InvalidToken"}
-    | {
-        "InvalidTokenId",
-        "InvalidAccessKeyId",
-        "SignatureDoesNotMatch",
-        "RequestTimeTooSkewed",
-        "RequestTimeout",
-        "SlowDown",
-    }
-    | {"Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled", "RequestThrottledException"}
-    | {"TooManyRequestsException", "RequestLimitExceeded", "BandwidthLimitExceeded", "LimitExceededException"}
-    | {"PriorRequestNotComplete", "OperationAborted", "QuotaExceeded", "RestoreAlreadyInProgress"}
+    (
+        *("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired", "InvalidToken"),
+        *("InvalidTokenId", "InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "RequestTimeout"),
+        *("SlowDown", "Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled"),
+        *("RequestThrottledException", "TooManyRequestsException", "RequestLimitExceeded", "LimitExceededException"),
+        *("BandwidthLimitExceeded", "PriorRequestNotComplete", "OperationAborted", "QuotaExceeded"),
+    )
 )
 _BUSY = frozenset({408, 425, 429})  # HTTP's, beside all from 500 on
 
@@ -99,7 +96,8 @@ def wait_out(
         seconds: how long after the first failure to go on trying; 0 does not try again.
         waiting: hears why, after every failure, and None once it works again.
         writing: see :func:`may_pass`.
-        one_file: the file that is read; where its store answers and it cannot be read for two minutes, it is lost.
+        one_file: the file that is read; where its store answers and it cannot be read for two minutes, it is lost, and
+            nobody in this process waits for it again.
 
     Raises:
         JobError: storage has failed for longer.
@@ -110,7 +108,7 @@ def wait_out(
         try:
             value = action()
         except (OSError, UserError) as error:
-            if not seconds or not may_pass(error, writing=writing):
+            if not seconds or one_file in _LOST or not may_pass(error, writing=writing):
                 raise
             cause, now = storage.cause_of(error), time.monotonic()
             first_failure = first_failure or now
@@ -118,6 +116,7 @@ def wait_out(
             waiting(cause)
             if one_file and (left <= 0 or now - first_failure >= ONE_FILE_SECONDS) and _store_answers(one_file):
                 waiting(None)
+                _LOST.add(one_file)
                 raise
             if left <= 0:
                 raise JobError(

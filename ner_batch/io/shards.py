@@ -177,7 +177,7 @@ def read_unit(unit: Unit, columns: Sequence[str] | None = None) -> pa.Table:
     """
     shard, end = unit.shard, unit.start + unit.rows
     with _LOCK:
-        tail = storage.read_tail(shard.uri, shard.bytes)  # of a file that is longer or shorter now, another one
+        tail = storage.read_tail(shard.uri, shard.bytes)  # where the file is longer or shorter now, another
         if _footer_digest(tail, shard.bytes) != shard.digest:
             raise UserError(f"{shard.uri}: the file has changed since it was listed; start the run again")
         file = storage.parquet_file(tail)

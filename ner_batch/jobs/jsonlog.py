@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Literal, TextIO
 
+from rich.text import Text
+
 Level = Literal["info", "error", "critical"]
 
 
@@ -30,7 +32,7 @@ class JsonLines(io.TextIOBase):
         with self._lock:
             *lines, self._rest = (self._rest + text).split("\n")
             for line in lines:
-                if message := line.strip(" ─"):  # of a rule, its title
+                if message := Text.from_ansi(line).plain.strip(" ─"):  # of a rule, its title
                     self.emit(message)
         return len(text)
 

@@ -44,7 +44,7 @@ class ProgressLine:
         self._end = threading.Event()
         self._live: Live | None = None
         self._repeater: threading.Thread | None = None
-        if console.is_terminal:
+        if console.is_terminal and not isinstance(console.file, JsonLines):  # FORCE_COLOR makes any a terminal
             self._live = Live(console=console, get_renderable=self._text, refresh_per_second=4, transient=True)
         elif every > 0:
             self._repeater = threading.Thread(target=self._repeat, name="progress", daemon=True)
