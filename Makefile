@@ -5,6 +5,8 @@ VENV ?= .venv
 JOBS ?= 2
 BIN := $(VENV)/bin
 LOCK := requirements/$(if $(GPU),gpu,cpu).lock
+# Beside the packages, for its test: where it can be imported PEFT does so in every training, 2 s and a warning.
+QLORA := bitsandbytes==0.50.2
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export HF_HUB_OFFLINE ?= 1
@@ -21,6 +23,7 @@ $(VENV)/.installed-$(notdir $(LOCK)): $(LOCK) pyproject.toml
 	$(if $(GPU),,$(PIP) install --no-deps -r $(VENV)/torch.txt || $(PIP) install --no-deps -r $(VENV)/torch.txt --index-url $(TORCH_CPU_INDEX))
 	$(PIP) install --no-deps -r $(LOCK)
 	$(PIP) install --no-deps --no-build-isolation -e .
+	$(PIP) install --no-deps --target $(VENV)/qlora --upgrade $(QLORA)
 	touch $@
 
 demo: install

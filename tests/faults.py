@@ -42,6 +42,18 @@ def table(name: str, rows: int, text: str = "row {} of Alice met Bob") -> pa.Tab
     return pa.table({"id": [f"{name}-{i}" for i in range(rows)], "text": texts, "meta": meta}, schema=SCHEMA)
 
 
+def parquet_files(folder: Path) -> dict[str, int]:
+    """Names and times of writing of the output files in a folder.
+
+    A job that is starting tries whether it can write: it makes the folder and removes it again, at any moment of a
+    listing.
+    """
+    try:
+        return {entry.name: entry.stat().st_mtime_ns for entry in os.scandir(folder) if entry.name.endswith(".parquet")}
+    except FileNotFoundError:
+        return {}
+
+
 class ScriptedJob:
     """A corpus of uneven shards of 5,334 rows in a folder, and the scripted job on it."""
 
@@ -86,7 +98,7 @@ class ScriptedJob:
 
     def files(self) -> dict[str, int]:
         """The visible output files, by name, with what tells one writing from another."""
-        return {path.name: path.stat().st_mtime_ns for path in self.out.glob("*.parquet")}
+        return parquet_files(self.out)
 
     def in_s3(self, client: Any) -> tuple[str, str]:
         """Put the corpus into the bucket; the overrides by which the job reads it there and writes there."""

@@ -19,7 +19,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from faults import wait_until
+from faults import parquet_files, wait_until
 from s3_server import BUCKET, CREDENTIALS, s3_server
 from tiny import FILES, gold
 
@@ -150,11 +150,11 @@ def test_a_kill_with_the_real_engine(config, tmp_path, sentences):
     pq.write_table(table(texts), tmp_path / "corpus" / "x.parquet")
     out = tmp_path / "out"
     process = start(config)
-    wait_until(lambda: len(list(out.glob("*.parquet"))) >= 2, process, seconds=240)
+    wait_until(lambda: len(parquet_files(out)) >= 2, process, seconds=240)
     time.sleep(random.Random(2).random())  # kill at any moment, not at the one that a file appears
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
+    after = parquet_files(out)
     assert 2 <= len(after) < 6
     assert all(pq.read_table(path).num_rows == 50 for path in out.glob("*.parquet"))
     code, output = extract(config)
@@ -162,7 +162,7 @@ def test_a_kill_with_the_real_engine(config, tmp_path, sentences):
     rows = pads.dataset(out, format="parquet").to_table()
     assert rows.num_rows == 300
     assert sorted(rows["text"].to_pylist()) == sorted(texts)
-    final = {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
+    final = parquet_files(out)
     assert {name: final[name] for name in after} == after
     check_spans(rows.to_pylist())
 

@@ -102,11 +102,6 @@ def test_targets_that_match_nothing(train):
     refused(train("lora.r=1000"), "lora.r", "512")
 
 
-def test_quantization_without_cuda(train):
-    """QLoRA needs a GPU."""
-    refused(train("base.quantization=4bit"), "4bit", "CUDA")
-
-
 def test_reporter_that_is_not_installed(train):
     """The package to install is named."""
     refused(train("run.report_to=wandb"), "wandb", "pip install")

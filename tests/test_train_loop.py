@@ -1,8 +1,13 @@
 """Steps, schedule and reports of training, without Ray: what a resumed run sees is what it would have seen."""
 
 import io
+import json
+import os
+import subprocess
+import sys
 import threading
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,13 +15,17 @@ import torch
 from rich.console import Console
 from trainings import plan_training
 
+from ner_batch.errors import UserError
 from ner_batch.train import job, loop
+from ner_batch.train import model as models
 from ner_batch.train.job import open_tracker, progress_text
 from ner_batch.train.loop import TrainingState
 from ner_batch.train.plan import MIN_STEPS, batch_layout, pack_epoch, training_schedule
 from ner_batch.train.samples import draw_epoch
-from ner_batch.train.settings import OptimiserConfig, RunConfig, TrainConfig
+from ner_batch.train.settings import BaseModelConfig, LoraSettings, OptimiserConfig, RunConfig, TrainConfig
 
+HERE = Path(__file__).parent
+QLORA = Path(sys.prefix, "qlora")
 PLACES = {"base": {"model": "m"}, "task": "t", "gold": {"train": "g"}, "output": "o"}
 
 
@@ -172,3 +181,23 @@ def test_tensorboard_files_lie_in_the_folder(tmp_path):
         tracker.finish()
     assert list((tmp_path / "logs").glob("events*"))
     assert open_tracker("none", "run", tmp_path) is None
+
+
+@pytest.mark.skipif(not QLORA.is_dir(), reason="bitsandbytes is not beside the packages (make install puts it there)")
+def test_an_adapter_trained_over_four_bits_serves_the_stored_base(random_model):
+    """QLoRA, in a process of its own: where bitsandbytes can be imported PEFT does, 2 s and a warning for every other test."""
+    paths = os.pathsep.join(map(str, (QLORA, HERE, HERE.parent)))
+    command = [sys.executable, str(HERE / "four_bits.py"), random_model]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    first, last, stored = json.loads(done.stdout)
+    assert last < first / 4
+    assert stored < first / 2
+
+
+def test_four_bits_without_bitsandbytes(monkeypatch, random_model):
+    """The package is missing where the worker runs: one line says what to install there."""
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    quantized = BaseModelConfig(model=random_model, quantization="4bit")
+    with pytest.raises(UserError, match=r"base.quantization=4bit needs bitsandbytes: pip install"):
+        models.load(quantized, LoraSettings(r=8), torch.device("cpu"), seed=0)

@@ -81,3 +81,19 @@ def test_an_unproved_adapter_is_gone_on_with_by_its_own_run_alone(tmp_path, rand
             assert plan_training(tmp_path, random_model, dev=1, serving={"prompts": 0}).schedule == plan.schedule
             with pytest.raises(UserError, match="holds an adapter already"):
                 plan_training(tmp_path, random_model, dev=1, optimiser={"steps": 7})
+
+
+@pytest.mark.engine
+def test_the_comparison_is_with_the_quantization_that_will_be_served(tmp_path, random_model, random_adapter):
+    """vLLM gets it: int8 weights are not for float32, and it says so; over bfloat16 they answer."""
+    adapter = random_adapter(random_model, 5)
+    files = {path.name: path.read_bytes() for path in Path(adapter).iterdir()}
+    sections = {
+        "lora": {"r": 8, "alpha": 64, "targets": ["q_proj", "v_proj", "o_proj", "up_proj", "down_proj"]},
+        "serving": {"prompts": 1, "quantization": "int8_per_channel_weight_only"},
+    }
+    with pytest.raises(UserError, match="float32 is not supported for quantization method int8"):
+        serving.compare(plan_training(tmp_path, random_model, dev=1, **sections), files, gpu=False)
+    base = {"model": random_model, "dtype": "bfloat16", "max_model_len": 512}
+    agreement = serving.compare(plan_training(tmp_path, random_model, dev=1, base=base, **sections), files, gpu=False)
+    assert agreement.prompts == 1

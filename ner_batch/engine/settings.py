@@ -23,7 +23,7 @@ class EngineConfig(Config):
     """Numbers of weights and activations; auto takes the model's own (bf16 mostly), on a CPU that does not compute
     bfloat16 float32."""
     quantization: str | None = None
-    """vLLM's name of it (awq, fp8, bitsandbytes ...); None reads the model's own config."""
+    """vLLM's name of it (awq, fp8 ...); None reads the model's own config."""
     max_model_len: Count = 4096
     """Tokens of prompt plus answer. Demonstrations, window and answer must fit."""
     max_num_seqs: Count = 256

@@ -147,7 +147,7 @@ def _read(
     """What :func:`read_sample` gives, where the job's replicas would run."""
     with cluster.session(plan.config.job.address) as alone:
         job.wait_for_replica_room(plan, console, alone=alone)
-        task = ray.remote(read_sample).options(max_retries=0, **job.resources(plan.config.job, plan.recipe.engine))
+        task = ray.remote(read_sample).options(max_retries=0, **job.resources(plan.config.job, plan.recipe))
         try:
             result: tuple[list[Prediction], float, float] = ray.get(task.remote(plan.recipe, texts, start_engine))
         except ray.exceptions.RayError as error:  # Ray's own message is pages long

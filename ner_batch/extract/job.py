@@ -18,14 +18,13 @@ from rich.markup import escape
 
 from ner_batch.data import Status
 from ner_batch.engine.engine import Engine
-from ner_batch.engine.settings import EngineConfig
 from ner_batch.errors import JobError, UserError
 from ner_batch.extract import manifest
 from ner_batch.extract import tracker as trackers
 from ner_batch.extract.extractor import Extractor, StartEngine
 from ner_batch.extract.lease import LAST_SECONDS, Lease
 from ner_batch.extract.plan import Plan
-from ner_batch.extract.recipe import make_recipe
+from ner_batch.extract.recipe import Recipe, make_recipe
 from ner_batch.extract.settings import JobConfig, RecipeConfig
 from ner_batch.extract.tracker import RunProgress, Tracker
 from ner_batch.extract.units import ShardUnits, UnitFiles, UnitReport, check_names, write_empty
@@ -65,7 +64,7 @@ def run(plan: Plan, console: Console, start_engine: StartEngine = Engine) -> int
                     Extractor,
                     batch_size=None,
                     fn_constructor_args=(plan.recipe, this_run.tracker, plan.destination.text_in_blocks, start_engine),
-                    **replica_options(job, plan.recipe.engine),
+                    **replica_options(job, plan.recipe),
                 )
                 .write_datasink(this_run.sink, ray_remote_args={"num_cpus": 0}, concurrency=io_tasks(job))
             )
@@ -109,7 +108,7 @@ def extract(
         Extractor,
         batch_size=batch_rows,
         fn_constructor_args=(recipe, trackers.start(job.max_engine_deaths), text_column, start_engine),
-        **replica_options(job, recipe.engine),
+        **replica_options(job, recipe),
     )
 
 
@@ -231,7 +230,7 @@ def io_tasks(job: JobConfig) -> int:
     return 1 + job.replicas // 4
 
 
-def replica_options(job: JobConfig, engine: EngineConfig) -> dict[str, Any]:
+def replica_options(job: JobConfig, recipe: Recipe) -> dict[str, Any]:
     """How ``map_batches`` runs replicas: a thread for each unit in flight, and one more unit waiting.
 
     What waits at one replica no other can take: more of it leaves some idle at the end.
@@ -242,23 +241,28 @@ def replica_options(job: JobConfig, engine: EngineConfig) -> dict[str, Any]:
         max_concurrent_calls_per_actor=job.units_in_flight,
         enable_true_multi_threading=True,
     )
-    return {"batch_format": "pyarrow", "compute": pool, **resources(job, engine)}
+    return {"batch_format": "pyarrow", "compute": pool, **resources(job, recipe)}
 
 
-def resources(job: JobConfig, engine: EngineConfig) -> dict[str, float]:
+def resources(job: JobConfig, recipe: Recipe) -> dict[str, float]:
     """What one replica reserves: GPUs as configured, else the tensor-parallel size where the cluster has or gets some.
 
     And CPUs as configured, else one beside GPUs, else this machine's, shared out: what reads and writes reserves none.
+    An encoder of demonstrations runs on the CPU (BERT-base: some 10 texts of 40 tokens a second and core), so beside
+    GPUs it gets their share of the node's cores; on one thread it would keep a GPU waiting that reads a hundred.
     """
-    default = engine.tensor_parallel_size if cluster.has_gpus(job.address) else 0
+    default = recipe.engine.tensor_parallel_size if cluster.has_gpus(job.address) else 0
     gpus = float(default) if job.num_gpus is None else job.num_gpus
-    cpus = 1.0 if gpus else cluster.cpus_each(job.replicas, job.address)
+    if gpus:
+        cpus = cluster.cpus_beside(gpus) if any(task.encodes for task in recipe.tasks) else 1.0
+    else:
+        cpus = cluster.cpus_each(job.replicas, job.address)
     return {"num_cpus": cpus if job.num_cpus is None else job.num_cpus, "num_gpus": gpus}
 
 
 def wait_for_replica_room(plan: Plan, console: Console, *, alone: bool) -> None:
     """Raises UserError where no node is large enough for one replica; says where there is no room for all."""
-    needed = resources(plan.config.job, plan.recipe.engine)
+    needed = resources(plan.config.job, plan.recipe)
     who = "a replica (job.num_gpus, job.num_cpus)"
     gpus = f"{needed['num_gpus']:g} GPU and " if needed["num_gpus"] else ""
     console.print(f"{plan.config.job.replicas} x {gpus}{needed['num_cpus']:g} CPUs", highlight=False)

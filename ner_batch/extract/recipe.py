@@ -37,13 +37,17 @@ S = TypeVar("S", bound=TaskConfig)
 
 @dataclass(frozen=True, slots=True)
 class TaskRecipe:
-    """How one task is read. ``index`` is None where nothing is asked of it; ``k`` is the demonstrations, 0 without."""
+    """How one task is read. ``index`` is None where nothing is asked of it; ``k`` is the demonstrations, 0 without.
+
+    ``encodes``: texts are searched for by an encoder, which takes threads.
+    """
 
     task: Task
     format: FormatName
     adapter: str | None = None
     index: str | None = None
     encoder: str | None = None
+    encodes: bool = False
     k: int = 0
     decoding: Decoding = "auto"
     temperature: float = 0.0
@@ -179,7 +183,8 @@ def _load_task(
         config.adapter,
         demonstrations.index,
         demonstrations.encoder,
-        demonstrations.k,
+        encodes=bool(index and index.vector_encoder),
+        k=demonstrations.k,
         decoding=config.decoding,
         temperature=config.temperature,
         score=config.score,

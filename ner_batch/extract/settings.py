@@ -82,7 +82,8 @@ class JobConfig(Config):
     num_gpus: Annotated[float, Field(ge=0)] | None = None
     """GPUs per replica; None: `tensor_parallel_size` where the cluster has GPUs, or is to have some, else 0."""
     num_cpus: Annotated[float, Field(ge=0)] | None = None
-    """CPUs, and threads, of a replica. None: this machine's, shared out; 1 beside a GPU, and in a cluster."""
+    """CPUs, and threads, of a replica. None: this machine's, shared out; 1 in a cluster; beside a GPU 1, or with an
+    encoder of demonstrations the GPU's share of its node's."""
     storage_wait_seconds: Annotated[float, Field(ge=0)] = 1800.0
     """How long storage that cannot be reached, or is full, is waited for before the run ends. 0: not at all, and a unit
     that meets it is left for the next run."""

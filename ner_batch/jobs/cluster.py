@@ -146,6 +146,18 @@ def cpus_each(count: int, wanted: str | None) -> float:
     return float(next((cpus for cpus in range(most, 1, -1) if sum(node // cpus for node in nodes) >= count), 1))
 
 
+def cpus_beside(gpus: float) -> float:
+    """CPUs, a whole number and 1 at least, that go with GPUs where a node's are shared out by its GPUs.
+
+    Of the node that has the fewest; 1 where no node has a GPU yet. Needs a session.
+    """
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    shares = [node.get("CPU", 0) / node["GPU"] for node in nodes if node.get("GPU")]
+    return float(max(1, int(min(shares, default=0) * gpus)))
+
+
 def has_gpus(wanted: str | None) -> bool:
     """Whether the session's cluster has GPUs, or is to have some.
 

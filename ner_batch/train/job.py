@@ -232,7 +232,9 @@ def prove(plan: Plan, adapter: Path, resources: dict[str, float], console: Conso
             if not isinstance(cause, (UserError, EngineDeadError, torch.OutOfMemoryError, RayError)):
                 raise  # a bug; the message has the task's traceback
             raise JobError(f"served = trained could not be shown: {first_line(cause)}; {REMEDY}") from None
-    conclude(plan, adapter, agreement, console, exact=not gpu and plan.config.base.dtype != "bfloat16")
+    base = plan.config.base
+    exact = not gpu and base.dtype != "bfloat16" and not base.quantization and not plan.config.serving.quantization
+    conclude(plan, adapter, agreement, console, exact=exact)
 
 
 def conclude(plan: Plan, adapter: Path, agreement: serving.Agreement, console: Console, *, exact: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,10 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from ner_batch import adapter as adapters
-from ner_batch.errors import UserError, first_line
+from ner_batch.errors import UserError, first_line, require_extra
 from ner_batch.io import copies
 from ner_batch.train import attention
 from ner_batch.train.settings import BaseModelConfig, LoraSettings
@@ -48,27 +47,25 @@ def check_base(base: BaseModelConfig, lora: LoraSettings) -> None:
     if missing:
         possible = ", ".join(sorted(linear - {"lm_head"}))
         raise UserError(f"lora.targets: no {', '.join(missing)} in {base.model}; there are {possible}")
-    if base.quantization and not torch.cuda.is_available():
-        raise UserError("base.quantization: 4bit needs a CUDA GPU; leave it out on a CPU")
-    if base.quantization and importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError("base.quantization: 4bit needs bitsandbytes: pip install bitsandbytes")
 
 
 def load(base: BaseModelConfig, lora: LoraSettings, device: torch.device, seed: int) -> PeftModel:
-    """The frozen base with fresh LoRA weights (float32) in it, packed attention on."""
+    """The frozen base with fresh LoRA weights (float32) in it, packed attention on.
+
+    Raises UserError where 4 bits are asked for and bitsandbytes is not installed here, where the worker runs.
+    """
     torch.manual_seed(seed)
     auto = "bfloat16" if device.type == "cuda" else "float32"
     dtype = auto if base.dtype == "auto" else base.dtype
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     if base.quantization:
-        from transformers import BitsAndBytesConfig
-
-        options |= {"dtype": "bfloat16", "device_map": {"": device}}
+        require_extra("qlora", "bitsandbytes", purpose=f"base.quantization={base.quantization}")
+        options["device_map"] = {"": device}
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype="bfloat16",
+            bnb_4bit_compute_dtype=dtype,
         )
     model = AutoModelForCausalLM.from_pretrained(base.model, revision=base.revision, **options)
     if base.gradient_checkpointing:

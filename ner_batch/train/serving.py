@@ -72,6 +72,7 @@ def compare(plan: Plan, files: Mapping[str, bytes], gpu: bool) -> Agreement:
             revision=base.revision,
             chat_template=base.chat_template,
             dtype="float32" if base.dtype == "auto" and not gpu else base.dtype,  # as in training
+            quantization=plan.config.serving.quantization,
             max_model_len=base.max_model_len,
             max_num_seqs=32,
             max_lora_rank=served_rank(lora.r),

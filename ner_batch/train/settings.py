@@ -35,7 +35,8 @@ class BaseModelConfig(Config):
     """dtype of the matrix products in training (autocast). bfloat16 takes half the time or less where the device
     computes it, and auto takes it there: on GPUs, on Intel's CPUs with AMX and AMD's with AVX-512 BF16."""
     quantization: Literal["4bit"] | None = None
-    """4bit: QLoRA (NF4, double quantisation); needs CUDA and bitsandbytes."""
+    """4bit: QLoRA (Dettmers et al., 2023: NF4, double quantisation), by bitsandbytes. vLLM serves no such weights:
+    `serving.quantization` says what it serves in their place."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: a third slower, a fraction of the memory."""
     max_model_len: Count = 2048
@@ -186,6 +187,9 @@ class ServingConfig(Config):
     """Dev prompts to compare; 0 leaves the comparison out."""
     min_agreement: Share = 0.8
     """Share of identical answers below which the job fails. In float32 on a CPU all must be identical."""
+    quantization: str | None = None
+    """As `engine.quantization` of the jobs that will use the adapter (fp8, say), so that what they answer is compared;
+    None: the base as it is stored."""
 
 
 class TrainConfig(Config):
