@@ -1,8 +1,10 @@
 # `make demo` sets everything up and runs the main job; `make test` runs the checks and the tests.
-# PYTHON: a CPython >= 3.11. GPU=1 installs the GPU build of vLLM instead of the CPU one. JOBS: test files side by side.
+# PYTHON: a CPython >= 3.11. GPU=1 installs the GPU build of vLLM instead of the CPU one. JOBS: test files side by side, UNIT_JOBS: of those
+# that start nothing and sometimes wait.
 PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 2
+UNIT_JOBS ?= 3
 BIN := $(VENV)/bin
 LOCK := requirements/$(if $(GPU),gpu,cpu).lock
 # Beside the packages, for its test: where it can be imported PEFT does so in every training, 2 s and a warning.
@@ -11,7 +13,7 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: install demo test lint unit clean
+.PHONY: install demo test lint unit gpu-check clean
 
 install: $(VENV)/.installed-$(notdir $(LOCK))
 
@@ -36,10 +38,14 @@ lint: install
 	$(BIN)/lint-imports
 
 unit: install
-	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not engine and not ray and not slow" -q
+	$(BIN)/pytest -n $(UNIT_JOBS) --dist loadfile -m "not engine and not ray and not slow" -q
 
 test: lint unit
 	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "engine or ray or slow" -q --durations 12
+
+# What only a GPU shows, in some ten minutes; figures and a table in gpu-check/. Where all is installed: no network.
+gpu-check: install
+	PYTHONPATH=.:tests:tests/benchmarks $(BIN)/python tests/benchmarks/gpu_check.py
 
 clean:
 	rm -rf $(VENV) demo-output

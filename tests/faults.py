@@ -7,6 +7,7 @@ Ray, real processes, real Parquet, a scripted engine (scripted.py).
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,8 +24,10 @@ import pyarrow.parquet as pq
 import yaml
 from processes import in_session, kill_session
 from random_model import save_random_model
+from ray.cluster_utils import Cluster
 from s3_server import BUCKET, CREDENTIALS, Proxy, s3_server
 from scripted import predict_one
+from tiny import ADAPTER, BASE, TASK, gold
 
 from ner_batch.data import predictions_of
 
@@ -173,6 +176,86 @@ def kill_driver_of_small_shards(job: ScriptedJob) -> str:
     return kill_driver(job)
 
 
+def kill_driver_of_growing_input(job: ScriptedJob) -> str:
+    """As :func:`kill_driver`; before the second start another shard has come."""
+    process = job.start(delay=0.004)
+    wait_until(lambda: len(job.files()) >= 10, process)
+    kill_session(process)
+    pq.write_table(table("late", 500), job.corpus / "z-late.parquet")
+    return finish(job.start(delay=0.004))
+
+
+def start_twice(job: ScriptedJob) -> str:
+    """While a run works, a second one on its output is refused."""
+    process = job.start(delay=0.004)
+    wait_until(lambda: len(job.files()) >= 10, process)
+    second = job.start(delay=0.004)
+    output = second.communicate(timeout=60)[0]
+    assert second.returncode == 2, output
+    return finish(process)
+
+
+def cut_shard(job: ScriptedJob) -> str:
+    """One shard lacks its end: the others are done, exit code 3; it is mended, and the same command does the rest."""
+    shard = job.corpus / "e-cut.parquet"
+    pq.write_table(table("cut", 500), shard)
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-100])
+    process = job.start(delay=0.004)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 3, output
+    shard.write_bytes(whole)
+    return finish(job.start(delay=0.004))
+
+
+def read_a_long_row(job: ScriptedJob) -> str:
+    """A text of 50 MB among the others."""
+    long = table("long", 1).to_pylist()
+    long[0]["text"] = "The ship went down the river at night. " * (50_000_000 // 39)
+    pq.write_table(pa.Table.from_pylist(long, schema=SCHEMA), job.corpus / "e-long.parquet")
+    return finish(job.start(), seconds=1200)
+
+
+def signal_engine(number: signal.Signals) -> Callable[[ScriptedJob], str]:
+    """A real engine, its core in a process of its own as on a GPU: that is killed, or stopped, which the watchdog sees."""
+
+    def fault(job: ScriptedJob) -> str:
+        shutil.rmtree(job.corpus)
+        job.corpus.mkdir()
+        texts = [example.text for example in gold("train")[:400]]
+        rows = {"id": list(map(str, range(len(texts)))), "text": texts, "meta": [None] * len(texts)}
+        pq.write_table(pa.table(rows, schema=SCHEMA), job.corpus / "real.parquet")
+        cli = "import sys; sys.argv.insert(1, 'extract'); from ner_batch.cli import main; main()"
+        settings = [f"engine.model={BASE}", f"adapter={ADAPTER}", f"task={TASK}", "engine.max_model_len=2048"]
+        settings += ["engine.in_process=false", "engine.stall_seconds=10", "engine.enforce_eager=true"]
+        settings += ["engine.cpu_kv_cache_gib=1", "engine.max_num_seqs=16", "job.unit_rows=40"]
+        process = job.start(*settings, code=cli)
+        wait_until(lambda: len(job.files()) >= 2, process, seconds=240)
+        (core,) = in_session(process.pid, "VLLM::EngineCor")
+        os.kill(core, number)
+        return finish(process, seconds=600)
+
+    return fault
+
+
+def lose_node(job: ScriptedJob) -> str:
+    """kill -9 of one of two nodes with its replica, in the middle of the work; another node comes."""
+    store, before = {"object_store_memory": 100 * 2**20}, dict(os.environ)
+    os.environ.update(job.environment(0.008))  # what a node's processes have
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **store})
+    try:
+        first, _ = (nodes.add_node(num_cpus=1, **store) for _ in range(2))
+        process = job.start("job.replicas=2", delay=0.008, RAY_ADDRESS=nodes.address)
+        wait_until(lambda: len(job.files()) >= 6, process)
+        nodes.remove_node(first, allow_graceful=False)
+        nodes.add_node(num_cpus=1, **store)
+        return finish(process)
+    finally:
+        nodes.shutdown()
+        os.environ.clear()
+        os.environ.update(before)
+
+
 def kill_replica(job: ScriptedJob) -> str:
     """kill -9 of the replica in the middle of the work; Ray starts another."""
     process = job.start(delay=0.004)
@@ -206,6 +289,38 @@ def lose_storage(job: ScriptedJob) -> str:
         return output
 
 
+def disturb_storage(job: ScriptedJob) -> str:
+    """Input and output in S3: a fifth of a second for every request, and 60 of them fail in the middle of the work."""
+    with s3_server() as (endpoint, client), Proxy(endpoint) as proxy:
+        places = job.in_s3(client)
+        proxy.delay = 0.2
+        process = job.start(*places, delay=0.004, **CREDENTIALS, AWS_ENDPOINT_URL=proxy.url)
+        wait_until(lambda: len(job.fetch(client)) >= 10, process)
+        for how in ("500", "cut", "dropped"):
+            proxy.fail(f"/{BUCKET}", 20, how)
+        output = finish(process)
+        job.fetch(client)
+        return output
+
+
+def expire_token(job: ScriptedJob) -> str:
+    """Input and output in S3: the token runs out in the middle of the work, and ten seconds later there is another."""
+    file = job.folder / "credentials"
+    form = "[default]\naws_access_key_id = {}\naws_secret_access_key = secret\n"
+    file.write_text(form.format("FIRST"))
+    with s3_server() as (endpoint, client), Proxy(endpoint) as proxy:
+        environment = dict.fromkeys(CREDENTIALS, "") | {"AWS_REGION": CREDENTIALS["AWS_REGION"]}
+        environment |= {"AWS_SHARED_CREDENTIALS_FILE": str(file), "AWS_ENDPOINT_URL": proxy.url}
+        process = job.start(*job.in_s3(client), delay=0.004, **environment)
+        wait_until(lambda: len(job.fetch(client)) >= 10, process)
+        proxy.expired = "FIRST"
+        time.sleep(10)
+        file.write_text(form.format("SECOND"))
+        output = finish(process)
+        job.fetch(client)
+        return output
+
+
 def kill_held(spot: str, passages: int) -> Callable[[ScriptedJob], str]:
     """kill -9 of a worker that is in the middle of a read or write after so many others."""
 
@@ -226,19 +341,28 @@ FAULTS: dict[str, Callable[[ScriptedJob], str]] = {
     "nothing": no_fault,
     "kill -9 of the driver": kill_driver,
     "the same, with a thousand shards of one row": kill_driver_of_small_shards,
+    "the same, and another shard comes": kill_driver_of_growing_input,
     "SIGTERM": interrupt(signal.SIGTERM),
     "Ctrl-C": interrupt(signal.SIGINT),
-    "a disk that is full for 10 s": fill_disk,
-    "an S3 server that is away for 30 s": lose_storage,
+    "a second run on the same output": start_twice,
     "kill -9 of the replica": kill_replica,
     "kill -9 of the read worker": kill_held("read", 4),
     "kill -9 of the write worker": kill_held("write", 6),
+    "kill -9 of a node": lose_node,
+    "kill -9 of the engine's process, vLLM": signal_engine(signal.SIGKILL),
+    "an engine that hangs, vLLM": signal_engine(signal.SIGSTOP),
+    "a shard that is cut off, then mended": cut_shard,
+    "a row of 50 MB": read_a_long_row,
+    "a disk that is full for 10 s": fill_disk,
+    "S3 that is away for 30 s": lose_storage,
+    "S3 that is slow, and 60 requests fail, cut or dropped": disturb_storage,
+    "S3 whose token runs out, renewed after 10 s": expire_token,
 }
 
 
-def finish(process: subprocess.Popen[str]) -> str:
+def finish(process: subprocess.Popen[str], seconds: float = 300) -> str:
     """The output of a job that must come to a good end."""
-    output = process.communicate(timeout=300)[0]
+    output = process.communicate(timeout=seconds)[0]
     assert process.returncode == 0, output
     return output
 
@@ -269,20 +393,26 @@ def count_rows(job: ScriptedJob) -> dict[str, int]:
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the table, of the faults named, or of all."""
+    wanted = sys.argv[1:] or list(FAULTS)
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model"
         model.mkdir()
         save_random_model(model)
-        for number, (name, fault) in enumerate(FAULTS.items()):
+        for number, name in enumerate(wanted):
             job = ScriptedJob(Path(folder) / str(number), str(model))
             start = time.monotonic()
-            fault(job)
+            FAULTS[name](job)
             seconds = round(time.monotonic() - start)
-            counts = count_rows(job) | {"seconds": seconds}
+            counts: dict[str, Any] = count_rows(job) | {"seconds": seconds}
+            if not job.computed():  # vLLM writes down nothing
+                counts["predicted again"] = "?"
             if number == 0:
                 print("| fault | " + " | ".join(counts) + " |\n|---|" + "---:|" * len(counts))
-            print(f"| {name} | " + " | ".join(f"{count:,}" for count in counts.values()) + " |", flush=True)
+            print(
+                f"| {name} | " + " | ".join(f"{c:,}" if isinstance(c, int) else c for c in counts.values()) + " |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import http.client
 import logging
 import math
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,7 +66,8 @@ class Proxy:
     """A forwarding HTTP server in front of another: logs requests, and fails those it is told to.
 
     ``log`` has (method, path) of each request, ``signatures`` its Authorization header (None: unsigned), ``url`` is
-    where it listens. Requests signed with the key ``expired`` are refused as S3 refuses a token that has run out. ``holding`` is set while a request is held.
+    where it listens. Requests signed with the key ``expired`` are refused as S3 refuses a token that has run out. ``holding``
+    is set while a request is held; each one waits ``delay`` seconds.
     """
 
     def __init__(self, target: str) -> None:
@@ -73,6 +75,7 @@ class Proxy:
         self.signatures: list[str | None] = []
         self.holding, self._released = threading.Event(), threading.Event()
         self.expired: str | None = None
+        self.delay = 0.0
         self._faults: list[list[Any]] = []
         self._lock = threading.Lock()
         proxy = self
@@ -82,6 +85,7 @@ class Proxy:
 
             def forward(self) -> None:
                 body = read_body(self)
+                time.sleep(proxy.delay)
                 proxy.log.append((self.command, self.path))
                 proxy.signatures.append(self.headers.get("Authorization"))
                 fault = proxy._fault(self.path)

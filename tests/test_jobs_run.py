@@ -45,7 +45,7 @@ def run(tmp_path):
 
 
 def test_every_config_runs_after_the_one_before(run, tmp_path):
-    """index, train, extract, evaluate, ablate, curve, train-encoder."""
+    """index, train, extract, evaluate, ablate, curve, train-encoder; and those for a 4090."""
     task, few = f"task={TASK}", "demo-output/gold/dev.parquet"
     run("index", "jobs/index.yaml", f"examples={few}")
     # It goes on from an adapter that reads: two steps teach no model where an answer ends.
@@ -60,6 +60,7 @@ def test_every_config_runs_after_the_one_before(run, tmp_path):
         "gold.dev=demo-output/gold/test.parquet",
     )
     assert (tmp_path / "demo-output" / "my-adapter" / "ner_batch.json").exists()
+    sequence_for_a_4090(run, tmp_path, few)
     gold = "demo-output/gold/test.parquet"
     places = [f"input.path={gold}", "input.rename.entities=gold", "adapter=demo-output/my-adapter"]
     assert "rows out 20 = " in run("extract", "jobs/extract.yaml", *places, "--limit", "20")
@@ -79,22 +80,19 @@ def test_every_config_runs_after_the_one_before(run, tmp_path):
     assert (tmp_path / "demo-output" / "my-encoder" / "ner_batch_encoder.json").exists()
 
 
-def test_the_4090_sequence_of_the_readme(run, tmp_path):
-    """Train with the one config, extract with the other: the adapter's task and format come with it.
-
-    On the tiny base, for the named one is not at hand; nothing else of what the configs say about each other is changed.
+def sequence_for_a_4090(run, folder, few):
+    """Train with the one config (planned: the other one has trained), extract with the other: task and format come with
+    the adapter. On the tiny base, for the named one is not at hand; nothing else that they say of each other is changed.
     """
     base = "demo-output/model"
-    gold = "gold.train=demo-output/gold/dev.parquet"
-    small = [f"base.model={base}", "base.revision=null", "base.dtype=float32", f"task={TASK}"]
-    run("train", "jobs/train-4090.yaml", *small, gold, "lora.r=8", *SHORT)
+    small = [f"base.model={base}", "base.revision=null", "base.dtype=float32", f"task={TASK}", f"gold.train={few}"]
+    planned = run("train", "jobs/train-4090.yaml", *small, "--dry-run")
+    assert "270 samples" in planned
     engine = [f"engine.model={base}", "engine.dtype=float32", "engine.max_model_len=2048", "engine.cpu_kv_cache_gib=1"]
-    places = ["input.path=demo-output/gold/dev.parquet", "input.rename.entities=gold", "output.path=entities"]
-    adapter = ["adapter=adapters/news", "task=null"]
-    output = run(
-        "extract", "jobs/extract-4090.yaml", *places, *adapter, *engine, "engine.enforce_eager=true", "--limit", "3"
-    )
+    places = [f"input.path={few}", "input.rename.entities=gold", "output.path=entities", "task=null"]
+    adapter = ["adapter=demo-output/my-adapter", "engine.enforce_eager=true"]
+    output = run("extract", "jobs/extract-4090.yaml", *places, *adapter, *engine, "--limit", "3")
     assert "rows in 3 = rows out 3" in output
-    fingerprint = json.loads((tmp_path / "entities" / "_manifest.json").read_text())["fingerprint"]
-    assert fingerprint["adapter"].startswith("news")
+    fingerprint = json.loads((folder / "entities" / "_manifest.json").read_text())["fingerprint"]
+    assert fingerprint["adapter"].startswith("my-adapter")
     assert fingerprint["task"].startswith("demo")

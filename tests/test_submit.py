@@ -1,7 +1,6 @@
 """`ray job submit` against a Ray head started here, with Ray's token authentication on, as 2.60 has it by default."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
+from processes import kill_session
 from tiny import ADAPTER, BASE, gold
 
 pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.timeout(900)]
@@ -58,19 +58,7 @@ def head():
             wait_for(f"http://127.0.0.1:{port}/api/version", token)
             yield f"http://127.0.0.1:{port}", environment
         finally:
-            os.kill(process.pid, signal.SIGTERM)
-            try:
-                process.wait(60)
-            finally:
-                kill_group(process.pid)
-
-
-def kill_group(pid):
-    """What the head has left of its session."""
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+            kill_session(process)  # SIGTERM ends it too, after half a minute
 
 
 def wait_for(url, token):

@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 import ray
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import t as student_t
+from scipy.special import stdtrit  # scipy.stats has it too, and takes half a second to import
 
 from ner_batch import retrieval
 from ner_batch.data import Prediction, Status
@@ -129,7 +129,7 @@ def relative_error(by_place: Sequence[Sequence[float]]) -> float:
     mean = fmean(chain(*by_place))
     if len(groups) < 2 or not mean:
         return math.inf
-    return float(student_t.ppf(0.975, len(groups) - 1)) * stdev(groups) / math.sqrt(len(groups)) / mean
+    return float(stdtrit(len(groups) - 1, 0.975)) * stdev(groups) / math.sqrt(len(groups)) / mean
 
 
 def _sample(plan: Plan) -> list[list[str | None]]:

@@ -2,10 +2,10 @@
 
     python tests/benchmarks/bench_packing.py jobs/train.yaml [--samples N] [--dev N] [a.b=value ...]
 
-Every variant starts from the same weights and sees the first N samples of the same epochs once, one row a step, on one
-thread. `padded, random order` is the papers' padding: batches of samples as they come, padded to their longest; `none`
+Every variant starts from the same weights and sees the first N samples of the same epochs once, one row a step, on a
+GPU where there is one, else on one thread. `padded, random order` is the papers' padding: batches of samples as they come, padded to their longest; `none`
 puts samples of similar length side by side. `tokens/s` counts the samples' own tokens, so padding and repeated
-instructions are no merit. Seconds are CPU seconds: what else the machine does changes them less.
+instructions are no merit. Seconds on a CPU are CPU seconds: what else the machine does changes them less.
 """
 
 import argparse
@@ -54,29 +54,35 @@ def rows_of(work: plan.Plan, wanted: int, kind: str, masked: bool) -> tuple[list
     return [packing.none(batch, 1_000_000)[0] for batch in batches], alone
 
 
-def train(work: plan.Plan, rows: list[packing.Pack]) -> tuple[float, float]:
-    """CPU seconds of training, and strict dev F1 afterwards."""
-    config = work.config
-    mixed = config.base.compute == "bfloat16" or (config.base.compute == "auto" and cpu_computes_bfloat16())
-    model = models.load(config.base, config.lora, torch.device("cpu"), config.run.seed)
+def train(work: plan.Plan, rows: list[packing.Pack], device: torch.device) -> tuple[float, float, int]:
+    """Seconds of training, strict dev F1 afterwards, and the most MB of the GPU's memory in use (on a CPU 0)."""
+    config, on_gpu = work.config, device.type == "cuda"
+    computes_bfloat16 = on_gpu or cpu_computes_bfloat16()
+    mixed = config.base.compute == "bfloat16" or (config.base.compute == "auto" and computes_bfloat16)
+    model = models.load(config.base, config.lora, device, config.run.seed)
     weights = [p for p in model.parameters() if p.requires_grad]
     optimiser = loop.make_optimiser(weights, config.optimiser)
     scheduler = loop.make_scheduler(optimiser, config.optimiser, len(rows), 0)
     model.train()
-    begun = time.process_time()
+    clock = time.monotonic if on_gpu else time.process_time
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    begun = clock()
     for row in rows:
-        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
             value = attention.answer_loss(model.get_base_model(), row) / max(1, row.learnt)
         value.backward()
         torch.nn.utils.clip_grad_norm_(weights, config.optimiser.clip)
         optimiser.step()
         scheduler.step()
         optimiser.zero_grad(set_to_none=True)
-    seconds = time.process_time() - begun
+    if on_gpu:
+        torch.cuda.synchronize()
+    seconds, peak = clock() - begun, torch.cuda.max_memory_allocated() >> 20 if on_gpu else 0
     builder = work.builder()
     prompts = evaluate.dev_prompts(work.dev.examples, [()] * len(work.dev.examples), builder)
     answers = evaluate.answers_in_training(model, prompts, builder)
-    return seconds, evaluate.score_answers(work.dev.examples, prompts, answers, builder).micro.f1
+    return seconds, evaluate.score_answers(work.dev.examples, prompts, answers, builder).micro.f1, peak
 
 
 def main() -> None:
@@ -85,16 +91,20 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=4000)
     parser.add_argument("--dev", type=int, default=100)
     options, overrides = parser.parse_known_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(1)
     config = configs.load(TrainConfig, options.config, [*overrides, f"evaluation.examples={options.dev}"])
     work = plan.prepare(config)
-    print("| packing | rows = steps | fill | tokens/s of samples | CPU-s | dev F1 |\n|---|---:|---:|---:|---:|---:|")
+    print(
+        "| packing | rows = steps | fill | tokens/s of samples | s | dev F1 | GPU MB |\n|---|---:|---:|---:|---:|---:|---:|"
+    )
     for kind, masked in VARIANTS:
         rows, alone = rows_of(work, options.samples, kind, masked)
-        seconds, f1 = train(work, rows)
+        seconds, f1, peak = train(work, rows, device)
         fill = packing.fill_ratio(rows, config.packing.tokens)
         name = kind if masked else f"{kind}, unmasked"
-        print(f"| {name} | {len(rows)} | {fill:.0%} | {alone / seconds:,.0f} | {seconds:.0f} | {f1:.3f} |", flush=True)
+        speed = alone / seconds
+        print(f"| {name} | {len(rows)} | {fill:.0%} | {speed:,.0f} | {seconds:.0f} | {f1:.3f} | {peak:,} |", flush=True)
 
 
 if __name__ == "__main__":
