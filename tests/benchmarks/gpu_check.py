@@ -110,7 +110,7 @@ def tiny(out: Path, small: bool) -> Figures:
         "gold": {"train": str(FILES / "gold" / "train.parquet"), "dev": str(FILES / "gold" / "dev.parquet")},
         "output": str(out / "adapter"),
         "lora": {"r": 32, "alpha": 64},
-        "optimiser": {"learning_rate": 2e-3, "steps": 20 if small else 300, "batch_tokens": 8192},
+        "optimiser": {"learning_rate": 2e-3, "steps": 20 if small else 150, "batch_tokens": 8192},
         "evaluation": {"examples": 50},
         "run": {"storage": str(out / "runs"), "report_to": "none"},
     }
@@ -271,7 +271,10 @@ def generate(path: Path) -> None:
     (labels,) = builder.format.groups(of_task.task)
     texts = pq.read_table(config.input.path)["text"].to_pylist()
     prompts = [prompt for text in texts if (prompt := builder.build(text, labels, ()))]
-    on_cpu = {"dtype": "float32"} if engine.cpu_kv_cache_gib else {}
+    share: Figures = {"gpu_memory_utilization": engine.gpu_memory_utilization}
+    if engine.cpu_kv_cache_gib:
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(engine.cpu_kv_cache_gib)
+        share = {"gpu_memory_utilization": 0.3, "dtype": "float32"}
     llm = LLM(
         engine.model,
         load_format="dummy",
@@ -279,7 +282,7 @@ def generate(path: Path) -> None:
         max_num_seqs=engine.max_num_seqs,
         enforce_eager=engine.enforce_eager,
         enable_prefix_caching=True,
-        **on_cpu,
+        **share,
     )
     stops = list(chat.stop_token_ids)
     inputs = [TokensPrompt(prompt_token_ids=list(prompt.token_ids)) for prompt in prompts]
