@@ -36,7 +36,7 @@ def extract(plan: Plan) -> int:
                 Extractor,
                 batch_size=None,
                 fn_constructor_args=(plan.recipe, run.tracker, plan.destination.text_in_blocks),
-                **replica_options(job, plan.recipe.engine),
+                **replica_options(job, plan.recipe),
             )
             entities.write_datasink(run.sink, ray_remote_args={"num_cpus": 0}, concurrency=io_tasks(job))
     return run.exit_code

@@ -183,3 +183,31 @@ def test_every_field_says_what_it_is():
         if not field.description and not (isinstance(field.annotation, type) and issubclass(field.annotation, Config))
     }
     assert undocumented == set()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["job.num_gpus=1", "engine.tensor_parallel_size=2"], "engine.tensor_parallel_size=2 takes 2"),
+        (["job.num_gpus=0.5", "job.replicas=2"], r"2 engines share a GPU.*gpu_memory_utilization=0.9.*set it to 0.45"),
+        (["job.num_gpus=0.3", "job.replicas=9", "engine.gpu_memory_utilization=0.4"], "3 engines share a GPU.*0.30"),
+    ],
+)
+def test_gpus_that_do_not_suffice(file, overrides, message):
+    """A replica reserves what its engine takes, and engines of one GPU share its memory."""
+    with pytest.raises(ValueError, match=message):
+        load(ExtractConfig, file(MINIMAL), overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["job.num_gpus=0", "engine.tensor_parallel_size=2"],  # on a CPU
+        ["job.num_gpus=2", "engine.tensor_parallel_size=2"],
+        ["job.num_gpus=0.5"],  # alone on its GPU
+        ["job.num_gpus=0.5", "job.replicas=2", "engine.gpu_memory_utilization=0.45"],
+    ],
+)
+def test_gpus_that_suffice(file, overrides):
+    """Nothing to say."""
+    load(ExtractConfig, file(MINIMAL), overrides)

@@ -17,6 +17,7 @@ import pytest
 from ner_batch.data import Completion, Message, Status
 from ner_batch.engine.engine import Engine, EngineDeadError, Request
 from ner_batch.engine.settings import EngineConfig
+from ner_batch.errors import UserError
 from ner_batch.prompts import formats
 from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.prompts.chat import load_tokenizer
@@ -229,6 +230,7 @@ KILLED = """
 import os, psutil, sys
 from concurrent.futures import ThreadPoolExecutor
 from ner_batch.engine.settings import EngineConfig
+from ner_batch.errors import UserError
 from ner_batch.engine.engine import Engine, EngineDeadError, Request
 
 if __name__ == "__main__":
@@ -281,4 +283,14 @@ def test_a_config_vllm_refuses(random_model: str) -> None:
     """vLLM's own complaint about a setting, in one line."""
     with pytest.raises(ValueError, match="engine for") as caught:
         Engine(EngineConfig(model=random_model, extra={"no_such_setting": 1}))
+    assert "\n" not in str(caught.value)
+
+
+def test_float32_with_adapters_on_a_gpu(random_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM's kernels would say so by an assertion, in mid-start; it is told before."""
+    from vllm.platforms import current_platform
+
+    monkeypatch.setattr(type(current_platform), "is_cpu", lambda _: False)
+    with pytest.raises(UserError, match=r"engine.dtype=float32: vLLM's adapters on a GPU are for bfloat16") as caught:
+        Engine(EngineConfig(model=random_model, dtype="float32"))
     assert "\n" not in str(caught.value)

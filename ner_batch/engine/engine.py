@@ -126,7 +126,8 @@ class Engine:
         try:
             vllm = _Vllm(self._config, chat, adapters)
         except ValueError as error:
-            started.set_exception(UserError(f"engine for {self._config.model!r}: {_line(error)}"))
+            line = str(error) if isinstance(error, UserError) else _line(error)
+            started.set_exception(UserError(f"engine for {self._config.model!r}: {line}"))
             return
         except Exception as error:  # noqa: BLE001 - whatever it was, the caller must hear of it
             started.set_exception(EngineDeadError(f"vLLM did not start: {_line(error)} ({_VERBOSE})"))
@@ -223,6 +224,8 @@ class _Vllm:
         if adapters and on_cpu:
             lora_cpu.install()
         dtype = "float32" if config.dtype == "auto" and on_cpu and not cpu_computes_bfloat16() else config.dtype
+        if adapters and not on_cpu and dtype in ("float32", "float"):  # an assertion of a kernel says it late
+            raise UserError(f"engine.dtype={dtype}: vLLM's adapters on a GPU are for bfloat16 or float16: leave it out")
         self._max_adapters = config.max_loras if on_cpu else None
         self._plain_head = not adapters or "lm_head" not in config.extra.get("lora_target_modules", ["lm_head"])
         args = config.model_dump(exclude=_OURS) | {

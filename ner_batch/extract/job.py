@@ -25,7 +25,7 @@ from ner_batch.extract.extractor import Extractor, StartEngine
 from ner_batch.extract.lease import LAST_SECONDS, Lease
 from ner_batch.extract.plan import Plan
 from ner_batch.extract.recipe import Recipe, make_recipe
-from ner_batch.extract.settings import JobConfig, RecipeConfig
+from ner_batch.extract.settings import JobConfig, RecipeConfig, check_gpus
 from ner_batch.extract.tracker import RunProgress, Tracker
 from ner_batch.extract.units import ShardUnits, UnitFiles, UnitReport, check_names, write_empty
 from ner_batch.io import outage, storage
@@ -101,6 +101,7 @@ def extract(
     job = job or JobConfig()
     if job.num_cpus is None:  # the dataset's own steps reserve CPUs too
         job = job.model_copy(update={"num_cpus": 1.0})
+    check_gpus(job, config.engine)
     recipe = make_recipe(config)
     schema = dataset.schema(fetch_if_missing=False)
     check_names(schema.names if schema else ())  # of a dataset that is not known yet, the replica checks them

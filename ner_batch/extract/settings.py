@@ -155,3 +155,23 @@ class ExtractConfig(RecipeConfig):
     input: InputConfig
     output: OutputConfig
     job: JobConfig = JobConfig()
+
+    @model_validator(mode="after")
+    def _gpus_suffice(self) -> Self:
+        check_gpus(self.job, self.engine)
+        return self
+
+
+def check_gpus(job: JobConfig, engine: EngineConfig) -> None:
+    """Raises UserError where a replica reserves fewer GPUs than its engine takes, or engines take too much of one."""
+    if not job.num_gpus:
+        return
+    if job.num_gpus < engine.tensor_parallel_size > 1:
+        size = engine.tensor_parallel_size
+        raise UserError(f"job.num_gpus={job.num_gpus:g}: engine.tensor_parallel_size={size} takes {size}: leave it out")
+    engines = min(job.replicas, int(1 / job.num_gpus + 1e-9))
+    if engines > 1 and engines * engine.gpu_memory_utilization > 1:
+        raise UserError(
+            f"job.num_gpus={job.num_gpus:g}: {engines} engines share a GPU, and engine.gpu_memory_utilization="
+            f"{engine.gpu_memory_utilization:g} is a share of all of its memory: set it to {0.9 / engines:.2f}"
+        )

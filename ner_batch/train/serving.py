@@ -67,11 +67,16 @@ def compare(plan: Plan, files: Mapping[str, bytes], gpu: bool) -> Agreement:
         del model
         if gpu:
             torch.cuda.empty_cache()
+        dtype = base.dtype
+        if gpu and dtype == "float32":
+            dtype = "auto"  # vLLM's adapters on a GPU are for 16 bits
+        if not gpu and dtype == "auto":
+            dtype = "float32"  # as in training
         config = EngineConfig(
             model=base.model,
             revision=base.revision,
             chat_template=base.chat_template,
-            dtype="float32" if base.dtype == "auto" and not gpu else base.dtype,  # as in training
+            dtype=dtype,
             quantization=plan.config.serving.quantization,
             max_model_len=base.max_model_len,
             max_num_seqs=32,
