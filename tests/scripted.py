@@ -3,12 +3,13 @@
 `python scripted.py CONFIG` runs the job as the command line does, but for the engine; kill it wherever you like.
 Every text that is answered is written down in the folder NER_BATCH_SCRIPTED_LOG, so a test can see what was computed
 twice. NER_BATCH_SCRIPTED_DELAY is what an answer takes, in seconds; _HARMLESS lets poisoned texts live; _BUG makes the
-engine raise what nobody foresaw; _REFUSAL makes it refuse to start, with these words; _FAILING makes every answer an
-error, of these words; _SERIAL lets one batch be answered at a time, as in an engine that is full.
+engine raise what nobody foresaw; _REFUSAL makes it refuse to start, with these words; _KILLED ends its process
+at every start; _FAILING makes every answer an error, of these words; _SERIAL lets one batch be answered at a time, as in an engine that is full.
 """
 
 import os
 import re
+import signal
 import sys
 import threading
 import time
@@ -33,6 +34,8 @@ class ScriptedEngine:
     def __init__(self, config, _adapters):
         if refusal := os.environ.get("NER_BATCH_SCRIPTED_REFUSAL"):
             raise UserError(refusal)
+        if os.environ.get("NER_BATCH_SCRIPTED_KILLED"):
+            os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does where memory is short
         self.tokenizer = AutoTokenizer.from_pretrained(config.model)
         self.log = Path(os.environ["NER_BATCH_SCRIPTED_LOG"]) / uuid.uuid4().hex
         self.one_at_a_time = threading.Lock()

@@ -254,6 +254,15 @@ def test_an_engine_that_refuses_its_config_is_the_users_to_mend(job):
     assert output.rstrip().splitlines()[-1] == "error: engine for 'm': no such setting"
 
 
+def test_an_engine_that_is_killed_at_every_start_ends_the_job(job):
+    """By the kernel, say, for want of memory: one line, exit code 1. Ray would start it for ever."""
+    process = job.start(NER_BATCH_SCRIPTED_KILLED="1")
+    output = process.communicate(timeout=200)[0]
+    assert process.returncode == 1, output
+    last = output.rstrip().splitlines()[-1]
+    assert last == "error: a replica was killed while its engine started, 3 times (out of memory?)"
+
+
 def test_more_gpus_than_any_node_has_are_refused(job):
     """Ray would wait for them for ever: exit code 2, with what is there, in a run and a dry run."""
     for arguments in ([], ["--dry-run"]):

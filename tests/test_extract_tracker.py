@@ -182,3 +182,25 @@ def test_a_row_that_takes_its_node_down_is_found_too():
     assert failed == [5]
     assert number <= EXCUSES + SUSPECT + math.ceil(math.log2(16)) + 1
     assert tracker.deaths == 0
+
+
+def test_a_replica_that_is_killed_at_every_start():
+    """Ray would start it for ever; another node, an engine that says why, or one that starts, begin the count anew."""
+    tracker = Tracker()
+    for _ in range(3):
+        tracker.replica_starts("r", "a")
+    tracker.replica_starts("r", "b")
+    for _ in range(5):
+        tracker.replica_starts("r", "b")
+        tracker.replica_refused("r", "no memory", user_error=False)
+    tracker.replica_starts("r", "b")
+    tracker.replica_started("r", "b", ["b"])
+    for _ in range(3):
+        tracker.replica_starts("r", "b")
+    assert tracker.progress().fatal is None
+    with pytest.raises(JobError, match="killed while its engine started, 3 times"):
+        tracker.replica_starts("r", "b")
+    assert tracker.progress().fatal == (
+        "a replica was killed while its engine started, 3 times (out of memory?)",
+        False,
+    )

@@ -62,6 +62,7 @@ class Extractor:
     Raises:
         UserError: the model or the config of the engine is not usable.
         EngineDeadError: the engine did not start.
+        JobError: this replica was killed too often while it started.
     """
 
     def __init__(
@@ -77,22 +78,23 @@ class Extractor:
         # Ray starts a replica three times; what the user has to mend will not mend itself meanwhile.
         if (refusal := self.tracker.progress().fatal) and refusal[1]:
             raise UserError(refusal[0])
+        # This process's actor, the same after a restart; another process has none.
+        context = ray.get_runtime_context() if ray.is_initialized() else None
+        self.replica = str((context and context.get_actor_id()) or "driver")
+        self.node = context.get_node_id() if context else ""
+        self.tracker.replica_starts(self.replica, self.node)
         self.tokenizer = load_tokenizer(config.model, config.revision, config.chat_template)
         try:
             self.engine = start_engine(config, any(task.adapter for task in recipe.tasks))
             self.readers = [Reader(task, self.engine, self.tokenizer, config.max_model_len) for task in recipe.tasks]
         except (UserError, EngineDeadError) as error:
-            self.tracker.replica_refused(str(error), isinstance(error, UserError))
+            self.tracker.replica_refused(self.replica, str(error), isinstance(error, UserError))
             raise
         # Prompts of a few batches wait beside the engine's own queue: it never drains, and memory stays flat.
         self.pool = ThreadPoolExecutor(2 + config.max_in_flight // BATCH_WINDOWS, thread_name_prefix="windows")
         self.lock = SharedLock()
         self.names_in_flight: set[str] = set()
         self.names_lock = threading.Lock()
-        # This process's actor, the same after a restart; another process has none.
-        context = ray.get_runtime_context() if ray.is_initialized() else None
-        self.replica = str((context and context.get_actor_id()) or "driver")
-        self.node = context.get_node_id() if context else ""
         alive = [node["NodeID"] for node in ray.nodes() if node["Alive"]] if context else []
         self.tracker.replica_started(self.replica, self.node, alive)
         self.closed = threading.Event()

@@ -25,6 +25,8 @@ from ner_batch.errors import JobError
 SUSPECT = 2
 EXCUSES = 3
 """How often a unit's end is put down to its node; a row that takes the memory of a whole node with it is found too."""
+START_ATTEMPTS = 3
+"""How often a replica may be killed on a node while its engine starts."""
 WAIT_SECONDS = 400.0
 """A read or write that waits is heard of so often at least: an attempt at S3 takes five minutes at most."""
 BAD_ROW = "the engine died while it read this row alone; the row was given up"
@@ -108,6 +110,7 @@ class Tracker:
         self.written = (0, 0)
         self.statuses: Counter[str] = Counter()
         self.starts: Counter[str] = Counter()
+        self.starting: dict[str, tuple[str, int]] = {}
         self.nodes: dict[str, str] = {}
         self.lost_nodes: set[str] = set()
         self.lost = 0
@@ -118,6 +121,22 @@ class Tracker:
         self.waits: dict[str, tuple[str, float]] = {}
         self.lost_storage: str | None = None
         self.fatal: tuple[str, bool] | None = None
+
+    def replica_starts(self, replica: str, node: str = "") -> None:
+        """A replica is about to start its engine on a node.
+
+        Ray restarts one whose process is killed meanwhile, without end: by the kernel, say, for the model does not fit.
+
+        Raises:
+            JobError: it was killed at its last attempts too, on the same node.
+        """
+        before, attempts = self.starting.get(replica, (node, 0))
+        attempts = attempts + 1 if before == node else 1
+        self.starting[replica] = (node, attempts)
+        if attempts > START_ATTEMPTS:
+            message = f"a replica was killed while its engine started, {START_ATTEMPTS} times (out of memory?)"
+            self.fatal = (message, False)
+            raise JobError(message)
 
     def replica_started(self, replica: str, node: str = "", alive: Collection[str] = ()) -> None:
         """A replica has started on a node, for the first time or, under the same name, again.
@@ -130,6 +149,7 @@ class Tracker:
             self.lost_nodes.add(before)
             self.lost += 1
         self.nodes[replica] = node
+        self.starting.pop(replica, None)
         self.starts[replica] += 1
         self.fatal = None
 
@@ -138,8 +158,9 @@ class Tracker:
         self.answered[replica] = (prompts, tokens)
         self.waiting[replica] = waiting
 
-    def replica_refused(self, error: str, user_error: bool) -> None:
+    def replica_refused(self, replica: str, error: str, user_error: bool) -> None:
         """A replica could not start its engine; the next attempt may."""
+        self.starting.pop(replica, None)
         self.fatal = (error, user_error)
 
     def storage_waits(self, task: str, cause: str | None) -> None:
