@@ -59,7 +59,11 @@ EXPIRED = b"""<?xml version="1.0" encoding="UTF-8"?>
 <Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"""
 """What S3 answers, with status 400, to a token that has run out."""
 
-Fault = Literal["500", "dropped", "cut", "held"]
+DENIED = b"""<?xml version="1.0" encoding="UTF-8"?>
+<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"""
+"""What S3 answers, with status 403, to who may not write."""
+
+Fault = Literal["500", "dropped", "cut", "held", "read only"]
 
 
 class Proxy:
@@ -92,6 +96,8 @@ class Proxy:
                 if proxy.expired and f"Credential={proxy.expired}/" in (proxy.signatures[-1] or ""):
                     content = b"" if self.command == "HEAD" else EXPIRED
                     self._reply(400, {"Content-Length": "0", "Content-Type": "application/xml"}, content)
+                elif fault == "read only" and self.command != "GET":
+                    self._reply(403, {"Content-Type": "application/xml"}, DENIED)
                 elif fault == "500":
                     self._reply(500, {}, b"")
                 elif fault == "held" and self.command != "GET":
@@ -130,7 +136,7 @@ class Proxy:
 
     def fail(self, mark: str, times: float = math.inf, how: Fault = "500") -> None:
         """Fail the next ``times`` requests whose path contains ``mark``: with status 500, without an answer, with half
-        of one, or held until the proxy ends (a GET after half of its answer)."""
+        of one, held until the proxy ends (a GET after half of its answer), or with status 403 if they write."""
         self._faults.append([mark, times, how])
 
     def mend(self) -> None:

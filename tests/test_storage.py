@@ -475,6 +475,20 @@ def test_s3_a_missing_bucket_is_one_line(client: Any) -> None:
         storage.list_files("s3://nobucket/x")
 
 
+def test_s3_a_bucket_that_can_only_be_read_is_one_line(
+    client: Any, server: tuple[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Known before any work, and it can be read all the same."""
+    client.put_object(Bucket=BUCKET, Key="only/read", Body=b"1")
+    with Proxy(server[0]) as proxy:
+        proxy.fail("/only/", how="read only")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        assert storage.read_bytes(f"{S3}/only/read") == b"1"
+        with pytest.raises(UserError, match=r"^s3://texts/only: .*(Access Denied|Forbidden)") as error:
+            storage.check_writable(f"{S3}/only")
+    assert "\n" not in str(error.value)
+
+
 def silent_endpoint() -> tuple[str, socket.socket]:
     """A server that accepts connections and never answers."""
     listener = socket.create_server(("127.0.0.1", 0))
