@@ -10,7 +10,7 @@ import pytest
 
 from ner_batch.data import Prediction, Status
 from ner_batch.errors import UserError
-from ner_batch.extract import manifest, recipe
+from ner_batch.extract import dryrun, manifest, recipe
 from ner_batch.extract.job import check_unchanged
 from ner_batch.extract.plan import prepare
 from ner_batch.extract.settings import ExtractConfig
@@ -69,6 +69,16 @@ def test_retry_takes_units_with_failed_rows_and_no_others(config):
     for wrong in ("ok", "empty", "Failed"):
         with pytest.raises(UserError, match=f"--retry-status {wrong}: known are partial, truncated, malformed"):
             prepare(config, retry=[wrong])
+
+
+def test_a_dry_run_of_a_retry_reads_what_is_to_be_done_again(config):
+    """The rows of the statuses asked for, of units that have a file; what is there stays."""
+    plan = begun(config)
+    (block,) = read_blocks(plan.pending[1], plan.destination, Tracker())
+    predictions = [Prediction(status=Status.OK), Prediction(status=Status.FAILED)]
+    UnitFiles(plan.destination, Tracker()).write_unit(with_predictions(block, predictions))
+    assert dryrun.sample(prepare(config)) == [["Anna", "b"], ["e", "f"]]
+    assert dryrun.sample(prepare(config, retry=["failed"])) == [["Anna", "b"], ["d"], ["e", "f"]]
 
 
 def test_a_plan_that_another_run_has_overtaken_is_refused(config):

@@ -106,7 +106,7 @@ def gpus() -> Iterator[str]:
                 f"there is a GPU, and torch {torch.__version__} does not see it: install torch and vllm for CUDA "
                 "(`make install GPU=1`), and look whether `nvidia-smi` works"
             )
-        yield "none: models run on the CPU"
+        yield "none on this machine: models that run here run on the CPU"
     for number in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(number)
         free, total = torch.cuda.mem_get_info(number)

@@ -23,6 +23,7 @@ from ner_batch.extract.extractor import Extractor, StartEngine
 from ner_batch.extract.manifest import VERSIONS
 from ner_batch.extract.plan import Plan
 from ner_batch.extract.recipe import Recipe
+from ner_batch.io import storage
 from ner_batch.io.shards import read_unit, texts_of
 from ner_batch.jobs import cluster
 from ner_batch.jobs.progress import duration
@@ -64,7 +65,7 @@ def dry_run(
             demonstrations = retrieval.open_index(recipe.index, recipe.encoder).examples
             for line in formats.omissions(demonstrations, formats.get(recipe.format), recipe.task):
                 console.print(f"demonstrations of {recipe.index}: {line}", highlight=False, markup=False)
-    places = _sample(plan)
+    places = sample(plan)
     texts = list(chain(*places))
     if not texts:
         return job.OK
@@ -132,13 +133,23 @@ def relative_error(by_place: Sequence[Sequence[float]]) -> float:
     return float(stdtrit(len(groups) - 1, 0.975)) * stdev(groups) / math.sqrt(len(groups)) / mean
 
 
-def _sample(plan: Plan) -> list[list[str | None]]:
-    """Up to 256 texts from up to 16 places spread evenly over what is pending, by place."""
+def sample(plan: Plan) -> list[list[str | None]]:
+    """Up to 256 texts from up to 16 places spread evenly over what is pending, by place.
+
+    Of units that are retried the rows to do again, which may be like no others: the long ones, say.
+    """
     filled = [unit for unit in plan.pending if unit.rows]
     column = plan.config.input.text_column
     count = min(SAMPLE_PLACES, len(filled))
     places = [filled[number * len(filled) // count] for number in range(count)]
-    return [texts_of(read_unit(unit, [column]), column)[0][: SAMPLE_ROWS // len(places)] for unit in places]
+    texts_by_place = []
+    for unit in places:
+        texts = texts_of(read_unit(unit, [column]), column)[0]
+        if again := plan.retried.get(unit.name):
+            statuses = storage.read_table(plan.destination.uri(unit.name))["status"].to_pylist()
+            texts = [text for text, status in zip(texts, statuses, strict=True) if status in again]
+        texts_by_place.append(texts[: SAMPLE_ROWS // len(places)])
+    return texts_by_place
 
 
 def _read(

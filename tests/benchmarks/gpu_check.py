@@ -172,10 +172,8 @@ def kill(out: Path, small: bool) -> Figures:
 
 def packing(out: Path, small: bool) -> Figures:
     """Tokens/s of the samples' own, and memory, by kind of packing."""
-    split = "train"
-    table = pq.read_table(recipe.GOLD / f"{split}.parquet").slice(0, 400)
-    pq.write_table(table, out / "train.parquet")
-    pq.write_table(pq.read_table(recipe.GOLD / "dev.parquet").slice(0, 20), out / "dev.parquet")
+    for split, count in (("train", 400), ("dev", 20)):
+        pq.write_table(pq.read_table(recipe.GOLD / f"{split}.parquet").slice(0, count), out / f"{split}.parquet")
     tokens = 1024 if small else 4096
     config = recipe.training(
         BASE if small else models.language_model(),
@@ -205,7 +203,7 @@ def dummy_job(out: Path, small: bool) -> Path:
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
         if (source / name).is_file():
             shutil.copy(source / name, model)
-    tokens = json.loads((source / "config.json").read_text())
+    of_source = json.loads((source / "config.json").read_text())
     shape = {
         "architectures": ["Qwen3ForCausalLM"],
         "model_type": "qwen3",
@@ -215,7 +213,7 @@ def dummy_job(out: Path, small: bool) -> Path:
         "rope_theta": 1_000_000,
         "hidden_act": "silu",
         "tie_word_embeddings": True,
-        **{name: tokens[name] for name in ("bos_token_id", "eos_token_id")},
+        **{name: of_source[name] for name in ("bos_token_id", "eos_token_id")},
     }
     (model / "config.json").write_text(json.dumps(shape | (SHRUNK if small else FOUR_B)))
     texts = sentences(640 if small else 6000)
