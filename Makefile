@@ -26,6 +26,7 @@ $(VENV)/.installed-$(notdir $(LOCK)): $(LOCK) pyproject.toml
 	$(PIP) install --no-deps -r $(LOCK)
 	$(PIP) install --no-deps --no-build-isolation -e .
 	$(PIP) install --no-deps --target $(VENV)/qlora --upgrade $(QLORA)
+	rm -f $(VENV)/.installed-*
 	touch $@
 
 demo: install
@@ -44,7 +45,8 @@ test: lint unit
 	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "engine or ray or slow" -q --durations 12
 
 # What only a GPU shows, in some ten minutes; figures and a table in gpu-check/. Where all is installed: no network.
-gpu-check: install
+gpu-check:
+	$(MAKE) install GPU=1
 	PYTHONPATH=.:tests:tests/benchmarks $(BIN)/python tests/benchmarks/gpu_check.py
 
 clean:

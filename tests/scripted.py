@@ -35,6 +35,8 @@ class ScriptedEngine:
         if refusal := os.environ.get("NER_BATCH_SCRIPTED_REFUSAL"):
             raise UserError(refusal)
         if os.environ.get("NER_BATCH_SCRIPTED_KILLED"):
+            with (Path(os.environ["NER_BATCH_HOLD"]) / "start.log").open("a") as log:
+                log.write(f"{os.getpid()}\n")
             os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does where memory is short
         self.tokenizer = AutoTokenizer.from_pretrained(config.model)
         self.log = Path(os.environ["NER_BATCH_SCRIPTED_LOG"]) / uuid.uuid4().hex

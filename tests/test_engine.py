@@ -230,7 +230,6 @@ KILLED = """
 import os, psutil, sys
 from concurrent.futures import ThreadPoolExecutor
 from ner_batch.engine.settings import EngineConfig
-from ner_batch.errors import UserError
 from ner_batch.engine.engine import Engine, EngineDeadError, Request
 
 if __name__ == "__main__":

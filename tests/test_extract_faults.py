@@ -259,6 +259,7 @@ def test_an_engine_that_is_killed_at_every_start_ends_the_job(job):
     process = job.start(NER_BATCH_SCRIPTED_KILLED="1")
     output = process.communicate(timeout=200)[0]
     assert process.returncode == 1, output
+    assert len(job.spot("start")) == 3
     last = output.rstrip().splitlines()[-1]
     assert last == "error: a replica was killed while its engine started, 3 times (out of memory?)"
 

@@ -184,23 +184,51 @@ def test_a_row_that_takes_its_node_down_is_found_too():
     assert tracker.deaths == 0
 
 
+KILLED = "killed while its engine started, {} times"
+
+
 def test_a_replica_that_is_killed_at_every_start():
-    """Ray would start it for ever; another node, an engine that says why, or one that starts, begin the count anew."""
+    """Ray would start it for ever. An engine that says why, or one that starts, begin the count anew."""
     tracker = Tracker()
-    for _ in range(3):
-        tracker.replica_starts("r", "a")
-    tracker.replica_starts("r", "b")
     for _ in range(5):
-        tracker.replica_starts("r", "b")
+        tracker.replica_starts("r", "a")
         tracker.replica_refused("r", "no memory", user_error=False)
-    tracker.replica_starts("r", "b")
-    tracker.replica_started("r", "b", ["b"])
-    for _ in range(3):
-        tracker.replica_starts("r", "b")
+    tracker.replica_started("r", "a", ["a"])
+    assert [tracker.replica_starts("r", "a") for _ in range(3)] == [0, 0, 0]
     assert tracker.progress().fatal is None
-    with pytest.raises(JobError, match="killed while its engine started, 3 times"):
-        tracker.replica_starts("r", "b")
+    for replica in ("r", "another in its place"):
+        with pytest.raises(JobError, match=KILLED.format(3)):
+            tracker.replica_starts(replica, "a")
     assert tracker.progress().fatal == (
         "a replica was killed while its engine started, 3 times (out of memory?)",
         False,
     )
+    tracker.replica_started("a third", "b", ["a", "b"])
+    tracker.replica_starts("fourth", "b")
+    assert tracker.progress().fatal is None
+
+
+def test_a_replica_that_is_killed_at_every_start_while_others_work(monkeypatch):
+    """It goes on trying, after a pause; once nothing has been heard of the others for ten minutes the run ends."""
+    tracker, now = Tracker(), 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    tracker.replica_started("other", "a", ["a"])
+    assert [tracker.replica_starts("r", "b") for _ in range(5)] == [0, 0, 0, 60, 60]
+    now += 599
+    tracker.engine_answered("other", 7, 700, 3)
+    now += 599
+    assert tracker.replica_starts("r", "b") == 60
+    assert tracker.progress().fatal is None
+    now += 1
+    with pytest.raises(JobError, match=KILLED.format(6)):
+        tracker.replica_starts("r", "b")
+
+
+@pytest.mark.parametrize("nodes", [["a", "b"] * 3, list("abcdef")])
+def test_a_replica_that_is_killed_on_several_nodes(nodes):
+    """Some nodes may go while it starts; not six, and it may not take turns between two for ever."""
+    tracker = Tracker()
+    for node in nodes:
+        tracker.replica_starts("r", node)
+    with pytest.raises(JobError, match=KILLED.format(6)):
+        tracker.replica_starts("r", "g")

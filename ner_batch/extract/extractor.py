@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -82,7 +83,7 @@ class Extractor:
         context = ray.get_runtime_context() if ray.is_initialized() else None
         self.replica = str((context and context.get_actor_id()) or "driver")
         self.node = context.get_node_id() if context else ""
-        self.tracker.replica_starts(self.replica, self.node)
+        time.sleep(self.tracker.replica_starts(self.replica, self.node))
         self.tokenizer = load_tokenizer(config.model, config.revision, config.chat_template)
         try:
             self.engine = start_engine(config, any(task.adapter for task in recipe.tasks))

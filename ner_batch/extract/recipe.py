@@ -183,7 +183,8 @@ def _load_task(
         config.adapter,
         demonstrations.index,
         demonstrations.encoder,
-        encodes=bool(index and index.vector_encoder),
+        encodes=bool(index and index.vector_encoder)
+        and (demonstrations.k > 0 or bool(verify and verify.similarity == "vectors")),
         k=demonstrations.k,
         decoding=config.decoding,
         temperature=config.temperature,

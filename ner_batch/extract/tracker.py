@@ -26,7 +26,9 @@ SUSPECT = 2
 EXCUSES = 3
 """How often a unit's end is put down to its node; a row that takes the memory of a whole node with it is found too."""
 START_ATTEMPTS = 3
-"""How often a replica may be killed on a node while its engine starts."""
+"""How often a replica may be killed on one node while its engine starts."""
+IDLE_SECONDS, PAUSE_SECONDS = 600.0, 60.0
+"""A replica of which nothing is heard for so long does not work; one that is killed at every start waits so long."""
 WAIT_SECONDS = 400.0
 """A read or write that waits is heard of so often at least: an attempt at S3 takes five minutes at most."""
 BAD_ROW = "the engine died while it read this row alone; the row was given up"
@@ -110,7 +112,9 @@ class Tracker:
         self.written = (0, 0)
         self.statuses: Counter[str] = Counter()
         self.starts: Counter[str] = Counter()
-        self.starting: dict[str, tuple[str, int]] = {}
+        self.starting: dict[str, tuple[str, int, int]] = {}
+        self.given_up: str | None = None
+        self.heard: dict[str, float] = {}
         self.nodes: dict[str, str] = {}
         self.lost_nodes: set[str] = set()
         self.lost = 0
@@ -122,21 +126,28 @@ class Tracker:
         self.lost_storage: str | None = None
         self.fatal: tuple[str, bool] | None = None
 
-    def replica_starts(self, replica: str, node: str = "") -> None:
-        """A replica is about to start its engine on a node.
+    def replica_starts(self, replica: str, node: str = "") -> float:
+        """A replica is about to start its engine on a node; how many seconds it should wait before that.
 
         Ray restarts one whose process is killed meanwhile, without end: by the kernel, say, for the model does not fit.
+        Where others work it may go on trying, now and then; where nobody does, the run ends.
 
         Raises:
-            JobError: it was killed at its last attempts too, on the same node.
+            JobError: it was killed at its last attempts too, on this node, or on several one after the other.
         """
-        before, attempts = self.starting.get(replica, (node, 0))
-        attempts = attempts + 1 if before == node else 1
-        self.starting[replica] = (node, attempts)
-        if attempts > START_ATTEMPTS:
-            message = f"a replica was killed while its engine started, {START_ATTEMPTS} times (out of memory?)"
-            self.fatal = (message, False)
-            raise JobError(message)
+        if self.given_up:  # Ray Data makes some more replicas in the place of one that is given up
+            raise JobError(self.given_up)
+        before, on_node, in_all = self.starting.get(replica, (node, 0, 0))
+        on_node = on_node + 1 if before == node else 1
+        self.starting[replica] = (node, on_node, in_all + 1)
+        if on_node <= START_ATTEMPTS and in_all < START_ATTEMPTS + EXCUSES:
+            return 0.0
+        now = time.monotonic()
+        if any(now - heard < IDLE_SECONDS for other, heard in self.heard.items() if other != replica):
+            return PAUSE_SECONDS
+        self.given_up = f"a replica was killed while its engine started, {in_all} times (out of memory?)"
+        self.fatal = (self.given_up, False)
+        raise JobError(self.given_up)
 
     def replica_started(self, replica: str, node: str = "", alive: Collection[str] = ()) -> None:
         """A replica has started on a node, for the first time or, under the same name, again.
@@ -150,11 +161,14 @@ class Tracker:
             self.lost += 1
         self.nodes[replica] = node
         self.starting.pop(replica, None)
+        self.given_up = None
+        self.heard[replica] = time.monotonic()
         self.starts[replica] += 1
         self.fatal = None
 
     def engine_answered(self, replica: str, prompts: int, tokens: int, waiting: int) -> None:
         """What a replica's engine has answered since it started, and how many prompts wait there."""
+        self.heard[replica] = time.monotonic()
         self.answered[replica] = (prompts, tokens)
         self.waiting[replica] = waiting
 

@@ -147,14 +147,15 @@ def cpus_each(count: int, wanted: str | None) -> float:
 
 
 def cpus_beside(gpus: float) -> float:
-    """CPUs, a whole number and 1 at least, that go with GPUs where a node's are shared out by its GPUs.
+    """CPUs, a whole number and 1 at least, that go with GPUs where a node's, all but one, are shared out by its GPUs.
 
-    Of the node that has the fewest; 1 where no node has a GPU yet. Needs a session.
+    Of the node that has the fewest; 1 where no node has a GPU yet. One is left to whatever else wants a CPU there.
+    Needs a session.
     """
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    shares = [node.get("CPU", 0) / node["GPU"] for node in nodes if node.get("GPU")]
+    shares = [(node.get("CPU", 0) - 1) / node["GPU"] for node in nodes if node.get("GPU")]
     return float(max(1, int(min(shares, default=0) * gpus)))
 
 

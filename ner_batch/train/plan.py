@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 from ner_batch import adapter as adapters
 from ner_batch.config import dump
-from ner_batch.errors import Problems, UserError
+from ner_batch.errors import Problems, UserError, require_extra
 from ner_batch.io import storage
 from ner_batch.io.examples import about_passed_over, examples_digest
 from ner_batch.jobs import record
-from ner_batch.jobs.cluster import check_lasting, on_every_node
+from ner_batch.jobs.cluster import check_lasting, is_named, on_every_node
 from ner_batch.prompts import formats
 from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.prompts.chat import load_tokenizer, template_text
@@ -110,6 +110,8 @@ def prepare(config: TrainConfig) -> Plan:
         from ner_batch.train.model import check_base  # torch takes seconds to import
 
         problems.check(lambda: check_base(base, config.lora))
+        if base.quantization and not is_named(config.run.address):  # elsewhere the workers know
+            problems.check(lambda: require_extra("qlora", "bitsandbytes", purpose="base.quantization=4bit"))
         problems.check(lambda: adapters.check_base(base.model, base.revision))
     problems.check(lambda: _check_init(config, fingerprint))
     if task and chat and config.augmentation.verification:

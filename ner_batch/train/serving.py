@@ -71,7 +71,7 @@ def compare(plan: Plan, files: Mapping[str, bytes], gpu: bool) -> Agreement:
         if gpu and dtype == "float32":
             dtype = "auto"  # vLLM's adapters on a GPU are for 16 bits
         if not gpu and dtype == "auto":
-            dtype = "float32"  # as in training
+            dtype = "bfloat16" if plan.config.serving.quantization else "float32"  # as in training, where vLLM can
         config = EngineConfig(
             model=base.model,
             revision=base.revision,

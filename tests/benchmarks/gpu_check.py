@@ -4,7 +4,7 @@
 
     tiny     the tiny model trained for a minute, served, compared
     demo     `ner-batch demo`: SmolLM2 and MiniLM indexed, trained, served, compared, extracted, scored
-    kill     the demo's adapter over 2,000 sentences; kill -9 of the driver in the middle, the same command again
+    kill     the adapter that ships over 2,000 sentences; kill -9 of the driver in the middle, the same command again
     packing  SmolLM2 in training: tokens/s and memory with padding as the papers have it, and with each kind of packing
     raw      a model of 4 B parameters without weights: rows/s of the whole job against `LLM.generate` on the same prompts
 
@@ -22,12 +22,11 @@ import os
 import platform
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -53,7 +52,7 @@ from ner_batch.prompts.chat import load_tokenizer
 from ner_batch.train.plan import prepare
 
 PARTS = ("tiny", "demo", "kill", "packing", "raw")
-PART_SECONDS = 240
+PART_SECONDS = {"tiny": 240, "demo": 480, "kill": 300, "packing": 240, "raw": 480}
 UNITS_IN_FLIGHT = 4
 Figures = dict[str, Any]
 FOUR_B = {  # Qwen3-4B's shape
@@ -81,13 +80,18 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "ner_batch", *map(str, arguments)]
 
 
-def ner_batch(*arguments: object) -> tuple[float, str]:
-    """Run a verb; its seconds and what it printed, which is printed again. Raises where it does not end with 0."""
+def ner_batch(*arguments: object) -> tuple[float, str, int]:
+    """Run a verb; its seconds, what it printed, which is printed again, and its exit code."""
     clock = time.monotonic()
     done = subprocess.run(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     print(done.stdout, flush=True)
-    done.check_returncode()
-    return time.monotonic() - clock, done.stdout
+    return time.monotonic() - clock, done.stdout, done.returncode
+
+
+def well(code: int) -> None:
+    """Raises where a verb has not ended well; what it has measured is kept."""
+    if code:
+        raise SystemExit(code)
 
 
 def trained(printed: str) -> Figures:
@@ -102,7 +106,7 @@ def trained(printed: str) -> Figures:
     }
 
 
-def tiny(out: Path, small: bool) -> Figures:
+def tiny(out: Path, small: bool) -> Iterator[Figures]:
     """The training job on the model of 3 million parameters."""
     values = {
         "base": {"model": str(BASE), "max_model_len": 1024},
@@ -113,18 +117,22 @@ def tiny(out: Path, small: bool) -> Figures:
         "optimiser": {"learning_rate": 2e-3, "steps": 20 if small else 150, "batch_tokens": 8192},
         "evaluation": {"examples": 50},
         "run": {"storage": str(out / "runs"), "report_to": "none"},
+        "serving": {"min_agreement": 0.0},
     }
     path = out / "train.yaml"
     path.write_text(yaml.safe_dump(values))
-    seconds, printed = ner_batch("train", path)
-    return {"command, s": round(seconds), **trained(printed)}
+    seconds, printed, code = ner_batch("train", path)
+    yield {"command, s": round(seconds), **trained(printed)}
+    well(code)
 
 
-def demo(out: Path, small: bool) -> Figures:
-    """The demo, in a folder that later parts use."""
-    seconds, printed = ner_batch("demo", "--out", out)
+def demo(out: Path, small: bool) -> Iterator[Figures]:
+    """The demo; it is small."""
+    seconds, printed, code = ner_batch("demo", "--out", out)
+    yield {"command, s": round(seconds), **trained(printed)}
+    well(code)
     scores = score_rows(list(read_rows(out / "entities")), out / "gold" / "test.parquet")
-    return {"command, s": round(seconds), "test F1": round(scores.micro.f1, 3), **trained(printed)}
+    yield {"test F1": round(scores.micro.f1, 3)}
 
 
 def sentences(count: int) -> list[str]:
@@ -133,44 +141,38 @@ def sentences(count: int) -> list[str]:
     return [f"{texts[i % len(texts)]} ({i})" for i in range(count)]
 
 
-def kill(out: Path, small: bool) -> Figures:
-    """kill -9 of the driver once three units are written; the same command; rows compared."""
+def kill(out: Path, small: bool) -> Iterator[Figures]:
+    """kill -9 of the driver once three units are written, and nothing else; the same command; rows compared."""
     rows = 300 if small else 2000
     texts = sentences(rows)
     pq.write_table(pa.table({"text": texts}), out / "corpus.parquet")
-    values = recipe.extraction(models.language_model(), out.parent / "demo").model_dump(mode="json")
+    values = recipe.extraction(models.language_model(), out).model_dump(mode="json")
     values |= {"input": {"path": str(out / "corpus.parquet")}, "output": {"path": str(out / "entities")}}
-    values["job"] = {"unit_rows": rows // 10}
+    values |= {"adapter": str(recipe.ADAPTER), "retrieval": {}, "job": {"unit_rows": rows // 10}}
     values["engine"] |= {"max_num_seqs": 32 if small else 256}
     path = out / "extract.yaml"
     path.write_text(yaml.safe_dump(values))
     clock = time.monotonic()
-    process = subprocess.Popen(
-        command("extract", path), start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    wait_until(lambda: len(parquet_files(out / "entities")) >= 3, process, PART_SECONDS)
-    os.kill(process.pid, signal.SIGKILL)
-    first_run = time.monotonic() - clock
-    time.sleep(5)  # Ray notices by itself
-    kill_session(process)
-    before, held = parquet_files(out / "entities"), memory_used()
-    again, _ = ner_batch("extract", path)
+    process = subprocess.Popen(command("extract", path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_until(lambda: len(parquet_files(out / "entities")) >= 3, process, 150)
+    process.kill()
+    yield {"first run, s": round(time.monotonic() - clock)}
+    time.sleep(10)  # for what is left to notice; a person needs longer to type the command again
+    before = parquet_files(out / "entities")
+    yield {"units before the kill": len(before), "GPU MB held 10 s after the kill": memory_used()}
+    seconds, _, code = ner_batch("extract", path)
+    yield {"second run, s": round(seconds)}
+    well(code)
     after = parquet_files(out / "entities")
     found = pads.dataset(out / "entities", format="parquet").to_table(columns=["text"])["text"].to_pylist()
-    assert {name: after[name] for name in before} == before, "a finished unit was written again"
-    return {
-        "rows in": rows,
-        "rows out": len(found),
-        "lost": len(set(texts) - set(found)),
-        "doubled": len(found) - len(set(found)),
-        "units before the kill": len(before),
-        "GPU MB held after the kill": held,
-        "first run, s": round(first_run),
-        "second run, s": round(again),
-    }
+    lost, doubled = len(set(texts) - set(found)), len(found) - len(set(found))
+    yield {"rows in": rows, "rows out": len(found), "lost": lost, "doubled": doubled}
+    again = sum(after[name] != written for name, written in before.items())
+    yield {"finished units written again": again}
+    well(lost or doubled or again)
 
 
-def packing(out: Path, small: bool) -> Figures:
+def packing(out: Path, small: bool) -> Iterator[Figures]:
     """Tokens/s of the samples' own, and memory, by kind of packing."""
     for split, count in (("train", 400), ("dev", 20)):
         pq.write_table(pq.read_table(recipe.GOLD / f"{split}.parquet").slice(0, count), out / f"{split}.parquet")
@@ -187,13 +189,12 @@ def packing(out: Path, small: bool) -> Figures:
     )
     work = prepare(config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    figures: Figures = {}
+    bench_packing.train(work, bench_packing.rows_of(work, 20, "none", masked=True)[0], device)  # a GPU's first kernels
     for kind, masked in bench_packing.VARIANTS:
         if kind == "shared" or masked:
             rows, alone = bench_packing.rows_of(work, 100 if small else 1000, kind, masked)
             seconds, _, peak = bench_packing.train(work, rows, device)
-            figures[kind] = f"{alone / seconds:,.0f} tokens/s, {len(rows)} steps, {peak:,} MB"
-    return figures
+            yield {kind: f"{alone / seconds:,.0f} tokens/s, {len(rows)} steps, {peak:,} MB"}
 
 
 def dummy_job(out: Path, small: bool) -> Path:
@@ -227,6 +228,7 @@ def dummy_job(out: Path, small: bool) -> Path:
             "model": str(model),
             "max_model_len": 1024,
             "max_num_seqs": 64 if small else 256,
+            "max_num_batched_tokens": 2048 if small else 8192,  # vLLM's own default is not that of its LLM
             "extra": {"load_format": "dummy"},
             **({"enforce_eager": True, "cpu_kv_cache_gib": 1} if small else {}),
         },
@@ -238,27 +240,28 @@ def dummy_job(out: Path, small: bool) -> Path:
     return path
 
 
-def raw(out: Path, small: bool) -> Figures:
+def raw(out: Path, small: bool) -> Iterator[Figures]:
     """Rows/s of the job, engines' start left out, against vLLM alone in a process of its own."""
     path = dummy_job(out, small)
-    seconds, _ = ner_batch("extract", path)
+    seconds, _, code = ner_batch("extract", path)
+    yield {"job's command, s": round(seconds)}
+    well(code)
     of_job = bench_job.rate(out / "entities", UNITS_IN_FLIGHT)
-    table = pads.dataset(out / "entities", format="parquet").to_table()
+    rows = pads.dataset(out / "entities", format="parquet").to_table()
+    tokens = sum(rows["completion_tokens"].to_pylist())
+    yield {"job, rows/s": round(of_job, 1), "job, answer tokens/s": round(of_job * tokens / rows.num_rows)}
     subprocess.run([sys.executable, __file__, "--generate", path], check=True)
     alone = json.loads((out / "generate.json").read_text())
-    tokens = sum(table["completion_tokens"].to_pylist())
-    return {
-        "job, rows/s": round(of_job, 1),
+    yield {
         "LLM.generate, rows/s": round(alone["rows"] / alone["seconds"], 1),
         "job / LLM.generate": round(of_job * alone["seconds"] / alone["rows"], 3),
         "answer tokens, job and LLM.generate": f"{tokens:,} and {alone['tokens']:,}",
-        "answer tokens/s of the job": round(of_job * tokens / table.num_rows),
-        "job's command, s": round(seconds),
     }
 
 
 def generate(path: Path) -> None:
     """`LLM.generate` over all prompts of a job at once; rows, tokens of answers and seconds as JSON beside its config."""
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     from vllm import LLM, SamplingParams
     from vllm.inputs import TokensPrompt
 
@@ -278,6 +281,7 @@ def generate(path: Path) -> None:
         load_format="dummy",
         max_model_len=engine.max_model_len,
         max_num_seqs=engine.max_num_seqs,
+        max_num_batched_tokens=engine.max_num_batched_tokens,
         enforce_eager=engine.enforce_eager,
         enable_prefix_caching=True,
         **share,
@@ -294,11 +298,12 @@ def generate(path: Path) -> None:
 
 
 def memory_used() -> int | None:
-    """MB of the first GPU in use, by anybody; None without nvidia-smi."""
+    """MB of the first GPU in use, by anybody; None where nvidia-smi is not there or does not tell."""
     if shutil.which("nvidia-smi") is None:
         return None
     query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"]
-    return int(subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0])
+    told = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
+    return int(told) if told.isdecimal() else None
 
 
 class MemoryPeak:
@@ -331,17 +336,20 @@ def run_part(name: str, folder: Path, small: bool) -> Figures:
         log.flush()
         process = subprocess.Popen(arguments, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         try:
-            code: int | None = process.wait(PART_SECONDS if not small else 900)
+            code: int | None = process.wait(900 if small else PART_SECONDS[name])
         except subprocess.TimeoutExpired:
             code = None
-        kill_session(process)
+        finally:
+            kill_session(process)
     about: Figures = {"seconds": round(time.monotonic() - clock)}
     if peak.megabytes is not None:
         about["GPU MB at most"] = peak.megabytes
     result = out / "figures.json"
-    if code == 0 and result.is_file():
-        return about | json.loads(result.read_text())
-    return about | {"failed": f"{'took too long' if code is None else f'exit code {code}'}: see log.txt"}
+    if result.is_file():
+        about |= json.loads(result.read_text())
+    if code != 0:
+        about["failed"] = f"{'took too long' if code is None else f'exit code {code}'}: see log.txt"
+    return about
 
 
 def machine() -> Figures:
@@ -380,8 +388,11 @@ def main() -> None:
         generate(args.generate)
         return
     if args.part:
-        part: Callable[[Path, bool], Figures] = globals()[args.part]
-        (folder / args.part / "figures.json").write_text(json.dumps(part(folder / args.part, args.small)))
+        part: Callable[[Path, bool], Iterator[Figures]] = globals()[args.part]
+        figures: Figures = {}
+        for measured in part(folder / args.part, args.small):
+            figures |= measured
+            (folder / args.part / "figures.json").write_text(json.dumps(figures))
         return
     if not args.small and not torch.cuda.is_available():
         raise SystemExit("no CUDA GPU here: --small tries the script on a CPU")
