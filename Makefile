@@ -1,10 +1,8 @@
 # `make demo` sets everything up and runs the main job; `make test` runs the checks and the tests.
-# PYTHON: a CPython >= 3.11. GPU=1 installs the GPU build of vLLM instead of the CPU one. JOBS: test files side by side, UNIT_JOBS: of those
-# that start nothing and sometimes wait.
+# PYTHON: a CPython >= 3.11. GPU=1 installs the GPU build of vLLM instead of the CPU one. JOBS: test files side by side.
 PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 2
-UNIT_JOBS ?= 3
 BIN := $(VENV)/bin
 LOCK := requirements/$(if $(GPU),gpu,cpu).lock
 # Beside the packages, for its test: where it can be imported PEFT does so in every training, 2 s and a warning.
@@ -39,7 +37,7 @@ lint: install
 	$(BIN)/lint-imports
 
 unit: install
-	$(BIN)/pytest -n $(UNIT_JOBS) --dist loadfile -m "not engine and not ray and not slow" -q
+	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not engine and not ray and not slow" -q
 
 test: lint unit
 	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "engine or ray or slow" -q --durations 12

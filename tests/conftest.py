@@ -6,6 +6,7 @@ The environment is set before anything imports vllm: its engine core runs in thi
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 os.environ |= {
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from ner_batch.engine.engine import Engine
 
 ROOT = Path(__file__).parent.parent
+
+# A shell ignores SIGINT for what it starts in the background; the command line sets it so too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # vLLM fills its cache with zeros, so every engine that is open has it in memory, and those of a session stay open: at
 # 1 GiB each, the least that `cpu_kv_cache_gib` takes, five made a worker of 5.8 GB.
