@@ -249,21 +249,59 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
-def test_killing_the_core_process_kills_the_engine(random_model: str, tmp_path: Path) -> None:
-    """With vLLM's core in a process of its own: it answers; killed, it makes every caller hear EngineDeadError."""
-    script = tmp_path / "killed.py"
-    script.write_text(KILLED)
+HANGING = """
+import os, psutil, sys, threading, time
+from ner_batch.engine.settings import EngineConfig
+from ner_batch.engine.engine import Engine, EngineDeadError
+
+def stop_core():
+    while not (cores := [p for p in psutil.Process().children(recursive=True) if "spawn_main" in str(p.cmdline())]):
+        time.sleep(0.01)
+    cores[0].suspend()
+    print("stopped", flush=True)
+
+if __name__ == "__main__":
+    threading.Thread(target=stop_core, daemon=True).start()
+    small = {"dtype": "float32", "max_model_len": 1024, "cpu_kv_cache_gib": 1, "enforce_eager": True}
+    try:
+        Engine(EngineConfig(model=sys.argv[1], in_process=False, start_seconds=45, **small))
+    except EngineDeadError as error:
+        print("dead:", error, flush=True)
+    time.sleep(1)
+    cores = [p for p in psutil.Process().children(recursive=True) if "spawn_main" in str(p.cmdline())]
+    print("left:", [p for p in cores if p.status() != "zombie"], flush=True)
+    os._exit(0)
+"""
+
+
+def run_alone(script: str, folder: Path, model: str) -> tuple[list[str], str]:
+    """What a program prints in a process of its own, without this one's settings of vLLM; its lines, and stderr."""
+    path = folder / "program.py"
+    path.write_text(script)
     env = {k: v for k, v in os.environ.items() if k != "VLLM_ENABLE_V1_MULTIPROCESSING"}
     env["PYTHONPATH"] = str(Path(__file__).parent.parent)
     done = subprocess.run(
-        [sys.executable, script, random_model], env=env, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, path, model], env=env, capture_output=True, text=True, timeout=300, check=False
     )
-    lines = [line for line in done.stdout.splitlines() if line.startswith(("dead:", "3 tokens"))]
-    assert [line.split(":")[0] for line in lines] == ["3 tokens", "dead", "dead"], (
-        done.returncode,
-        done.stderr[-2000:],
-    )
+    return done.stdout.splitlines(), f"{done.returncode}: {done.stderr[-2000:]}"
+
+
+@pytest.mark.slow
+def test_killing_the_core_process_kills_the_engine(random_model: str, tmp_path: Path) -> None:
+    """With vLLM's core in a process of its own: it answers; killed, it makes every caller hear EngineDeadError."""
+    printed, why = run_alone(KILLED, tmp_path, random_model)
+    lines = [line for line in printed if line.startswith(("dead:", "3 tokens"))]
+    assert [line.split(":")[0] for line in lines] == ["3 tokens", "dead", "dead"], why
+
+
+@pytest.mark.slow
+def test_an_engine_that_hangs_at_its_start_is_dead(random_model: str, tmp_path: Path) -> None:
+    """Its core is stopped before it is ready: EngineDeadError after `start_seconds`, and no process is left."""
+    printed, why = run_alone(HANGING, tmp_path, random_model)
+    assert "stopped" in printed, why
+    (dead,) = [line for line in printed if line.startswith("dead:")]
+    assert dead.startswith("dead: vLLM was not ready after 45 s (engine.start_seconds;")
+    assert "left: []" in printed, why
 
 
 def test_engine_dead_pickles() -> None:

@@ -28,7 +28,7 @@ _VERBOSE = "NER_BATCH_VERBOSE=1 shows what it printed"  # the root cause is ofte
 # Fields of EngineConfig that are not vLLM's by the same name.
 _OURS = {
     *("chat_template", "cpu_kv_cache_gib", "extra", "in_process", "max_in_flight"),
-    *("max_lora_rank", "max_loras", "stall_seconds"),
+    *("max_lora_rank", "max_loras", "stall_seconds", "start_seconds"),
 }
 
 
@@ -88,8 +88,15 @@ class Engine:
         self._ended = threading.Event()
         started: Future[list[BaseProcess]] = Future()
         args = (chat, adapters, started)
+        before = set(multiprocessing.active_children())
         threading.Thread(target=self._run, args=args, name="vllm-step", daemon=True).start()
-        processes = started.result()
+        try:
+            processes = started.result(config.start_seconds)
+        except TimeoutError:
+            for process in set(multiprocessing.active_children()) - before:
+                process.kill()  # it would outlive this one and keep the GPU's memory
+            message = f"vLLM was not ready after {config.start_seconds:g} s (engine.start_seconds; {_VERBOSE})"
+            raise EngineDeadError(message) from None
         threading.Thread(target=self._watch, args=(processes,), name="vllm-watchdog", daemon=True).start()
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:

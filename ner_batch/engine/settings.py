@@ -46,6 +46,8 @@ class EngineConfig(Config):
     """Run vLLM's engine core in the replica's process. None: on CPU yes (starts in 2 s instead of 30), on GPU no."""
     max_in_flight: Count = 512
     """Prompts handed to vLLM at once; beyond `max_num_seqs`, so that it never drains."""
+    start_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    """An engine that is not ready after so long is taken for dead, a model that it fetches first included."""
     stall_seconds: Annotated[float, Field(gt=0)] = 600.0
     """An engine that returns nothing for so long with work in flight is taken for dead."""
     extra: Annotated[dict[str, Any], BeforeValidator(core_value)] = Field(default_factory=dict)

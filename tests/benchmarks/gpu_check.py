@@ -88,7 +88,7 @@ def ner_batch(*arguments: object) -> tuple[float, str, int]:
     return time.monotonic() - clock, done.stdout, done.returncode
 
 
-def well(code: int) -> None:
+def require_success(code: int) -> None:
     """Raises where a verb has not ended well; what it has measured is kept."""
     if code:
         raise SystemExit(code)
@@ -123,14 +123,14 @@ def tiny(out: Path, small: bool) -> Iterator[Figures]:
     path.write_text(yaml.safe_dump(values))
     seconds, printed, code = ner_batch("train", path)
     yield {"command, s": round(seconds), **trained(printed)}
-    well(code)
+    require_success(code)
 
 
 def demo(out: Path, small: bool) -> Iterator[Figures]:
     """The demo; it is small."""
     seconds, printed, code = ner_batch("demo", "--out", out)
     yield {"command, s": round(seconds), **trained(printed)}
-    well(code)
+    require_success(code)
     scores = score_rows(list(read_rows(out / "entities")), out / "gold" / "test.parquet")
     yield {"test F1": round(scores.micro.f1, 3)}
 
@@ -162,14 +162,14 @@ def kill(out: Path, small: bool) -> Iterator[Figures]:
     yield {"units before the kill": len(before), "GPU MB held 10 s after the kill": memory_used()}
     seconds, _, code = ner_batch("extract", path)
     yield {"second run, s": round(seconds)}
-    well(code)
+    require_success(code)
     after = parquet_files(out / "entities")
-    found = pads.dataset(out / "entities", format="parquet").to_table(columns=["text"])["text"].to_pylist()
-    lost, doubled = len(set(texts) - set(found)), len(found) - len(set(found))
-    yield {"rows in": rows, "rows out": len(found), "lost": lost, "doubled": doubled}
+    texts_out = pads.dataset(out / "entities", format="parquet").to_table(columns=["text"])["text"].to_pylist()
+    lost, doubled = len(set(texts) - set(texts_out)), len(texts_out) - len(set(texts_out))
+    yield {"rows in": rows, "rows out": len(texts_out), "lost": lost, "doubled": doubled}
     again = sum(after[name] != written for name, written in before.items())
     yield {"finished units written again": again}
-    well(lost or doubled or again)
+    require_success(lost or doubled or again)
 
 
 def packing(out: Path, small: bool) -> Iterator[Figures]:
@@ -245,7 +245,7 @@ def raw(out: Path, small: bool) -> Iterator[Figures]:
     path = dummy_job(out, small)
     seconds, _, code = ner_batch("extract", path)
     yield {"job's command, s": round(seconds)}
-    well(code)
+    require_success(code)
     of_job = bench_job.rate(out / "entities", UNITS_IN_FLIGHT)
     rows = pads.dataset(out / "entities", format="parquet").to_table()
     tokens = sum(rows["completion_tokens"].to_pylist())
@@ -302,8 +302,8 @@ def memory_used() -> int | None:
     if shutil.which("nvidia-smi") is None:
         return None
     query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"]
-    told = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
-    return int(told) if told.isdecimal() else None
+    megabytes = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
+    return int(megabytes) if megabytes.isdecimal() else None
 
 
 class MemoryPeak:
