@@ -13,12 +13,12 @@ import typer
 
 from ner_batch.cli import console, exit_code
 from ner_batch.config import load
-from ner_batch.extract.dryrun import dry_run as estimate
-from ner_batch.extract.extractor import Extractor
-from ner_batch.extract.job import extraction, io_tasks, replica_options
-from ner_batch.extract.plan import Plan, prepare
-from ner_batch.extract.settings import ExtractConfig
-from ner_batch.extract.units import ShardUnits
+from ner_batch.extraction.dryrun import dry_run as estimate
+from ner_batch.extraction.extractor import Extractor
+from ner_batch.extraction.job import extraction, io_tasks, replica_options
+from ner_batch.extraction.plan import Plan, prepare
+from ner_batch.extraction.settings import ExtractConfig
+from ner_batch.extraction.units import ShardUnits
 
 
 def extract(plan: Plan) -> int:

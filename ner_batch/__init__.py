@@ -21,7 +21,6 @@ errors      :class:`UserError` (what you can mend, one line each), :class:`JobEr
 ==========  ============================================================================================================
 
 Names are loaded when they are used: ``import ner_batch`` takes milliseconds and needs neither Ray, torch nor vLLM.
-The library call is not ``extract``, for importing the package :mod:`ner_batch.extract` binds that name here.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ if TYPE_CHECKING:
     from ner_batch.engine.settings import EngineConfig
     from ner_batch.errors import JobError, UserError
     from ner_batch.evaluate.metrics import score as score_entities
-    from ner_batch.extract.extractor import Extractor
-    from ner_batch.extract.job import extract as extract_entities
-    from ner_batch.extract.recipe import make_recipe
-    from ner_batch.extract.settings import ExtractConfig, JobConfig, RecipeConfig
+    from ner_batch.extraction.extractor import Extractor
+    from ner_batch.extraction.job import extract as extract_entities
+    from ner_batch.extraction.recipe import make_recipe
+    from ner_batch.extraction.settings import ExtractConfig, JobConfig, RecipeConfig
     from ner_batch.io.examples import read_examples
     from ner_batch.task import Label, Task, load_task
 
@@ -73,14 +72,14 @@ _MODULES = {
     "data": ("Entity", "Example", "Prediction", "Status", "Ungrounded", "predictions_of"),
     "engine.settings": ("EngineConfig",),
     "errors": ("JobError", "UserError"),
-    "extract.extractor": ("Extractor",),
-    "extract.recipe": ("make_recipe",),
-    "extract.settings": ("ExtractConfig", "JobConfig", "RecipeConfig"),
+    "extraction.extractor": ("Extractor",),
+    "extraction.recipe": ("make_recipe",),
+    "extraction.settings": ("ExtractConfig", "JobConfig", "RecipeConfig"),
     "io.examples": ("read_examples",),
     "task": ("Label", "Task", "load_task"),
 }
 _PLACES = {name: (module, name) for module, names in _MODULES.items() for name in names} | {
-    "extract_entities": ("extract.job", "extract"),
+    "extract_entities": ("extraction.job", "extract"),
     "load_config": ("config", "load"),
     "score_entities": ("evaluate.metrics", "score"),
 }

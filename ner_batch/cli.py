@@ -124,11 +124,11 @@ def extract(
     ] = None,
 ) -> int:
     """Find entities in Parquet files of text. Start it again after any crash: it goes on where it was."""
-    from ner_batch.extract.settings import ExtractConfig
+    from ner_batch.extraction.settings import ExtractConfig
 
     config = configs.load(ExtractConfig, config_file, overrides or ())
-    from ner_batch.extract import dryrun, plan
-    from ner_batch.extract import job as extraction
+    from ner_batch.extraction import dryrun, plan
+    from ner_batch.extraction import job as extraction
 
     prepared = plan.prepare(config, limit, retry=[*(retry_status or ()), *(["failed"] if retry else [])])
     return dryrun.dry_run(prepared, console, price_per_hour=price) if dry_run else extraction.run(prepared, console)
@@ -140,7 +140,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="All of it as one JSON object")] = False,
 ) -> int:
     """How far an extraction is, or how it ended. Exit code 0 when it is complete, 3 otherwise."""
-    from ner_batch.extract.status import status as read_status
+    from ner_batch.extraction.status import status as read_status
 
     run = read_status(folder)
     if as_json:
@@ -161,10 +161,10 @@ def doctor(
     no_engine: Annotated[bool, typer.Option("--no-engine", help="Do not start the engine")] = False,
 ) -> int:
     """Will it run here? Versions, machine, memory, disk, cluster, config, model and adapter; exit code 2 if not."""
-    from ner_batch.extract.settings import ExtractConfig
+    from ner_batch.extraction.settings import ExtractConfig
 
     config = configs.load(ExtractConfig, config_file, overrides or ()) if config_file else None
-    from ner_batch.extract.doctor import doctor as look
+    from ner_batch.extraction.doctor import doctor as look
 
     return look(config, console, gpu_gib, start=not no_engine)
 

@@ -84,8 +84,8 @@ def predict_one(text):
 def main():
     from ner_batch.cli import console, exit_code
     from ner_batch.config import load
-    from ner_batch.extract import dryrun, job, plan
-    from ner_batch.extract.settings import ExtractConfig
+    from ner_batch.extraction import dryrun, job, plan
+    from ner_batch.extraction.settings import ExtractConfig
 
     arguments = [word for word in sys.argv[1:] if not word.startswith("--")]
     config = load(ExtractConfig, arguments[0], arguments[1:])

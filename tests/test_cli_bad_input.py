@@ -94,8 +94,8 @@ def test_output_that_holds_foreign_files(run, tmp_path):
 def test_output_that_belongs_to_another_run(run, tmp_path):
     """Every difference is shown, with both values."""
     from ner_batch.config import load
-    from ner_batch.extract import manifest, plan
-    from ner_batch.extract.settings import ExtractConfig
+    from ner_batch.extraction import manifest, plan
+    from ner_batch.extraction.settings import ExtractConfig
 
     manifest.write(plan.prepare(load(ExtractConfig, tmp_path / "job.yaml")), "running", {})
     code, lines = run("format=mrc", "windows.max_tokens=100")
@@ -109,8 +109,8 @@ def test_output_that_belongs_to_another_run(run, tmp_path):
 def test_input_that_changed_under_a_run(run, tmp_path):
     """A shard that was rewritten or removed since is named."""
     from ner_batch.config import load
-    from ner_batch.extract import manifest, plan
-    from ner_batch.extract.settings import ExtractConfig
+    from ner_batch.extraction import manifest, plan
+    from ner_batch.extraction.settings import ExtractConfig
 
     manifest.write(plan.prepare(load(ExtractConfig, tmp_path / "job.yaml")), "running", {})
     pq.write_table(pa.table({"id": ["1", "2"], "text": ["Anna", "Bob"], "n": [1, 2]}), tmp_path / "good.parquet")

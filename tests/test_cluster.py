@@ -14,7 +14,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from ner_batch.config import load
 from ner_batch.errors import UserError
-from ner_batch.extract.settings import ExtractConfig
+from ner_batch.extraction.settings import ExtractConfig
 from ner_batch.jobs.cluster import session
 from ner_batch.train.settings import TrainConfig
 

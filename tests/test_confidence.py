@@ -12,7 +12,7 @@ from tiny import FILES, gold
 
 from ner_batch.data import AnswerSpan, Completion, Entity, clean
 from ner_batch.engine.settings import EngineConfig
-from ner_batch.extract import confidence
+from ner_batch.extraction import confidence
 from ner_batch.prompts.chat import load_tokenizer
 from ner_batch.prompts.formats import NAMES, Format, get
 from ner_batch.task import Task
@@ -108,8 +108,8 @@ def test_scores_of_a_trained_model(tiny_model):
     from transformers import AutoModelForCausalLM
 
     from ner_batch.engine.engine import Request
-    from ner_batch.extract.extractor import Extractor
-    from ner_batch.extract.recipe import Recipe, TaskRecipe
+    from ner_batch.extraction.extractor import Extractor
+    from ner_batch.extraction.recipe import Recipe, TaskRecipe
     from ner_batch.task import load_task
 
     examples = [x for x in gold("dev") if len(x.text) < 100][:80]

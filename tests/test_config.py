@@ -4,8 +4,8 @@ import pytest
 
 from ner_batch.config import Config, dump, load
 from ner_batch.engine import settings as of_engine
-from ner_batch.extract import settings as of_extraction
-from ner_batch.extract.settings import ExtractConfig
+from ner_batch.extraction import settings as of_extraction
+from ner_batch.extraction.settings import ExtractConfig
 from ner_batch.jobs import index
 from ner_batch.verification import settings as of_verification
 

@@ -18,8 +18,8 @@ from ner_batch.engine.device import cpu_computes_bfloat16
 from ner_batch.engine.memory import GIB, memory_needs
 from ner_batch.engine.settings import EngineConfig
 from ner_batch.errors import UserError
-from ner_batch.extract.doctor import doctor
-from ner_batch.extract.settings import ExtractConfig
+from ner_batch.extraction.doctor import doctor
+from ner_batch.extraction.settings import ExtractConfig
 
 
 def test_the_arithmetic_is_what_a_model_really_holds(random_model):

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from ner_batch.extract.dryrun import relative_error
+from ner_batch.extraction.dryrun import relative_error
 
 
 def draw(rng, places, rows, spread):

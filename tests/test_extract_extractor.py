@@ -7,8 +7,8 @@ import pytest
 from ner_batch.data import Prediction, Status
 from ner_batch.engine.engine import Engine
 from ner_batch.engine.settings import EngineConfig
-from ner_batch.extract.extractor import Extractor
-from ner_batch.extract.recipe import Recipe, TaskRecipe
+from ner_batch.extraction.extractor import Extractor
+from ner_batch.extraction.recipe import Recipe, TaskRecipe
 from ner_batch.prompts.formats import NAMES
 from ner_batch.task import Task
 

@@ -21,7 +21,7 @@ from scripted import POISON, predict_one
 
 from ner_batch.data import predictions_of
 from ner_batch.errors import UserError
-from ner_batch.extract.status import status
+from ner_batch.extraction.status import status
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
 KILLS = 2  # each a start of Ray, some ten seconds; ten of them were clean too
@@ -159,7 +159,7 @@ def test_more_units_than_a_pipeline_takes_on_gpus(job):
     Ray is told of GPUs that are not there: replicas take them, and what it refuses on a GPU machine it refuses here. The
     log is JSON.
     """
-    few = "from ner_batch.extract import job; import scripted; job.PORTION = 40; scripted.main()"
+    few = "from ner_batch.extraction import job; import scripted; job.PORTION = 40; scripted.main()"
     settings = ["job.replicas=2", "job.max_engine_deaths=0"]
     machine = {"RAY_OVERRIDE_RESOURCES": '{"GPU": 2}', "NER_BATCH_LOG_FORMAT": "json"}
     output = finish(job.start(*settings, code=few, **machine))
@@ -294,8 +294,8 @@ def test_what_made_rows_fail_is_told(job):
 LIBRARY = """
 import sys, ray, yaml
 from scripted import POISON, ScriptedEngine
-from ner_batch.extract.settings import JobConfig, RecipeConfig
-from ner_batch.extract.job import extract
+from ner_batch.extraction.settings import JobConfig, RecipeConfig
+from ner_batch.extraction.job import extract
 ray.init(address="local", include_dashboard=False, log_to_driver=False, num_cpus=2)
 config = RecipeConfig.model_validate({"engine": {"model": sys.argv[1], "max_model_len": 8192}, "task": sys.argv[2]})
 texts = ["Alice met Bob"] * 20 + [f"row {i} of Carol" for i in range(20)]

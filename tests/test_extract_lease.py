@@ -16,9 +16,9 @@ from rich.console import Console
 from s3_server import BUCKET, point_at, s3_server
 
 from ner_batch.errors import JobError, UserError
-from ner_batch.extract import lease
-from ner_batch.extract.lease import Lease
-from ner_batch.extract.status import status
+from ner_batch.extraction import lease
+from ner_batch.extraction.lease import Lease
+from ner_batch.extraction.status import status
 from ner_batch.io import storage
 
 HOLDER = """
@@ -26,7 +26,7 @@ import platform, sys, time
 from rich.console import Console
 if sys.argv[2] != "here":
     platform.node = lambda: sys.argv[2]
-from ner_batch.extract import lease
+from ner_batch.extraction import lease
 from ner_batch.jobs.progress import Line
 lease.FIRST_RENEWAL_SECONDS = lease.RENEWAL_SECONDS = 0.2
 with lease.Lease(sys.argv[1], Console(quiet=True)) as held:

@@ -3,8 +3,8 @@
 import pytest
 
 from ner_batch.data import Entity, Parsed, Status
-from ner_batch.extract.extractor import merge, outcome
-from ner_batch.extract.reader import Reading
+from ner_batch.extraction.extractor import merge, outcome
+from ner_batch.extraction.reader import Reading
 from ner_batch.text.windows import Window
 
 REASONS = {

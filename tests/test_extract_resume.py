@@ -10,12 +10,12 @@ import pytest
 
 from ner_batch.data import Prediction, Status
 from ner_batch.errors import UserError
-from ner_batch.extract import dryrun, manifest, recipe
-from ner_batch.extract.job import check_unchanged
-from ner_batch.extract.plan import prepare
-from ner_batch.extract.settings import ExtractConfig
-from ner_batch.extract.tracker import Tracker
-from ner_batch.extract.units import UnitFiles, read_blocks, with_predictions
+from ner_batch.extraction import dryrun, manifest, recipe
+from ner_batch.extraction.job import check_unchanged
+from ner_batch.extraction.plan import prepare
+from ner_batch.extraction.settings import ExtractConfig
+from ner_batch.extraction.tracker import Tracker
+from ner_batch.extraction.units import UnitFiles, read_blocks, with_predictions
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from ner_batch.adapter import Calibration
 from ner_batch.data import Completion, Message, clean
 from ner_batch.engine.engine import Engine, Request
 from ner_batch.engine.settings import EngineConfig
-from ner_batch.extract import confidence
-from ner_batch.extract.extractor import Extractor
-from ner_batch.extract.recipe import Recipe, TaskRecipe, make_recipe, rereading
-from ner_batch.extract.settings import RecipeConfig, WindowsConfig
+from ner_batch.extraction import confidence
+from ner_batch.extraction.extractor import Extractor
+from ner_batch.extraction.recipe import Recipe, TaskRecipe, make_recipe, rereading
+from ner_batch.extraction.settings import RecipeConfig, WindowsConfig
 from ner_batch.prompts.chat import load_tokenizer
 from ner_batch.task import load_task
 

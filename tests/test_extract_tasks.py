@@ -12,8 +12,8 @@ from tiny import FILES
 from ner_batch import adapter as adapters
 from ner_batch.data import PREDICTIONS, predictions_schema
 from ner_batch.engine.settings import EngineConfig
-from ner_batch.extract.extractor import Extractor
-from ner_batch.extract.recipe import Recipe, TaskRecipe
+from ner_batch.extraction.extractor import Extractor
+from ner_batch.extraction.recipe import Recipe, TaskRecipe
 from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.prompts.chat import load_tokenizer
 from ner_batch.prompts.formats import get

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from ner_batch.data import Prediction, Status
 from ner_batch.errors import JobError
-from ner_batch.extract import tracker as trackers
-from ner_batch.extract.tracker import BAD_ROW, EXCUSES, SUSPECT, Tracker, UnitAttempts
+from ner_batch.extraction import tracker as trackers
+from ner_batch.extraction.tracker import BAD_ROW, EXCUSES, SUSPECT, Tracker, UnitAttempts
 
 
 def read_until_done(tracker, rows, poisoned):

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from ner_batch.data import PREDICTIONS, Entity, Prediction, Status, Ungrounded
-from ner_batch.extract import plan
-from ner_batch.extract.job import ExtractionLine, large_first
-from ner_batch.extract.settings import ExtractConfig, InputConfig, OutputConfig
-from ner_batch.extract.tracker import RunProgress, SharedLock, Tracker
-from ner_batch.extract.units import (
+from ner_batch.extraction import plan
+from ner_batch.extraction.job import ExtractionLine, large_first
+from ner_batch.extraction.settings import ExtractConfig, InputConfig, OutputConfig
+from ner_batch.extraction.tracker import RunProgress, SharedLock, Tracker
+from ner_batch.extraction.units import (
     Destination,
     UnitFiles,
     earlier_predictions,

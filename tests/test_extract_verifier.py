@@ -8,9 +8,9 @@ from transformers import AutoModelForCausalLM
 
 from ner_batch import retrieval
 from ner_batch.data import Entity, Example
-from ner_batch.extract.reader import Reader
-from ner_batch.extract.recipe import TaskRecipe, make_recipe
-from ner_batch.extract.settings import RecipeConfig
+from ner_batch.extraction.reader import Reader
+from ner_batch.extraction.recipe import TaskRecipe, make_recipe
+from ner_batch.extraction.settings import RecipeConfig
 from ner_batch.prompts import formats
 from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.prompts.chat import load_tokenizer

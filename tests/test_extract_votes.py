@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ner_batch.data import Entity, Parsed, Status, Ungrounded
-from ner_batch.extract.reader import Reading, vote
-from ner_batch.extract.settings import VotesConfig
+from ner_batch.extraction.reader import Reading, vote
+from ner_batch.extraction.settings import VotesConfig
 
 SPANS = [Entity(i, i + 1, kind, "x") for i in range(3) for kind in ("A", "B")]
 READINGS = st.lists(
@@ -41,8 +41,8 @@ def test_votes_of_a_real_engine(tiny_model):
     from tiny import FILES, gold
 
     from ner_batch.engine.settings import EngineConfig
-    from ner_batch.extract.extractor import Extractor
-    from ner_batch.extract.recipe import Recipe, TaskRecipe
+    from ner_batch.extraction.extractor import Extractor
+    from ner_batch.extraction.recipe import Recipe, TaskRecipe
     from ner_batch.task import load_task
 
     texts = [x.text for x in gold("dev") if len(x.text) < 80][:20]

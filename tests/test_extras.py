@@ -106,8 +106,8 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_extraction_is_planned_without_any_extra(job: Path) -> None:
     """All that the driver checks before it starts replicas: model, task, index, input, output."""
     done = without_extras(
-        "from ner_batch.config import load\nfrom ner_batch.extract.settings import ExtractConfig\n"
-        "from ner_batch.extract.plan import prepare\n"
+        "from ner_batch.config import load\nfrom ner_batch.extraction.settings import ExtractConfig\n"
+        "from ner_batch.extraction.plan import prepare\n"
         "plan = prepare(load(ExtractConfig, sys.argv[1]))\n"
         "print(plan.rows)",
         str(job),

@@ -10,9 +10,9 @@ import pytest
 
 from ner_batch.engine import device
 from ner_batch.engine.settings import EngineConfig
-from ner_batch.extract import job
-from ner_batch.extract.recipe import Recipe, TaskRecipe
-from ner_batch.extract.settings import JobConfig
+from ner_batch.extraction import job
+from ner_batch.extraction.recipe import Recipe, TaskRecipe
+from ner_batch.extraction.settings import JobConfig
 from ner_batch.jobs import cluster
 from ner_batch.task import Task
 
@@ -67,9 +67,9 @@ def test_cores_are_shared_out(ray_address):
 BESIDE_GPUS = """
 import json, os, ray
 from test_hardware import ENGINE, READS, SEARCHES
-from ner_batch.extract import job
-from ner_batch.extract.recipe import Recipe
-from ner_batch.extract.settings import JobConfig
+from ner_batch.extraction import job
+from ner_batch.extraction.recipe import Recipe
+from ner_batch.extraction.settings import JobConfig
 
 ray.init(address="local", include_dashboard=False, num_cpus=9, num_gpus=2)
 threads = ray.remote(lambda: os.environ["OMP_NUM_THREADS"])

@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from ner_batch.extract.job import ExtractionLine
-from ner_batch.extract.lease import Lease
-from ner_batch.extract.tracker import RunProgress
+from ner_batch.extraction.job import ExtractionLine
+from ner_batch.extraction.lease import Lease
+from ner_batch.extraction.tracker import RunProgress
 from ner_batch.jobs.jsonlog import JsonLines
 from ner_batch.jobs.progress import Line, ProgressLine
 

@@ -54,15 +54,15 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 def test_submodules_keep_their_names() -> None:
-    """`ner_batch.extract` and `ner_batch.data` are packages and modules whatever was used before."""
+    """`ner_batch.extraction` and `ner_batch.data` are packages and modules whatever was used before."""
     program = (
         "import ner_batch\n"
         "from ner_batch import Entity, extract_entities\n"
-        "import ner_batch.extract.plan, ner_batch.data\n"
-        "print(ner_batch.extract.__name__, ner_batch.data.__name__, callable(extract_entities))"
+        "import ner_batch.extraction.plan, ner_batch.data\n"
+        "print(ner_batch.extraction.__name__, ner_batch.data.__name__, callable(extract_entities))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.strip() == "ner_batch.extract ner_batch.data True", done.stderr
+    assert done.stdout.strip() == "ner_batch.extraction ner_batch.data True", done.stderr
 
 
 def test_the_module_is_the_command() -> None:

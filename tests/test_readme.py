@@ -12,7 +12,7 @@ from ner_batch.config import load
 from ner_batch.encoder.settings import TrainEncoderConfig
 from ner_batch.evaluate.settings import EvaluateConfig
 from ner_batch.experiments.settings import AblateConfig
-from ner_batch.extract.settings import ExtractConfig
+from ner_batch.extraction.settings import ExtractConfig
 from ner_batch.jobs.index import IndexConfig
 from ner_batch.train.settings import TrainConfig
 

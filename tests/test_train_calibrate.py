@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ner_batch.data import Entity
-from ner_batch.extract import confidence
+from ner_batch.extraction import confidence
 from ner_batch.train import serving
 
 PAIRS = st.lists(st.tuples(st.sampled_from([0.1, 0.3, 0.5, 0.7, 0.9, None]), st.booleans()), min_size=1, max_size=30)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ner_batch.extract.settings import ExtractConfig
+from ner_batch.extraction.settings import ExtractConfig
 from ner_batch.train.settings import TrainConfig
 
 FILES = Path(__file__).parent / "files"

@@ -23,7 +23,7 @@ from ner_batch.data import Prediction, predictions_of
 from ner_batch.demo import models, recipe
 from ner_batch.errors import UserError
 from ner_batch.evaluate.metrics import Scores, score
-from ner_batch.extract import job, plan
+from ner_batch.extraction import job, plan
 from ner_batch.io.examples import example_from_row, read_examples
 from ner_batch.train import job as train_job
 from ner_batch.train import plan as training

@@ -11,7 +11,7 @@ from ner_batch.config import FormatName
 from ner_batch.data import Example
 from ner_batch.errors import UserError
 from ner_batch.experiments.settings import TRAINED, AblateConfig, CurveConfig, Size, VerificationKind
-from ner_batch.extract.settings import Decoding, RecipeConfig, RetrievalConfig
+from ner_batch.extraction.settings import Decoding, RecipeConfig, RetrievalConfig
 from ner_batch.verification.settings import VerifyConfig
 
 

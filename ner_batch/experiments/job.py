@@ -17,7 +17,7 @@ from ner_batch.errors import JobError, UserError
 from ner_batch.experiments import report
 from ner_batch.experiments.grid import combinations
 from ner_batch.experiments.plan import METADATA, Plan, Run, is_done, predictions_file, with_runs
-from ner_batch.extract.extractor import Extractor
+from ner_batch.extraction.extractor import Extractor
 from ner_batch.io import storage
 from ner_batch.io.examples import examples_table
 from ner_batch.jobs import cluster

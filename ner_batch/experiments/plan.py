@@ -24,8 +24,8 @@ from ner_batch.experiments.grid import (
     subsets,
 )
 from ner_batch.experiments.settings import TRAINED, AblateConfig
-from ner_batch.extract.recipe import Recipe, make_recipe
-from ner_batch.extract.settings import RecipeConfig
+from ner_batch.extraction.recipe import Recipe, make_recipe
+from ner_batch.extraction.settings import RecipeConfig
 from ner_batch.io import storage
 from ner_batch.io.examples import examples_digest, examples_table, read_examples
 from ner_batch.jobs.cluster import check_lasting

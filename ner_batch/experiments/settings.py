@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from ner_batch.config import Config, Count, FormatName, IndexKind, Uri
 from ner_batch.engine.settings import EngineConfig
 from ner_batch.errors import UserError
-from ner_batch.extract.settings import Decoding, WindowsConfig
+from ner_batch.extraction.settings import Decoding, WindowsConfig
 
 VerificationKind = Literal["none", "zero-shot", "few-shot"]
 Size = Count | Literal["all"]

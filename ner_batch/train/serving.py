@@ -20,7 +20,7 @@ from ner_batch.adapter import Calibration, Verification, served_rank
 from ner_batch.data import Completion, Entity, Example, clean
 from ner_batch.engine.engine import Engine, Request
 from ner_batch.engine.settings import EngineConfig
-from ner_batch.extract import confidence
+from ner_batch.extraction import confidence
 from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.train import evaluate
 from ner_batch.train import model as models

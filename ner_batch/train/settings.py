@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ner_batch.config import Config, Count, FormatName, IndexKind, Positive, Share, Uri
 from ner_batch.errors import UserError
-from ner_batch.extract.settings import WindowsConfig
+from ner_batch.extraction.settings import WindowsConfig
 from ner_batch.retrieval import ENCODED
 
 Packing = Literal["auto", "none", "random", "greedy", "shared"]

@@ -17,9 +17,9 @@ from ner_batch import adapter
 from ner_batch.data import Completion, Example, Prediction, clean
 from ner_batch.engine.engine import Request
 from ner_batch.engine.settings import EngineConfig
-from ner_batch.extract.extractor import Extractor
-from ner_batch.extract.reader import Query, Reader, Reading
-from ner_batch.extract.recipe import Recipe, TaskRecipe, rereading
+from ner_batch.extraction.extractor import Extractor
+from ner_batch.extraction.reader import Query, Reader, Reading
+from ner_batch.extraction.recipe import Recipe, TaskRecipe, rereading
 from ner_batch.task import load_task
 from ner_batch.train.serving import auroc
 

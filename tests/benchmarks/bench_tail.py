@@ -21,7 +21,7 @@ NOTE = "row {} of Bob"
 REPORT = "row {} of Bob. " + "Alice met Carol in the long corridor of the old house and they talked. " * 1500
 
 
-AS_LISTED = "from ner_batch.extract import job; job.large_first = lambda units, _: units; "
+AS_LISTED = "from ner_batch.extraction import job; job.large_first = lambda units, _: units; "
 
 
 def run(folder: Path, model: str, order: str) -> tuple[float, float]:

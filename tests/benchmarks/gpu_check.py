@@ -44,8 +44,8 @@ from tiny import BASE, FILES
 from ner_batch import config as configs
 from ner_batch.demo import models, recipe
 from ner_batch.demo.show import read_rows, score_rows
-from ner_batch.extract.recipe import make_recipe
-from ner_batch.extract.settings import ExtractConfig
+from ner_batch.extraction.recipe import make_recipe
+from ner_batch.extraction.settings import ExtractConfig
 from ner_batch.prompts import formats
 from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.prompts.chat import load_tokenizer

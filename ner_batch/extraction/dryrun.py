@@ -18,11 +18,11 @@ from ner_batch import retrieval
 from ner_batch.data import Prediction, Status
 from ner_batch.engine.engine import Engine, EngineDeadError
 from ner_batch.errors import JobError, UserError
-from ner_batch.extract import job
-from ner_batch.extract.extractor import Extractor, StartEngine
-from ner_batch.extract.manifest import VERSIONS
-from ner_batch.extract.plan import Plan
-from ner_batch.extract.recipe import Recipe
+from ner_batch.extraction import job
+from ner_batch.extraction.extractor import Extractor, StartEngine
+from ner_batch.extraction.manifest import VERSIONS
+from ner_batch.extraction.plan import Plan
+from ner_batch.extraction.recipe import Recipe
 from ner_batch.io import storage
 from ner_batch.io.shards import read_unit, texts_of
 from ner_batch.jobs import cluster

@@ -27,10 +27,10 @@ from ner_batch.data import Entity, Prediction, Status, clean, distinct, worst
 from ner_batch.engine.engine import Engine, EngineDeadError
 from ner_batch.engine.settings import EngineConfig
 from ner_batch.errors import UserError
-from ner_batch.extract import units
-from ner_batch.extract.reader import Reader, Reading
-from ner_batch.extract.recipe import Recipe
-from ner_batch.extract.tracker import SharedLock, Tracker
+from ner_batch.extraction import units
+from ner_batch.extraction.reader import Reader, Reading
+from ner_batch.extraction.recipe import Recipe
+from ner_batch.extraction.tracker import SharedLock, Tracker
 from ner_batch.io.shards import texts_of
 from ner_batch.prompts.chat import load_tokenizer
 from ner_batch.text import windows
@@ -104,8 +104,8 @@ class Extractor:
     def __call__(self, table: pa.Table) -> pa.Table:
         """The table with the columns of :func:`ner_batch.data.predictions_schema` appended, row by row.
 
-        A table of a run's :class:`~ner_batch.extract.units.ShardUnits` is a work unit and may say that it could not be
-        read, or bring predictions of an earlier run, of which only the rows without one are read.
+        A table of a run's :class:`~ner_batch.extraction.units.ShardUnits` is a work unit and may say that it could not
+        be read, or bring predictions of an earlier run, of which only the rows without one are read.
         """
         unit_of_table = units.unit_of(table)
         if "error" in unit_of_table:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from ner_batch import retrieval
 from ner_batch.data import Completion, Entity, Example, Parsed, Status, distinct, worst
 from ner_batch.engine.engine import Engine, Request
-from ner_batch.extract import confidence
-from ner_batch.extract.recipe import TaskRecipe
+from ner_batch.extraction import confidence
+from ner_batch.extraction.recipe import TaskRecipe
 from ner_batch.io import copies
 from ner_batch.prompts import formats
 from ner_batch.prompts.builder import PromptBuilder

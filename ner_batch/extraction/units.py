@@ -25,8 +25,8 @@ from ray.data.datasource import Datasink, ReadTask, WriteResult
 
 from ner_batch.data import OFFSET_UNIT, PREDICTIONS, Prediction, Status, predictions_of, predictions_table
 from ner_batch.errors import JobError, UserError
-from ner_batch.extract.settings import InputConfig, OutputConfig
-from ner_batch.extract.tracker import Tracker
+from ner_batch.extraction.settings import InputConfig, OutputConfig
+from ner_batch.extraction.tracker import Tracker
 from ner_batch.io import outage, storage
 from ner_batch.io.shards import Unit, read_unit
 

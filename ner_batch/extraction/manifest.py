@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from ner_batch.config import dump
 from ner_batch.errors import UserError
-from ner_batch.extract.units import UnitReport, read_report
+from ner_batch.extraction.units import UnitReport, read_report
 from ner_batch.io import storage
 from ner_batch.io.shards import Listing, Unit
 from ner_batch.jobs.record import versions
 
 if TYPE_CHECKING:
-    from ner_batch.extract.plan import Plan
+    from ner_batch.extraction.plan import Plan
 
 MANIFEST = "_manifest.json"
 SUCCESS = "_SUCCESS"

@@ -19,15 +19,15 @@ from rich.markup import escape
 from ner_batch.data import Status
 from ner_batch.engine.engine import Engine
 from ner_batch.errors import JobError, UserError
-from ner_batch.extract import manifest
-from ner_batch.extract import tracker as trackers
-from ner_batch.extract.extractor import Extractor, StartEngine
-from ner_batch.extract.lease import LAST_SECONDS, Lease
-from ner_batch.extract.plan import Plan
-from ner_batch.extract.recipe import Recipe, make_recipe
-from ner_batch.extract.settings import JobConfig, RecipeConfig, check_gpus
-from ner_batch.extract.tracker import RunProgress, Tracker
-from ner_batch.extract.units import ShardUnits, UnitFiles, UnitReport, check_names, write_empty
+from ner_batch.extraction import manifest
+from ner_batch.extraction import tracker as trackers
+from ner_batch.extraction.extractor import Extractor, StartEngine
+from ner_batch.extraction.lease import LAST_SECONDS, Lease
+from ner_batch.extraction.plan import Plan
+from ner_batch.extraction.recipe import Recipe, make_recipe
+from ner_batch.extraction.settings import JobConfig, RecipeConfig, check_gpus
+from ner_batch.extraction.tracker import RunProgress, Tracker
+from ner_batch.extraction.units import ShardUnits, UnitFiles, UnitReport, check_names, write_empty
 from ner_batch.io import outage, storage
 from ner_batch.io.shards import Listing, Unit
 from ner_batch.jobs import cluster

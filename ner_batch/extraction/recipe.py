@@ -16,7 +16,7 @@ from ner_batch.adapter import Adapter, Calibration
 from ner_batch.config import FormatName
 from ner_batch.engine.settings import EngineConfig
 from ner_batch.errors import Problems, UserError
-from ner_batch.extract.settings import Decoding, RecipeConfig, RetrievalConfig, TaskConfig, VotesConfig
+from ner_batch.extraction.settings import Decoding, RecipeConfig, RetrievalConfig, TaskConfig, VotesConfig
 from ner_batch.jobs.cluster import on_every_node
 from ner_batch.prompts import formats
 from ner_batch.prompts.builder import PromptBuilder

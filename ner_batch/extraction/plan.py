@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from ner_batch.data import Status
 from ner_batch.errors import Problems, UserError
-from ner_batch.extract import manifest
-from ner_batch.extract.recipe import Recipe, local, make_recipe
-from ner_batch.extract.settings import ExtractConfig
-from ner_batch.extract.units import RESERVED, Destination, clashing
+from ner_batch.extraction import manifest
+from ner_batch.extraction.recipe import Recipe, local, make_recipe
+from ner_batch.extraction.settings import ExtractConfig
+from ner_batch.extraction.units import RESERVED, Destination, clashing
 from ner_batch.io import storage
 from ner_batch.io.shards import Listing, Unit, covers, list_shards, plan_units
 from ner_batch.jobs.cluster import check_lasting

@@ -19,11 +19,11 @@ from ner_batch.engine.engine import Engine, EngineDeadError
 from ner_batch.engine.memory import GIB, memory_needs
 from ner_batch.engine.settings import EngineConfig
 from ner_batch.errors import Problems, UserError
-from ner_batch.extract import plan as plans
-from ner_batch.extract.extractor import Extractor, StartEngine
-from ner_batch.extract.manifest import VERSIONS
-from ner_batch.extract.plan import Plan
-from ner_batch.extract.settings import ExtractConfig
+from ner_batch.extraction import plan as plans
+from ner_batch.extraction.extractor import Extractor, StartEngine
+from ner_batch.extraction.manifest import VERSIONS
+from ner_batch.extraction.plan import Plan
+from ner_batch.extraction.settings import ExtractConfig
 from ner_batch.io import storage
 from ner_batch.jobs import cluster
 from ner_batch.jobs.progress import duration

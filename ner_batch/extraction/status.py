@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ner_batch.errors import UserError
-from ner_batch.extract import lease, manifest
+from ner_batch.extraction import lease, manifest
 from ner_batch.io import storage
 from ner_batch.jobs.progress import duration
 
