@@ -24,7 +24,8 @@ from ner_batch.extraction.manifest import VERSIONS
 from ner_batch.extraction.plan import Plan
 from ner_batch.extraction.recipe import Recipe
 from ner_batch.io import storage
-from ner_batch.io.shards import read_unit, texts_of
+from ner_batch.io.listing import read_unit
+from ner_batch.io.shards import texts_of
 from ner_batch.jobs import cluster
 from ner_batch.jobs.progress import duration
 from ner_batch.jobs.record import versions

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -377,10 +377,12 @@ def print_left_out(listing: Listing, console: Console) -> None:
         console.print(line, highlight=False, markup=False)
 
 
-def print_reasons(reasons: Counter[str], console: Console) -> None:
-    """What rows have in their column `error`, the most frequent first."""
+def print_reasons(reasons: Counter[str], console: Console, ids: Mapping[str, Sequence[str]] | None = None) -> None:
+    """What rows have in their column `error`, the most frequent first, with ids of some."""
     for reason, count in reasons.most_common(NAMED_REASONS):
-        console.print(f"{count:,} x {reason}", highlight=False, markup=False)
+        named = list((ids or {}).get(reason, ()))
+        rows = f" ({', '.join(named)}{', ...' if count > len(named) else ''})" if named else ""
+        console.print(f"{count:,} x {reason}{rows}", highlight=False, markup=False)
 
 
 def conclude(plan: Plan, errors: Sequence[UnitReport], about: dict[str, Any] | None, console: Console) -> int:
@@ -392,7 +394,7 @@ def conclude(plan: Plan, errors: Sequence[UnitReport], about: dict[str, Any] | N
     missing = {report.name: report.error for report in errors}
     for name, error in missing.items():
         console.print(f"[red]not done[/] {escape(f'{name}: {error}')}", highlight=False)
-    rows, tokens, statuses, reasons = patiently(
+    rows, tokens, statuses, reasons, ids = patiently(
         plan, console, lambda: manifest.add_up(folder, [unit.name for unit in plan.units if unit.name not in missing])
     )
     lost = sum(unit.rows for unit in plan.units if unit.name in missing)
@@ -405,7 +407,7 @@ def conclude(plan: Plan, errors: Sequence[UnitReport], about: dict[str, Any] | N
     not_done = f" + {lost:,} not done" if lost else ""
     parts = " + ".join(f"{count:,} {status}" for status, count in by_status.items()) or "0"
     console.print(f"rows in {plan.rows:,} = rows out {rows:,}{not_done} = {parts}{not_done}", highlight=False)
-    print_reasons(reasons, console)
+    print_reasons(reasons, console, ids)
     assert rows + lost == plan.rows, f"{folder}: rows do not add up"
     assert statuses.total() == rows, f"{folder}: statuses do not add up"
     if complete:

@@ -18,9 +18,11 @@ class InputConfig(Config):
     """What is read."""
 
     path: Uri
-    """A Parquet file, a folder (read recursively) or a glob; local or s3://."""
+    """A file, a folder (read recursively) or a glob; local or s3://. Parquet, JSON Lines, CSV, or Arrow."""
     text_column: str = "text"
-    """The column that is read; strings."""
+    """The column that is read; strings. `doc.body` is the field `body` of `doc`, where no column has that name."""
+    id_column: str | None = None
+    """A column that names rows in what is printed about errors; it must be among those that are kept."""
     rename: dict[str, str] = Field(default_factory=dict)
     """Input columns to pass through under another name, e.g. {entities: gold_entities}."""
 

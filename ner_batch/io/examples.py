@@ -14,7 +14,8 @@ import pyarrow as pa
 from ner_batch.data import EXAMPLES, Entity, Example
 from ner_batch.errors import UserError
 from ner_batch.io import storage
-from ner_batch.io.shards import Unit, list_shards, plan_units, read_unit, texts_of
+from ner_batch.io.listing import list_shards, read_unit
+from ner_batch.io.shards import Unit, plan_units, texts_of
 
 NAMED_ROWS = 10
 """Wrong rows that are named; the others are counted."""

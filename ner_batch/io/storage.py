@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from mmap import mmap
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
@@ -215,6 +215,15 @@ def _local_files(root: Path) -> Iterator[File]:
                 continue
             if stat.S_ISREG(about.st_mode):
                 yield File(relative, str(path), about.st_size, str(about.st_mtime_ns))
+
+
+def open_stream(uri: str) -> IO[bytes]:
+    """A file to be read from its beginning to its end. Raises OSError where it cannot be read."""
+    with _opened(uri) as (filesystem, path):
+        if isinstance(filesystem, LocalFileSystem):
+            return Path(path).open("rb")
+        stream: IO[bytes] = filesystem.open(path, "rb", block_size=PART)
+        return stream
 
 
 def read_bytes(uri: str) -> bytes:
