@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from ner_batch.data import Status
 from ner_batch.errors import Problems, UserError
 from ner_batch.extraction import manifest
@@ -125,10 +127,12 @@ def _layout(config: ExtractConfig, listing: Listing, limit: int | None) -> dict[
     # Runs begun before partitions were columns have none, and must not go on with some.
     partitions = {"input.partitions": "columns"} if any(shard.partitions for shard in listing.shards) else {}
     # JSON has no types, so a file that is added may change those of the columns.
-    kept = Destination(config.input, config.output).kept
-    schemas = [shard.schema for shard in listing.shards if shard.kind == "jsonl" and shard.schema is not None]
-    columns = ", ".join(f"{name} {schemas[0].field(name).type}" for name in kept(schemas[0].names)) if schemas else ""
-    types = {"input.columns": columns} if schemas else {}
+    types = {}
+    if schema := next((shard.schema for shard in listing.shards if shard.kind == "jsonl"), None):
+        names = Destination(config.input, config.output).kept(schema.names)
+        kinds = {name: schema.field(name).type for name in names if name in schema.names}
+        columns = ", ".join(f"{name} {'JSON' if kind == pa.json_() else kind}" for name, kind in kinds.items())
+        types = {"input.columns": columns}
     return (
         partitions
         | types
@@ -153,7 +157,7 @@ def _check_columns(config: ExtractConfig, listing: Listing) -> None:
     named += [("output.drop_input_columns", name) for name in output.drop_input_columns]
     if (id_column := config.input.id_column) is not None:
         named.append(("input.id_column", id_column))
-        if not Destination(config.input, output).kept([id_column]):
+        if id_column not in Destination(config.input, output).kept([id_column]):
             raise UserError(f"input.id_column: {id_column} must be kept: see output.keep, output.drop_input_columns")
     for shard in listing.shards:
         for field, name in named:
