@@ -422,7 +422,9 @@ def _lines(stream: IO[bytes]) -> Iterator[bytes]:
 
 
 _LOCK = threading.Lock()
-_STREAMS: dict[str, tuple[IO[bytes], int]] = {}  # the compressed file that was read last, and how far
+_STREAMS: dict[
+    str, tuple[IO[bytes], int, bytes]
+] = {}  # the compressed file read last, how far, and the last part's bytes
 
 
 def _bytes(unit: Unit) -> bytes:
@@ -431,19 +433,20 @@ def _bytes(unit: Unit) -> bytes:
     start, end = parts[0].offset, parts[-1].offset + parts[-1].size
     if uri.lower().endswith((".gz", ".bz2", ".xz", ".zst")):
         with _LOCK:
-            stream, position = _STREAMS.pop(uri, (None, 0))
-            if stream is None or position > start:
-                for old, _ in _STREAMS.values():
+            stream, position, last = _STREAMS.pop(uri, (None, 0, b""))
+            if stream is None or position - len(last) > start:
+                for old, _, _ in _STREAMS.values():
                     old.close()
                 _STREAMS.clear()
-                stream, position = _uncompressed(storage.open_stream(uri), uri), 0
+                stream, position, last = _uncompressed(storage.open_stream(uri), uri), 0, b""
             try:
                 while position < start and (passed := len(stream.read(min(storage.PART, start - position)))):
                     position += passed
-                data = stream.read(end - start)
+                data = last[len(last) - position + start :] if position > start else b""  # units share a part
+                data += stream.read(end - start - len(data))
             except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile):
                 data = b""  # it was whole when it was listed
-            _STREAMS[uri] = stream, position + len(data)
+            _STREAMS[uri] = stream, start + len(data), data[parts[-1].offset - start :]
     else:
         ranges = [(place, min(place + storage.PART, end)) for place in range(start, end, storage.PART)]
         data = b"".join(storage.read_ranges(uri, ranges))
