@@ -27,11 +27,12 @@ import pyarrow as pa
 from ner_batch.data import clean
 from ner_batch.errors import UserError
 from ner_batch.io import storage
-from ner_batch.io.shards import UNREADABLE, Corrupt, Kind, Part, Shard, Unit, missing_column
+from ner_batch.io.shards import UNREADABLE, Corrupt, Kind, Part, Shard, Unit, missing_column, text_problem
 
 _PART = 256 * 2**10  # bytes, about: what a unit reads beside its own rows is less than two of these
 _LONGEST = 2**30  # bytes of a line; a longer one is no text
-_INFERRED = 1000  # rows whose types are looked at together
+_INFERRED = 1000  # rows whose types are looked at together, at most
+_INFERRED_BYTES = 8 * 2**20  # of their lines, about
 _MOST_FIELDS = 200  # of a nested column; with more it is a map by nature, and stays JSON
 _DELIMITERS = (",", "\t", ";", "|")
 _JSON = pa.json_()
@@ -155,7 +156,7 @@ def _inspect_jsonl(
     file: storage.File, text_column: str | None, lines: Iterator[bytes], cut: _Cut
 ) -> tuple[Shard, str | None]:
     types: dict[str, pa.DataType] = {}
-    text_bytes, strings, others = 0, 0, ""
+    text_bytes, strings, others, pending_bytes = 0, 0, "", 0
     reason: str | None = None
     pending: list[Mapping[str, Any]] = []
     for line, row in _objects(lines):
@@ -166,24 +167,25 @@ def _inspect_jsonl(
             reason = reason or row
             continue
         pending.append(row)
+        pending_bytes += len(line)
         value = None if text_column is None else _value(row, text_column)
         if isinstance(value, str):
             strings += 1
             text_bytes += len(value.encode("utf-8", "surrogatepass"))
         elif value is not None:
             others = others or _short(value)
-        if len(pending) == _INFERRED:
+        if len(pending) == _INFERRED or pending_bytes > _INFERRED_BYTES:
             _infer(pending, types)
             pending.clear()
+            pending_bytes = 0
     _infer(pending, types)
     if reason and not types:
         raise _NotRowsError(f"no row can be read, the first for it is {reason}")
-    problem = None
-    if text_column is not None and not strings and others:
+    schema, problem = pa.schema(list(types.items())), None
+    if text_column is not None and others and not strings:
         problem = f"{file.uri}: column {text_column!r} holds {others}, not strings; name another column"
-    elif text_column is not None and cut.rows and text_column.split(".")[0] not in types and text_column not in types:
-        problem = missing_column(file.uri, text_column, list(types))
-    schema = pa.schema(list(types.items()))
+    elif text_column is not None and cut.rows and not strings:
+        problem = text_problem(schema, text_column, file.uri)
     return Shard(
         file.uri, file.name, 0, file.size, "", text_bytes, tuple(types), (), "jsonl", schema, text_column
     ), problem
