@@ -32,13 +32,13 @@ def read_docbin(uri: str, options: ImportOptions, counts: Counter[str]) -> list[
     The id is what ``user_data`` has as ``id``. Raises UserError where the file is none, or the extra is not installed.
     """
     require_extra("spacy", "spacy", purpose="the kind spacy")
-    import spacy
     from spacy.tokens import DocBin
+    from spacy.vocab import Vocab
 
     with storage.explained(uri):
         data = storage.read_bytes(uri)
     try:
-        documents = list(DocBin().from_bytes(data).get_docs(spacy.blank("xx").vocab))
+        documents = list(DocBin().from_bytes(data).get_docs(Vocab()))
     except Exception as error:  # noqa: BLE001 - zlib, msgpack, numpy and spaCy each have their own
         raise UserError(f"{uri}: not a DocBin of spaCy ({first_line(error)})") from None
     examples = []

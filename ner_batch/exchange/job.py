@@ -6,7 +6,6 @@ import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from pathlib import PurePosixPath
 
 from ner_batch.data import Example
 from ner_batch.errors import UserError
@@ -68,14 +67,7 @@ def export(kind: str, rows: Rows, out: str, options: ExportOptions, selection: S
     Raises:
         UserError: something is at ``out``, it cannot be written, a row is wrong, or no row is left.
     """
-    config = str(PurePosixPath(out).with_suffix(".xml")) if "://" not in out else f"{posixpath.splitext(out)[0]}.xml"
-    beside = [config] if kind == "label-studio" else []
-    for place in (out, *beside):
-        refuse_existing(place)
-    if out in beside:
-        raise UserError(f"{out}: this name is taken for the labelling config: let it end in .json")
-    if kind == "mentions" and not out.endswith(SUFFIXES[kind]):
-        raise UserError(f"{out}: mentions are written as Parquet: let its name end in .parquet")
+    beside = _check_places(kind, out)
     if kind == "mentions":  # which say of each entity whether it was rejected, and of which task it is
         rows = replace(rows, tasks_may_mix=True, keep_rejected=True)
     counts: Counter[str] = Counter()
@@ -105,11 +97,26 @@ def export(kind: str, rows: Rows, out: str, options: ExportOptions, selection: S
         if not texts:
             said = "".join(f"; {line}" for line in _count_lines(counts))
             raise UserError(f"nothing to export: no row is left{said}")
-        if beside:
+        for config in beside:
             with storage.explained(config):
                 storage.write_bytes(config, label_studio.labels_config(sorted(types)).encode())
     written = [f"{out}: written", *(f"{place}: the labelling config" for place in beside)]
     return [_summary(texts, types), *lines, *_count_lines(counts), *written]
+
+
+def _check_places(kind: str, out: str) -> list[str]:
+    """Where something is written beside ``out``: Label Studio's config.
+
+    Raises UserError where something is at one of the places, or the name of ``out`` does not suit the kind.
+    """
+    beside = [f"{posixpath.splitext(out)[0]}.xml"] if kind == "label-studio" else []
+    if out in beside:
+        raise UserError(f"{out}: this name is taken for the labelling config: let it end in .json")
+    if kind == "mentions" and not out.endswith(SUFFIXES[kind]):
+        raise UserError(f"{out}: mentions are written as Parquet: let its name end in .parquet")
+    for place in (out, *beside):
+        refuse_existing(place)
+    return beside
 
 
 def _summary(texts: int, types: Counter[str]) -> str:

@@ -17,6 +17,8 @@ from ner_batch.io.shards import Unit, list_shards, plan_units, read_unit, texts_
 
 ALL = "all"
 REJECTED = "entities that verification rejected, left out"
+NO_TEXT = "rows without text, left out"
+UNGROUNDED = "mentions that are not in their text (ungrounded), left out"
 
 _UNIT_ROWS, _UNIT_BYTES = 5_000, 16 * 2**20  # read at a time
 _MANIFEST = "_manifest.json"
@@ -93,7 +95,7 @@ class Rows:
         """A row, checked; None where it is left out."""
         status = None
         if self.is_output:
-            if values["status"] not in Status:
+            if values["status"] not in [*Status]:
                 raise UserError(f"{place}: status {values['status']!r} is none of ner_batch's: is this its output?")
             status = Status(values["status"])
             if status not in self.statuses:
@@ -103,7 +105,7 @@ class Rows:
             if status is None:
                 null = "text" if values["text"] is None else "entities"
                 raise UserError(f"{place}: {null} is null: leave out rows that nobody has read")
-            counts["rows without text, left out"] += 1
+            counts[NO_TEXT] += 1
             return None
         entities = []
         for span in values["entities"]:
@@ -120,6 +122,7 @@ class Rows:
                 f"{place}: entities of several tasks ({', '.join(sorted(map(str, tasks)))}): name one (--task)"
             )
         ungrounded = len(values.get("ungrounded") or ())
+        counts[UNGROUNDED] += ungrounded
         id_ = _id(values["id"], number, place)
         return Row(id_, values["text"], tuple(sorted(entities, key=_place)), status, ungrounded)
 

@@ -4,8 +4,8 @@ How uncertain a row is, from 0 to 1: twice the probability that the most doubtfu
 at most 1. That is ``min(1, 2 (1 - score))`` for an entity that stands, and ``min(1, 2 score)`` for one that
 verification rejected, whose score is P(yes); so a probability of a half or less is as uncertain as it gets. 1 too where
 the answer itself went wrong (``partial``, ``truncated``, ``malformed``) or named what is not in the text
-(``ungrounded``). An entity without a score says nothing. Rows that no model has read (``empty``, ``too_long``, ``failed``) are left out.
-This is least-confidence sampling (Lewis and Gale 1994), by the worst entity of a text.
+(``ungrounded``). An entity without a score says nothing. Rows that no model has read (``empty``, ``too_long``,
+``failed``) are left out. This is least-confidence sampling (Lewis and Gale 1994), by the worst entity of a text.
 
 How much two runs disagree on a row: the share of their entities (start, end, type) that only one has,
 ``1 - 2 |A and B| / (|A| + |B|)``; 0 where both have none.
@@ -33,7 +33,7 @@ import numpy as np
 
 from ner_batch.data import Entity, Status
 from ner_batch.errors import UserError
-from ner_batch.exchange.rows import Row, Rows
+from ner_batch.exchange.rows import NO_TEXT, Row, Rows
 
 By = Literal["uncertain", "disagreement", "random"]
 _UNREAD = (Status.EMPTY, Status.TOO_LONG, Status.FAILED)
@@ -160,7 +160,8 @@ def _valued(rows: Rows, selection: Selection, counts: Counter[str]) -> Iterator[
     """Every row with its rank value; None where it is left out, which is counted."""
     other = selection.against
     partners = None if other is None else replace(other, statuses=frozenset(Status), keep_rejected=True).read(Counter())
-    for row, partner in zip_longest(rows.read(counts), partners if partners is not None else ()):
+    reading: Counter[str] = Counter()
+    for row, partner in zip_longest(rows.read(reading), partners if partners is not None else ()):
         if row is None or (partners is not None and (partner is None or partner.text != row.text)):
             raise UserError(
                 f"--against: the runs differ at the row {'that only it has' if row is None else row.id!r}: both must "
@@ -176,6 +177,7 @@ def _valued(rows: Rows, selection: Selection, counts: Counter[str]) -> Iterator[
             yield row, disagreement(row.entities, partner.entities)
         else:
             yield row, uncertainty(row)
+    counts[NO_TEXT] += reading[NO_TEXT]
 
 
 def _hash(seed: int, id_: str, number: int) -> int:
