@@ -236,7 +236,7 @@ def test_brat_folders(tmp_path):
     for words in ("1 entities with gaps", "2 annotations that are no entities", "1 texts without .ann"):
         assert any(line.startswith(words) for line in lines)
     (folder / "c.ann").write_text("")
-    assert "no c.txt beside it" in refused("import", "brat", tmp_path / "brat", tmp_path / "h.parquet")
+    assert "there is no sub/c.txt beside it" in refused("import", "brat", tmp_path / "brat", tmp_path / "h.parquet")
 
 
 def test_mrc_rows(tmp_path):
@@ -282,9 +282,14 @@ def test_langextract_documents(tmp_path):
     "content", ["EU\tNNP B-ORG\nrejects VBZ\tO\n", "EU \tB-ORG\nrejects\t O\t\n", "EU B-ORG\nrejects\tO\n"]
 )
 def test_tabs_and_spaces_mixed(tmp_path, content):
-    """Within a line and from line to line."""
-    examples, _ = imported(tmp_path, "columns", content)
+    """Within a line and from line to line; but a space within a tab's cell is the token's own."""
+    examples, lines = imported(tmp_path, "columns", content)
     assert [(text, spans) for _, text, spans in examples] == [("EU rejects", [(0, 2, "ORG")])]
+    assert ("2 lines parted at tabs and at spaces alike" in lines) == (content[-3:] != "\tO\n" or "NNP" in content)
+    examples, _ = imported(tmp_path, "columns", "New York\tB-LOC\nis\tO\n", "--join", "space")
+    assert [(text, spans) for _, text, spans in examples] == [("New York is", [(0, 8, "LOC")])]
+    (tmp_path / "in").write_text("New York\tB-LOC\nis here now\tV O\n")
+    assert "line 2: " in refused("import", "columns", tmp_path / "in", tmp_path / "g.parquet")
 
 
 @pytest.mark.parametrize(

@@ -71,15 +71,15 @@ class _MrcRow(BaseModel):
 def read_columns(uri: str, options: ImportOptions, counts: Counter[str]) -> list[Example]:
     """Sentences of a file with one token a line, its tag in a column, and empty lines between sentences.
 
-    Columns are parted by tabs, else by spaces, in each line as it is. Tags are those of BIO, IOB1, BIOES, BILOU and
-    BMES (see :func:`ner_batch.exchange.tags.tagged_spans`); one without a type is an ``ENTITY``. ``-DOCSTART-`` lines
-    of CoNLL-2003 are passed over, and so are lines before a sentence that begin with ``#`` and have no tag. ``counts``
-    gains what the reading had to decide, by its words.
+    Columns are parted by tabs, else by spaces, in each line as it is, or by both (see :func:`_mixes`). Tags are those
+    of BIO, IOB1, BIOES, BILOU and BMES (see :func:`ner_batch.exchange.tags.tagged_spans`); one without a type is an
+    ``ENTITY``. ``-DOCSTART-`` lines of CoNLL-2003 are passed over, and so are lines before a sentence that begin with
+    ``#`` and have no tag. ``counts`` gains what the reading had to decide, by its words.
 
     Raises:
         UserError: unreadable, or a line without tag, with its number.
     """
-    sentences = list(_sentences(uri, options))
+    sentences = list(_sentences(uri, options, counts))
     joiner = choose_joiner(options.joiner, ([token for token, _ in sentence] for sentence in sentences))
     has_ends = has_end_tags((tag for _, tag in sentence) for sentence in sentences)
     of_tags: Counter[str] = Counter()
@@ -93,20 +93,21 @@ def read_columns(uri: str, options: ImportOptions, counts: Counter[str]) -> list
     return examples
 
 
-def _sentences(uri: str, options: ImportOptions) -> Iterator[list[tuple[str, str]]]:
+def _sentences(uri: str, options: ImportOptions, counts: Counter[str]) -> Iterator[list[tuple[str, str]]]:
     """The (token, tag) pairs of each sentence of a file; see :func:`read_columns`."""
     sentence: list[tuple[str, str]] = []
     lines = read_text(uri).replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    tabs = any("\t" in line for line in lines)
+    tabs, mixed = any("\t" in line for line in lines), _mixes(lines, options)
     for number, line in enumerate(lines, 1):
         if not line.strip(" \t"):
             if sentence:
                 yield sentence
             sentence = []
             continue
-        width, word, tag = _cells(line, options)
+        width, word, tag = _cells(line, options, mixed=mixed)
         if line.startswith("#") and not sentence and (not tag or (tabs and "\t" not in line)):
             continue
+        counts["lines parted at tabs and at spaces alike"] += mixed
         _check_cells(f"{uri} line {number}", line, (width, word, tag), options)
         if word == _DOCUMENT:
             continue
@@ -134,22 +135,29 @@ def _check_cells(place: str, line: str, cells: tuple[int, str, str], options: Im
         )
 
 
-def _cells(line: str, options: ImportOptions) -> tuple[int, str, str]:
-    """How many cells a line has, its token, and its tag, which is empty where there is none.
+def _cells(line: str, options: ImportOptions, *, mixed: bool) -> tuple[int, str, str]:
+    """How many cells a line has, its token, and its tag, which is empty where there is none."""
+    if mixed:
+        cells = re.split("[ \t]+", line.rstrip(" \t"))
+    else:
+        cells = line.split("\t") if "\t" in line else re.split(" +", line.rstrip(" "))
+    try:
+        word, tag = cells[options.token_column], cells[options.tag_column].strip()
+    except IndexError:
+        return len(cells), "", ""
+    return len(cells), word, tag if len(cells) > 1 and TAG.fullmatch(tag) else ""
 
-    Where parting at tabs gives no tag, the line is parted at tabs and spaces alike.
+
+def _mixes(lines: Sequence[str], options: ImportOptions) -> bool:
+    """Whether tabs and spaces part cells alike: tabs alone leave lines without a tag, and both give all as many cells.
+
+    Else a space within a tab's cell is the token's own.
     """
-    by_spaces = re.split(" +", line.rstrip(" "))
-    mixed = re.split("[ \t]+", line.rstrip(" \t"))
-    width, word = 1, ""
-    for cells in (line.split("\t"), mixed) if "\t" in line else (by_spaces,):
-        try:
-            width, word, tag = len(cells), cells[options.token_column], cells[options.tag_column].strip()
-        except IndexError:
-            continue
-        if width > 1 and TAG.fullmatch(tag):
-            return width, word, tag
-    return width, word, ""
+    tagged = [line for line in lines if line.strip(" \t") and not line.startswith(("#", _DOCUMENT))]
+    if all(_cells(line, options, mixed=False)[2] for line in tagged if "\t" in line):
+        return False
+    cells = [_cells(line, options, mixed=True) for line in tagged]
+    return len({width for width, _, _ in cells}) == 1 and all(tag for _, _, tag in cells)
 
 
 def read_hf(uri: str, options: ImportOptions, counts: Counter[str]) -> list[Example]:
