@@ -13,7 +13,8 @@ from ner_batch.data import Entity, Status
 from ner_batch.errors import UserError
 from ner_batch.io import storage
 from ner_batch.io.examples import is_spans
-from ner_batch.io.shards import Unit, list_shards, plan_units, read_unit, texts_of
+from ner_batch.io.listing import list_shards, read_unit
+from ner_batch.io.shards import Unit, plan_units, texts_of
 
 ALL = "all"
 REJECTED = "entities that verification rejected, left out"

@@ -23,7 +23,7 @@ _UNIT_ROWS, _UNIT_BYTES = 20_000, 64 * 2**20  # read at a time
 
 
 def read_examples(uri: str) -> list[Example]:
-    """Gold examples from what :func:`ner_batch.io.shards.list_shards` finds at ``uri``, files by name, rows in order.
+    """Gold examples from what :func:`ner_batch.io.listing.list_shards` finds at ``uri``, files by name, rows in order.
 
     Columns ``text`` (strings of any kind) and ``entities`` (``list<struct<start, end, type, ...>>``) are needed, ``id``
     is optional. White space at the edges of a span is trimmed: annotation tools take it along, and no answer names it.

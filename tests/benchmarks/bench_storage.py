@@ -35,7 +35,8 @@ try:
 from ner_batch.io.shards import plan_units
 except ImportError:  # where they lay before
     try:
-        from ner_batch.io.shards import list_shards, plan_units
+        from ner_batch.io.listing import list_shards
+        from ner_batch.io.shards import plan_units
         from ner_batch.io.rows import read_unit
     except ImportError:
         from ner_batch.shards import list_shards, plan_units
