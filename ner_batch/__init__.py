@@ -29,13 +29,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ner_batch.config import load as load_config
-    from ner_batch.data import Entity, Example, Prediction, Status, Ungrounded, predictions_of
+    from ner_batch.data import (
+        Entity,
+        Example,
+        Prediction,
+        Status,
+        Ungrounded,
+        highlight,
+        predictions_of,
+        predictions_table,
+    )
+    from ner_batch.engine.engine import EngineDeadError
     from ner_batch.engine.settings import EngineConfig
     from ner_batch.errors import JobError, UserError
     from ner_batch.evaluate.metrics import score as score_entities
-    from ner_batch.extraction.extractor import Extractor
-    from ner_batch.extraction.job import extract as extract_entities
-    from ner_batch.extraction.recipe import make_recipe
+    from ner_batch.extraction.job import extract_dataset
+    from ner_batch.extraction.library import Extractor, extract
     from ner_batch.extraction.settings import ExtractConfig, JobConfig, RecipeConfig
     from ner_batch.io.examples import read_examples
     from ner_batch.task import Label, Task, load_task
@@ -44,6 +53,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EngineConfig",
+    "EngineDeadError",
     "Entity",
     "Example",
     "ExtractConfig",
@@ -58,28 +68,33 @@ __all__ = [
     "Ungrounded",
     "UserError",
     "__version__",
-    "extract_entities",
+    "extract",
+    "extract_dataset",
+    "highlight",
     "load_config",
     "load_task",
-    "make_recipe",
     "predictions_of",
+    "predictions_table",
     "read_examples",
     "score_entities",
 ]
 
 # Where each name lies. A type checker reads the imports above; test_package holds the two against each other.
 _MODULES = {
-    "data": ("Entity", "Example", "Prediction", "Status", "Ungrounded", "predictions_of"),
+    "data": (
+        *("Entity", "Example", "Prediction", "Status", "Ungrounded"),
+        *("highlight", "predictions_of", "predictions_table"),
+    ),
+    "engine.engine": ("EngineDeadError",),
     "engine.settings": ("EngineConfig",),
     "errors": ("JobError", "UserError"),
-    "extraction.extractor": ("Extractor",),
-    "extraction.recipe": ("make_recipe",),
+    "extraction.job": ("extract_dataset",),
+    "extraction.library": ("Extractor", "extract"),
     "extraction.settings": ("ExtractConfig", "JobConfig", "RecipeConfig"),
     "io.examples": ("read_examples",),
     "task": ("Label", "Task", "load_task"),
 }
 _PLACES = {name: (module, name) for module, names in _MODULES.items() for name in names} | {
-    "extract_entities": ("extraction.job", "extract"),
     "load_config": ("config", "load"),
     "score_entities": ("evaluate.metrics", "score"),
 }

@@ -5,13 +5,14 @@ vllm is imported when an engine starts, not with this module: the import alone t
 
 from __future__ import annotations
 
-import multiprocessing
+import multiprocessing.spawn
 import os
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -30,6 +31,10 @@ _OURS = {
     *("chat_template", "cpu_kv_cache_gib", "extra", "in_process", "max_in_flight"),
     *("max_lora_rank", "max_loras", "stall_seconds", "start_seconds"),
 }
+
+
+_IN_PROCESS = threading.Lock()
+_open_in_process = 0  # engines whose core runs in this process; they share torch's process groups
 
 
 class EngineDeadError(RuntimeError):
@@ -253,8 +258,11 @@ class _Vllm:
         except TypeError as error:
             raise UserError(f"engine.extra: {_line(error)}") from error
         before = set(multiprocessing.active_children())
-        self._engine = LLMEngine.from_engine_args(engine_args)
+        with _main_not_run():
+            self._engine = LLMEngine.from_engine_args(engine_args)
         self.processes = [p for p in multiprocessing.active_children() if p not in before]
+        if not self.processes:
+            _count_in_process(1)
 
     def add(self, key: str, request: Request) -> None:
         """Hand over one request. Raises :class:`_RejectedError` where only this request is wrong."""
@@ -277,7 +285,15 @@ class _Vllm:
         return [(o.request_id, _completion(o, self._chat)) for o in self._engine.step() if o.finished]
 
     def shutdown(self) -> None:
-        self._engine.engine_core.shutdown()
+        """Give back memory and processes. Of several engines in this process the last one takes torch's groups down."""
+        if self.processes or _count_in_process(-1) == 0:
+            self._engine.engine_core.shutdown()
+            return
+        # vLLM's own shutdown would take them from under the others, whose next step then fails.
+        core = self._engine.engine_core.engine_core
+        core.structured_output_manager.clear_backend()
+        core.model_executor.shutdown()
+        core.scheduler.shutdown()
 
     def _params(self, request: Request) -> Any:
         from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
@@ -333,6 +349,39 @@ def _set_environment(config: EngineConfig) -> None:
         from vllm.platforms import current_platform
 
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(not current_platform.is_cpu()))
+
+
+@contextmanager
+def _main_not_run() -> Iterator[None]:
+    """Processes that this thread starts meanwhile do not run the user's script.
+
+    A spawned process first imports the file of ``__main__``: a script without ``if __name__ == "__main__"`` would start
+    another engine there, and end in multiprocessing's "bootstrapping phase". vLLM's processes need nothing of it.
+    """
+    thread, original = threading.get_ident(), multiprocessing.spawn.get_preparation_data
+
+    def without_main(name: str) -> dict[str, Any]:
+        data: dict[str, Any] = original(name)
+        if threading.get_ident() == thread:
+            data.pop("init_main_from_name", None)
+            data.pop("init_main_from_path", None)
+        return data
+
+    multiprocessing.spawn.get_preparation_data = without_main
+    try:
+        yield
+    finally:
+        thread = 0  # of nobody; where another engine was started meanwhile, this function stays below its own
+        if multiprocessing.spawn.get_preparation_data is without_main:
+            multiprocessing.spawn.get_preparation_data = original
+
+
+def _count_in_process(change: int) -> int:
+    """How many engines have their core in this process, after one more or less."""
+    global _open_in_process  # noqa: PLW0603 - torch's process groups are global too
+    with _IN_PROCESS:
+        _open_in_process += change
+        return _open_in_process
 
 
 def _completion(output: Any, chat: ChatTokenizer) -> Completion:
