@@ -210,7 +210,18 @@ PREDICTIONS = predictions_schema()
 
 
 def predictions_table(predictions: Sequence[Prediction], tagged: bool = False) -> pa.Table:
-    """Predictions as a table of :func:`predictions_schema`, one row each, in order."""
+    """Predictions as an Arrow table with the columns that a job writes, one row each, in order.
+
+    Args:
+        predictions: of any texts.
+        tagged: whether entities name their task, where several tasks read.
+
+    Example:
+        >>> from ner_batch import Entity, Prediction, Status, predictions_table
+        >>> table = predictions_table([Prediction((Entity(0, 3, "PERSON", "Ada"),)), Prediction(status=Status.EMPTY)])
+        >>> table["status"].to_pylist()
+        ['ok', 'empty']
+    """
     rows = [
         _values(p) | {"entities": list(map(_values, p.entities)), "ungrounded": list(map(_values, p.ungrounded))}
         for p in predictions

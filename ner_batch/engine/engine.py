@@ -5,14 +5,14 @@ vllm is imported when an engine starts, not with this module: the import alone t
 
 from __future__ import annotations
 
-import multiprocessing.spawn
+import gc
+import multiprocessing
 import os
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -21,6 +21,7 @@ from ner_batch.data import Completion
 from ner_batch.engine import lora_cpu
 from ner_batch.engine.device import cpu_computes_bfloat16
 from ner_batch.engine.settings import EngineConfig
+from ner_batch.engine.spawn import without_main
 from ner_batch.errors import UserError
 from ner_batch.prompts.chat import ChatTokenizer, load_tokenizer
 
@@ -257,8 +258,10 @@ class _Vllm:
             engine_args = EngineArgs(**args | config.extra)
         except TypeError as error:
             raise UserError(f"engine.extra: {_line(error)}") from error
+        if "use_tqdm_on_load" in EngineArgs.__dataclass_fields__ and not os.environ.get("NER_BATCH_VERBOSE"):
+            engine_args.use_tqdm_on_load = False
         before = set(multiprocessing.active_children())
-        with _main_not_run():
+        with without_main():
             self._engine = LLMEngine.from_engine_args(engine_args)
         self.processes = [p for p in multiprocessing.active_children() if p not in before]
         if not self.processes:
@@ -294,6 +297,8 @@ class _Vllm:
         core.structured_output_manager.clear_backend()
         core.model_executor.shutdown()
         core.scheduler.shutdown()
+        gc.unfreeze()  # vLLM freezes what an engine is made of, weights and cache
+        gc.collect()
 
     def _params(self, request: Request) -> Any:
         from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
@@ -349,31 +354,6 @@ def _set_environment(config: EngineConfig) -> None:
         from vllm.platforms import current_platform
 
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(not current_platform.is_cpu()))
-
-
-@contextmanager
-def _main_not_run() -> Iterator[None]:
-    """Processes that this thread starts meanwhile do not run the user's script.
-
-    A spawned process first imports the file of ``__main__``: a script without ``if __name__ == "__main__"`` would start
-    another engine there, and end in multiprocessing's "bootstrapping phase". vLLM's processes need nothing of it.
-    """
-    thread, original = threading.get_ident(), multiprocessing.spawn.get_preparation_data
-
-    def without_main(name: str) -> dict[str, Any]:
-        data: dict[str, Any] = original(name)
-        if threading.get_ident() == thread:
-            data.pop("init_main_from_name", None)
-            data.pop("init_main_from_path", None)
-        return data
-
-    multiprocessing.spawn.get_preparation_data = without_main
-    try:
-        yield
-    finally:
-        thread = 0  # of nobody; where another engine was started meanwhile, this function stays below its own
-        if multiprocessing.spawn.get_preparation_data is without_main:
-            multiprocessing.spawn.get_preparation_data = original
 
 
 def _count_in_process(change: int) -> int:

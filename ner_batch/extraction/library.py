@@ -115,12 +115,15 @@ def extract(
         EngineDeadError: the engine did not start, or died. What a text itself brings about is its ``status``.
 
     Example:
-        >>> from ner_batch import Task, extract
-        >>> task = Task("people", {"PERSON": "people, by name"})
-        >>> for prediction in extract(["Anna met Bob.", None], task, model=MODEL):
-        ...     print(prediction.status, prediction.entities)
-        ok ()
-        empty ()
+        >>> from ner_batch import extract
+        >>> texts = ["Stonehaven Group hired Petra Melado as its associate secretary!", ""]
+        >>> for prediction in extract(texts, adapter="adapters/news", model="Qwen/Qwen3-4B-Instruct-2507"):
+        ...     print(prediction.status, [entity.text for entity in prediction.entities])
+        ok ['Stonehaven Group', 'Petra Melado', 'associate secretary']
+        empty []
+        >>> extract("A single text")
+        Traceback (most recent call last):
+        ner_batch.errors.UserError: texts: a single text, where a list of them is expected: write [text]
     """
     checked = _texts(texts)
     setup = _set_up(task, model, adapter, demonstrations, engine, options)
@@ -146,11 +149,14 @@ class Extractor:
         EngineDeadError: the engine did not start.
 
     Example:
-        >>> from ner_batch import Extractor, Task, highlight
-        >>> with Extractor(adapter=ADAPTER, model=MODEL, score=True) as extractor:
-        ...     (prediction,) = extractor.predict([TEXT])
-        >>> print(highlight(TEXT, prediction.entities))
-        ...
+        >>> from ner_batch import Extractor, highlight
+        >>> text = "Vera Quarstrom works as training geologist at Rockport Hospital."
+        >>> with Extractor(adapter="adapters/news", model="Qwen/Qwen3-4B-Instruct-2507", score=True) as extractor:
+        ...     (prediction,) = extractor.predict([text])
+        >>> print(highlight(text, prediction.entities))
+        [Vera Quarstrom|PERSON] works as [training geologist|TITLE] at [Rockport Hospital|ORG].
+        >>> all(0.5 < entity.score < 1 for entity in prediction.entities)
+        True
     """
 
     def __init__(
@@ -226,10 +232,7 @@ class _Setup:
     scratch: TemporaryDirectory[str] | None
 
     def start(self) -> Predictor:
-        """The predictor, its engine started, quietly unless NER_BATCH_VERBOSE is set."""
-        if not os.environ.get("NER_BATCH_VERBOSE"):
-            os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+        """The predictor, its engine started."""
         try:
             return Predictor(self.recipe)
         finally:
@@ -304,6 +307,9 @@ def _set_up(
     Raises:
         UserError: every problem found, one line each.
     """
+    if not os.environ.get("NER_BATCH_VERBOSE"):  # vLLM and torch read these when they are imported
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     values: dict[str, Any] = dict(options)
     if unknown := [_about_unknown(name) for name in values if name not in Options.__annotations__]:
         raise UserError("\n".join(unknown))
