@@ -275,7 +275,7 @@ def kill_replica(job: ScriptedJob) -> str:
     """kill -9 of the replica in the middle of the work; Ray starts another."""
     process = job.start(delay=0.004)
     wait_until(lambda: len(job.files()) >= 10, process)
-    (replica,) = in_session(process.pid, "ray::.*Extractor")
+    (replica,) = in_session(process.pid, "ray::.*Replica")
     os.kill(replica, signal.SIGKILL)
     return finish(process)
 

@@ -1,4 +1,4 @@
-"""The extraction job: units through three Ray Data steps, resumable anywhere; and the library call, without units."""
+"""The extraction job: units through three Ray Data steps, resumable anywhere; and a Ray Dataset with entities."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from ner_batch.engine.engine import Engine
 from ner_batch.errors import JobError, UserError
 from ner_batch.extraction import manifest
 from ner_batch.extraction import tracker as trackers
-from ner_batch.extraction.extractor import Extractor, StartEngine
 from ner_batch.extraction.lease import LAST_SECONDS, Lease
 from ner_batch.extraction.plan import Plan
+from ner_batch.extraction.predictor import StartEngine
 from ner_batch.extraction.recipe import Recipe, make_recipe
+from ner_batch.extraction.replica import Replica
 from ner_batch.extraction.settings import JobConfig, RecipeConfig, check_gpus
 from ner_batch.extraction.tracker import RunProgress, Tracker
 from ner_batch.extraction.units import ShardUnits, UnitFiles, UnitReport, check_names, write_empty
@@ -61,7 +62,7 @@ def run(plan: Plan, console: Console, start_engine: StartEngine = Engine) -> int
                     concurrency=io_tasks(job),
                 )
                 .map_batches_internal(  # `map_batches` with batch_size=None refuses GPUs
-                    Extractor,
+                    Replica,
                     batch_size=None,
                     fn_constructor_args=(plan.recipe, this_run.tracker, plan.destination.text_in_blocks, start_engine),
                     **replica_options(job, plan.recipe),
@@ -71,7 +72,7 @@ def run(plan: Plan, console: Console, start_engine: StartEngine = Engine) -> int
     return this_run.exit_code
 
 
-def extract(
+def extract_dataset(
     dataset: ray.data.Dataset,
     config: RecipeConfig,
     *,
@@ -106,7 +107,7 @@ def extract(
     schema = dataset.schema(fetch_if_missing=False)
     check_names(schema.names if schema else ())  # of a dataset that is not known yet, the replica checks them
     return dataset.map_batches(
-        Extractor,
+        Replica,
         batch_size=batch_rows,
         fn_constructor_args=(recipe, trackers.start(job.max_engine_deaths), text_column, start_engine),
         **replica_options(job, recipe),
