@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytest
 from tiny import ADAPTER, BASE, FILES, TASK, gold
 
-from ner_batch import Extractor, RecipeConfig, RetrievalConfig, Status, Task, UserError, extract, load_task
+from ner_batch import Extractor, RecipeConfig, RetrievalConfig, Task, UserError, extract, load_task
 from ner_batch.extraction.library import Options
 from ner_batch.extraction.recipe import make_recipe
 
