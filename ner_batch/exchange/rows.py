@@ -145,7 +145,7 @@ def open_rows(
         UserError: unreadable files, a missing column, an unknown status, or no rows.
     """
     listing = list_shards(storage.absolute(uri), text_column)
-    problems = [f"{file.uri}: not a readable Parquet file ({file.reason})" for file in listing.corrupt]
+    problems = [f"{file.uri}: not a readable file ({file.reason})" for file in listing.corrupt]
     shards = listing.shards
     if id_column is None and all("id" in shard.columns for shard in shards):
         id_column = "id"

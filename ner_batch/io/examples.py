@@ -34,9 +34,7 @@ def read_examples(uri: str) -> list[Example]:
     """
     listing = list_shards(uri, "text")
     if listing.corrupt:
-        raise UserError(
-            "\n".join(f"{file.uri}: not a readable Parquet file ({file.reason})" for file in listing.corrupt)
-        )
+        raise UserError("\n".join(f"{file.uri}: not a readable file ({file.reason})" for file in listing.corrupt))
     for shard in listing.shards:
         if "entities" not in shard.columns:
             raise UserError(
