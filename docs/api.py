@@ -29,23 +29,7 @@ for prediction in extract(["Mutations of CFTR cause cystic fibrosis."], task, mo
     print(prediction.entities)
 ```
 
-A generator of any length is read as its predictions are taken. An `Extractor` keeps the model loaded, and predictions
-become a table when you want one:
-
-```python
->>> import pandas as pd
->>> from ner_batch import Extractor, predictions_table
->>> notes = pd.Series(["Before February 25, 1992 Pemski worked for Stonemouth Airlines.", None])
->>> with Extractor(adapter="adapters/news", model="Qwen/Qwen3-4B-Instruct-2507") as extractor:
-...     predictions = extractor.predict(notes)
-...     first = next(extractor.stream(text for text in notes))
->>> predictions[0] == first
-True
->>> first.entities[1]
-Entity(start=25, end=31, type='PERSON', text='Pemski')
->>> predictions_table(predictions)["status"].to_pylist()
-['ok', 'empty']
-```
+A generator of any length is read as its predictions are taken; an `Extractor` keeps the model loaded.
 
 - **No file is needed.** A task is written in code or read from a YAML file, with the same fingerprint; an adapter
   brings its own task, and its own base model where `model` is not given. A few annotated `Example`s are shown to the

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from ner_batch.extraction.library import Options
 from ner_batch.extraction.recipe import make_recipe
 
 ROOT = Path(__file__).parent.parent
+PLAIN = os.environ | {"PYTHONPATH": str(ROOT)}
 TEXT = "Stonehaven Group hired Petra Melado as its associate secretary!"
 ENGINE = {"max_model_len": 1024, "enforce_eager": True, "cpu_kv_cache_gib": 1, "max_in_flight": 32}
 READER = {"adapter": ADAPTER, "model": BASE, "engine": ENGINE, "windows": {"max_tokens": 128}}
@@ -196,7 +198,7 @@ def test_a_generator_is_read_as_its_predictions_are_taken(extractor):
 @pytest.mark.engine
 def test_streamed_predictions_are_in_order(extractor):
     """Those of a list, although several batches are read at once."""
-    texts = [example.text for example in gold("test")[:80]]
+    texts = [example.text if number % 4 == 0 else "" for number, example in enumerate(gold("test")[:72])]
     assert list(extractor.stream(iter(texts))) == extractor.predict(texts)
 
 
@@ -242,3 +244,21 @@ def test_a_plain_script_with_the_engine_in_a_process_of_its_own(tmp_path):
         "generator statuses to come",
     ], done.stderr
     assert not done.stderr
+
+
+def test_a_process_that_is_spawned_does_not_run_the_script(tmp_path):
+    """Multiprocessing would import it first: here it would say so, and spawn again."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import multiprocessing, sys\n"
+        "from ner_batch.engine.host import without_main\n"
+        "print('runs', flush=True)\n"
+        "with without_main():\n"
+        "    process = multiprocessing.get_context('spawn').Process(target=print, args=('started',))\n"
+        "    process.start()\n"
+        "process.join()\n"
+        "sys.exit(process.exitcode)\n"
+    )
+    for command in ([str(script)], ["-m", "script"]):
+        done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=PLAIN, capture_output=True, text=True)
+        assert (done.returncode, done.stdout.splitlines()) == (0, ["runs", "started"]), done.stderr

@@ -18,10 +18,9 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from ner_batch.data import Completion
-from ner_batch.engine import lora_cpu
+from ner_batch.engine import host, lora_cpu
 from ner_batch.engine.device import cpu_computes_bfloat16
 from ner_batch.engine.settings import EngineConfig
-from ner_batch.engine.spawn import without_main
 from ner_batch.errors import UserError
 from ner_batch.prompts.chat import ChatTokenizer, load_tokenizer
 
@@ -261,7 +260,7 @@ class _Vllm:
         if "use_tqdm_on_load" in EngineArgs.__dataclass_fields__ and not os.environ.get("NER_BATCH_VERBOSE"):
             engine_args.use_tqdm_on_load = False
         before = set(multiprocessing.active_children())
-        with without_main():
+        with host.without_main(), host.stdout_descriptor():
             self._engine = LLMEngine.from_engine_args(engine_args)
         self.processes = [p for p in multiprocessing.active_children() if p not in before]
         if not self.processes:

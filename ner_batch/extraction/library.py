@@ -149,14 +149,18 @@ class Extractor:
         EngineDeadError: the engine did not start.
 
     Example:
-        >>> from ner_batch import Extractor, highlight
-        >>> text = "Vera Quarstrom works as training geologist at Rockport Hospital."
+        >>> import pandas as pd
+        >>> from ner_batch import Extractor, highlight, predictions_table
+        >>> notes = pd.Series(["Before February 25, 1992 Pemski worked for Stonemouth Airlines.", None])
         >>> with Extractor(adapter="adapters/news", model="Qwen/Qwen3-4B-Instruct-2507", score=True) as extractor:
-        ...     (prediction,) = extractor.predict([text])
-        >>> print(highlight(text, prediction.entities))
-        [Vera Quarstrom|PERSON] works as [training geologist|TITLE] at [Rockport Hospital|ORG].
-        >>> all(0.5 < entity.score < 1 for entity in prediction.entities)
+        ...     predictions = extractor.predict(notes)
+        ...     again = list(extractor.stream(note for note in notes))
+        >>> print(highlight(notes[0], predictions[0].entities))
+        Before [February 25, 1992|DATE] [Pemski|PERSON] worked for [Stonemouth Airlines|ORG].
+        >>> all(0.5 < entity.score < 1 for entity in predictions[0].entities)
         True
+        >>> predictions_table(again)["status"].to_pylist()  # a column of an Arrow table
+        ['ok', 'empty']
     """
 
     def __init__(

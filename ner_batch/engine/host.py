@@ -1,11 +1,12 @@
-"""Processes that do not run the user's script: vLLM's, which start in programs without `if __name__ == "__main__"`."""
+"""What vLLM takes for granted of the program that it starts in, and scripts and notebooks do not have."""
 
 from __future__ import annotations
 
 import multiprocessing.spawn
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 
@@ -32,3 +33,26 @@ def without_main() -> Iterator[None]:
         thread = 0  # nobody's: where another thread has put its own function above this one, this one stays below it
         if multiprocessing.spawn.get_preparation_data is preparation_data:
             multiprocessing.spawn.get_preparation_data = original
+
+
+@contextmanager
+def stdout_descriptor() -> Iterator[None]:
+    """``sys.stdout`` has a file descriptor meanwhile: the process's own, where a notebook or a test has put its stream.
+
+    vLLM asks for it when it starts, to silence what C libraries print, and would end with `UnsupportedOperation: fileno`.
+    """
+    stream = sys.stdout
+    try:
+        stream.fileno()
+    except (AttributeError, OSError):
+        lent = lambda: 1  # noqa: E731 - an attribute of the stream, which goes again
+    else:
+        yield
+        return
+    with suppress(AttributeError):  # it takes no attributes: vLLM says then what it lacks
+        stream.fileno = lent  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        with suppress(AttributeError):
+            del stream.fileno
