@@ -21,23 +21,29 @@ Language = Literal["en", "zh"]
 class Label(BaseModel):
     """What one entity type means. Both texts are optional; :class:`Task` gives defaults."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     definition: str = ""
+    """In the prompts of every format; by default the label's name in words."""
     question: str = ""
+    """Asked by `mrc` alone; made of the definition where it is missing."""
 
 
 class Task(BaseModel):
     """A named set of labels in one language. The order of ``labels`` is the order of prompts and answers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str = Field(min_length=1)
+    """An adapter that is trained for the task remembers it."""
     language: Language = "en"
+    """Of the instructions."""
     labels: dict[str, Label] = Field(min_length=1)
+    """The types to find, in the order they are asked and answered: a definition each, or nothing, or both texts."""
     guidelines: str = ""
+    """A line for every prompt: what is marked and what is not."""
 
-    @field_validator("labels", mode="before")
+    @field_validator("labels", mode="before", json_schema_input_type=dict[str, Label | str | None] | list[str])
     @classmethod
     def _shorthand(cls, labels: object) -> object:
         """Allow ``ORG: an organisation`` and a bare ``ORG:`` beside the full form."""
