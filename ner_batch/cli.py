@@ -63,6 +63,9 @@ Every verb has examples in its own help: ner-batch VERB --help.""",
 def complete_override(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     """A shell's question about an override."""
     written = [str(word) for word in context.params.get("overrides") or ()]
+    words = os.environ.get("COMP_WORDS", "").split("\n")  # bash's; typer keeps back an `=` that stands alone
+    if not incomplete and words[int(os.environ.get("COMP_CWORD", "0")) :][:1] == ["="]:
+        incomplete = "="
     return schemas.complete_override(str(context.info_name), written, incomplete)
 
 
@@ -111,8 +114,8 @@ def print_lines(lines: Iterable[str]) -> None:
 @verb(BEGIN)
 def init(
     folder: Annotated[
-        Path, typer.Argument(help="Where the configs are written; made if need be", metavar="FOLDER")
-    ] = Path(),
+        str, typer.Argument(help="Where the configs are written; made if need be", metavar="FOLDER")
+    ] = ".",
     label: Annotated[
         list[str] | None, typer.Option(help="A type to find; may be repeated", metavar="NAME[=DEFINITION]")
     ] = None,
@@ -143,7 +146,7 @@ def init(
 
     given = project.Answers(project.read_labels(label or ()), language, model, input_path, output_path, text_column)
     written = project.write(folder, project.complete(given), overwrite=force)
-    print_lines([f"written: {', '.join(map(str, written))}", "next:", *project.next_commands(folder)])
+    print_lines([f"written: {', '.join(map(str, written))}", "next:", *project.next_commands(Path(folder))])
 
 
 @verb(BEGIN)
@@ -152,8 +155,8 @@ def schema(
 ) -> None:
     """Print the JSON Schema of a config, for editors.
 
-    A YAML file uses it by a first line like
-    # yaml-language-server: $schema=extract.json
+    A YAML file names it in its first line,
+    `# yaml-language-server: $schema=extract.json`.
 
     Examples:
       ner-batch schema extract > extract.json

@@ -98,14 +98,16 @@ def _ask_labels() -> dict[str, str]:
             typer.echo(str(error), err=True)
 
 
-def write(folder: Path, answers: Answers, overwrite: bool = False) -> list[Path]:
+def write(place: str, answers: Answers, overwrite: bool = False) -> list[Path]:
     """Write the configs and their schemas; the configs' paths. All is checked first; nothing is overwritten unasked.
 
-    Commands are started in ``folder``, so relative paths are written as seen from there. Raises UserError.
+    Commands are started in the folder ``place``, so relative paths are written as seen from there. Raises UserError.
     """
-    if "://" in str(folder):
-        raise UserError(f"{folder}: a project is a local folder")
+    if "://" in place:
+        raise UserError(f"{place}: a project is a local folder")
+    folder = Path(place)
     texts = contents(folder, answers)
+    texts |= {f".schemas/{kind}.json": json.dumps(json_schema(kind), indent=2) + "\n" for kind in KINDS}
     try:
         present = [str(folder / name) for name in texts if os.path.lexists(folder / name)]
         if present and not overwrite:
@@ -114,18 +116,19 @@ def write(folder: Path, answers: Answers, overwrite: bool = False) -> list[Path]
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:
-        place = error.filename or folder
-        raise UserError(f"{place}: cannot be written: {error.strerror}: choose another folder") from None
+        path = error.filename or folder
+        raise UserError(f"{path}: cannot be written: {error.strerror}: choose another folder") from None
     return [folder / name for name in texts if not name.startswith(".")]
 
 
 def contents(folder: Path, answers: Answers) -> dict[str, str]:
-    """The files' texts by name below the folder."""
+    """The configs' texts by file name. Raises UserError for what YAML cannot hold, and for labels that cannot be."""
     assert answers.model and answers.input and answers.output
     name = folder.resolve().name or "project"
+    others = [answers.model, answers.input, answers.output, answers.text_column]
     try:
         task = _task(name, str(answers.language), answers.labels)
-        json.dumps([str(folder), answers.model, answers.input, answers.output], ensure_ascii=False).encode()
+        " ".join([str(folder.resolve()), *answers.labels, *answers.labels.values(), *others]).encode()
     except UnicodeEncodeError:
         raise UserError("a word of the command line is not UTF-8: YAML can hold no other text") from None
     model = _from(folder, answers.model) if Path(answers.model).exists() else answers.model
@@ -145,8 +148,7 @@ def contents(folder: Path, answers: Answers) -> dict[str, str]:
     }
     texts = files("ner_batch.command") / "files"
     configs = {f"{kind}.yaml": Template((texts / f"{kind}.yaml").read_text("utf-8")) for kind in KINDS}
-    written = {name: template.substitute(values) for name, template in configs.items()}
-    return written | {f".schemas/{kind}.json": json.dumps(json_schema(kind), indent=2) + "\n" for kind in KINDS}
+    return {name: template.substitute(values) for name, template in configs.items()}
 
 
 def next_commands(folder: Path) -> Iterator[str]:
@@ -178,21 +180,16 @@ def _task(name: str, language: str, labels: Mapping[str, str]) -> Task:
 def _label_lines(labels: Mapping[str, str]) -> Iterator[str]:
     """The labels as YAML; one without a definition has a comment in its place."""
     for name, definition in labels.items():
-        lines = _yaml({name: definition or None}).rstrip("\n").split("\n")
-        if not definition:
-            lines[-1] = lines[-1].removesuffix("null") + "# define it: what belongs to it, what does not?"
-        yield from (f"  {line}" for line in lines)
+        comment = "# define it: what belongs to it, what does not?"
+        yield f"  {_scalar(name)}: {_scalar(definition) if definition else comment}"
 
 
 def _scalar(value: str) -> str:
     """A text as YAML writes it, on one line, in quotes where it would be anything else."""
     breaks = any(character < " " or character in "\x85\u2028\u2029" for character in value)
-    return _yaml([value], style='"' if breaks else None).removeprefix("- ").rstrip("\n")
-
-
-def _yaml(value: object, style: str | None = None) -> str:
-    text: str = yaml.safe_dump(value, allow_unicode=True, width=2**31 - 1, default_style=style)
-    return text
+    style = '"' if breaks else None
+    text: str = yaml.safe_dump([value], allow_unicode=True, width=2**31 - 1, default_style=style)
+    return text.removeprefix("- ").rstrip("\n")
 
 
 def _from(folder: Path, path: str) -> str:

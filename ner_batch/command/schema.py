@@ -75,26 +75,21 @@ def load(kind: type[C], path: str | Path, overrides: Sequence[str] = ()) -> C:
     """As :func:`ner_batch.config.load`; a file that is right for another verb is refused with that verb's name."""
     try:
         return configs.load(kind, path, overrides)
-    except UserError:
-        if verb := _verb_of(kind, path):
-            wanted = next(name for name, place in KINDS.items() if place.endswith(f":{kind.__name__}"))
-            article = "a task file" if verb == "task" else f"a config of `ner-batch {verb}`"
-            raise UserError(f"{path}: this is {article}, not of `ner-batch {wanted}`") from None
-        raise
-
-
-def _verb_of(kind: type[BaseModel], path: str | Path) -> str | None:
-    """The other kind that a file is right for, if there is one."""
-    if str(path) == "-":
-        return None  # read already
-    for name in KINDS:
-        if (other := config_class(name)) is not kind:
+    except UserError as error:
+        if str(path) == "-" or ": missing" not in str(error):
+            raise  # read already; or the file has all that this verb needs
+        values = configs.read_yaml(path)
+        for verb in KINDS:
+            if (other := config_class(verb)) is kind:
+                continue
             try:
-                other.model_validate(configs.read_yaml(path))
+                other.model_validate(values)
             except ValueError:
                 continue
-            return name
-    return None
+            article = "a task file" if verb == "task" else f"a config of `ner-batch {verb}`"
+            wanted = next(name for name, place in KINDS.items() if place.endswith(f":{kind.__name__}"))
+            raise UserError(f"{path}: this is {article}, not of `ner-batch {wanted}`") from None
+        raise
 
 
 def complete_override(verb: str, written: Sequence[str], incomplete: str) -> list[tuple[str, str]]:

@@ -52,6 +52,8 @@ def exit_code(job: Callable[[], int | None]) -> int:
     nothing is printed but errors and the last line.
     """
     set_up_streams()
+    if not is_on(VERBOSE):  # others ask whether there is anything in it
+        os.environ.pop(VERBOSE, None)
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)
@@ -184,16 +186,25 @@ class Verbs(_Flags, TyperGroup):
     """All verbs. What is wrong with a command line is one line on stderr, as every error is; JSON where asked."""
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **options: Any) -> Any:  # type: ignore[override]
-        """Parse, run, exit."""
+        """Parse, run, exit. The environment is as before when it ends: options are in it for as long as a job runs."""
         set_up_streams()
-        if not options.pop("standalone_mode", True):
-            return super().main(args, prog_name, standalone_mode=False, **options)
         words = list(sys.argv[1:] if args is None else args)
-        code: Any = WRONG_INPUT
+        standalone = options.pop("standalone_mode", True)
+        environment = {name: os.environ.get(name) for name in (VERBOSE, QUIET, LOG_FORMAT)}
         try:
             code = super().main(words, prog_name, standalone_mode=False, **options)
         except _ClickException as error:
+            if not standalone:
+                raise
+            code = WRONG_INPUT
             self._explain(error, words)
+        finally:
+            for name, value in environment.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
+        if not standalone:
+            return code
         _let_go(sys.stdout)
         _let_go(sys.stderr)
         sys.exit(code)
