@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tiny import ADAPTER, BASE, FILES
 from typer.testing import CliRunner
 
 from ner_batch.cli import app, console, exit_code
@@ -232,3 +233,18 @@ def test_a_broken_socket_is_no_closed_stdout(capsys):
 
     assert exit_code(job) == 1
     assert "BrokenPipeError" in capsys.readouterr().err
+
+
+def test_outputs_that_cannot_be_written(tmp_path):
+    """Known before any work, and nothing is left."""
+    index = {"examples": str(FILES / "gold" / "train.parquet"), "out": "/proc/none/index"}
+    (tmp_path / "index.yaml").write_text(yaml.safe_dump(index))
+    for words in (
+        ["index", str(tmp_path / "index.yaml")],
+        ["merge", str(ADAPTER), "/proc/none/merged", "--base", str(BASE)],
+        ["demo", "--out", "/proc/none"],
+    ):
+        code, _, err = invoke(*words)
+        assert (code, len(err)) == (2, 1), words
+        assert err[0].startswith("error: /proc/none")
+        assert "check the path and its permissions" in err[0]
