@@ -6,100 +6,103 @@ Exit codes: 0 fine, 1 crash, 2 config or input wrong, 3 more rows failed than al
 from __future__ import annotations
 
 import functools
-import io
+import inspect
 import json
 import os
-import signal
-import sys
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Annotated, ParamSpec, cast
+from typing import Annotated, ParamSpec
 
 import typer
-from rich.console import Console
+from rich.markup import escape
 
-from ner_batch import config as configs
-from ner_batch.errors import JobError, UserError, require_extra
-from ner_batch.jobs.jsonlog import JsonLines, log_exceptions
+from ner_batch.command import schema as schemas
+from ner_batch.command.schema import Kind, load
+from ner_batch.command.terminal import (
+    LOG_FORMAT,
+    NOT_COMPLETE,
+    QUIET,
+    VERBOSE,
+    LogFormat,
+    Verb,
+    Verbs,
+    console,
+    errors,
+    exit_code,
+    print_raw,
+)
+from ner_batch.errors import require_extra
+from ner_batch.task import Language
 
-CRASH, WRONG_INPUT, NOT_COMPLETE, INTERRUPTED = 1, 2, 3, 130
-INTERRUPTION = "interrupted; start the same command again: it goes on from what was saved"
+__all__ = ["app", "console", "errors", "exit_code", "main"]
 
 # What the extras bring, as it is imported; a node that only extracts has none of it.
 ENCODING = ("accelerate", "datasets", "sentence_transformers")
 TRAINING = ("accelerate", "matplotlib", "peft", "safetensors", "tensorboardX")
 SCORING = ("duckdb", "matplotlib")
 
+# The groups of `ner-batch --help`.
+BEGIN, READ, TEACH, MEASURE = "Begin", "Read a corpus", "Examples, indexes and adapters", "Measure"
+
 P = ParamSpec("P")
 
+app = typer.Typer(
+    cls=Verbs,
+    help="""Named entities from Parquet files of text, with your own open LLM.
 
-class LogFormat(StrEnum):
-    """Of what a job prints."""
+Every verb has examples in its own help: ner-batch VERB --help.""",
+    epilog=escape("""Exit codes: 0 fine, 1 crash, 2 config or input wrong (nothing is written),
+3 more rows failed than allowed, 130 interrupted with state saved."""),
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
 
-    text = "text"
-    json = "json"
+
+def complete_override(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """A shell's question about an override."""
+    written = [str(word) for word in context.params.get("overrides") or ()]
+    words = os.environ.get("COMP_WORDS", "").split("\n")  # bash's; typer keeps back an `=` that stands alone
+    if not incomplete and words[int(os.environ.get("COMP_CWORD", "0")) :][:1] == ["="]:
+        incomplete = "="
+    return schemas.complete_override(str(context.info_name), written, incomplete)
 
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-console = Console(soft_wrap=True)
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
-
-ConfigFile = Annotated[Path, typer.Argument(help="YAML config, e.g. jobs/extract.yaml")]
+ConfigFile = Annotated[
+    Path, typer.Argument(help="YAML config, e.g. jobs/extract.yaml; - reads standard input", metavar="CONFIG")
+]
 DRY_RUN = functools.partial(typer.Option, "--dry-run")
-Overrides = Annotated[list[str] | None, typer.Argument(help="a.b=value, on top of the file", metavar="[A.B=VALUE]...")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="a.b=value, on top of the file", metavar="A.B=VALUE", autocompletion=complete_override),
+]
 
 
-def exit_code(job: Callable[[], int | None]) -> int:
-    """Run a job from its settings on; its exit code. An exception that is a bug of ours passes through.
+def verb(panel: str) -> Callable[[Callable[P, int | None]], Callable[P, None]]:
+    """Make a command of a job. It imports what it needs once its config is read: `--help` needs no Ray or torch.
 
-    SIGTERM is taken like Ctrl-C: state is saved, 130. SIGINT too where a shell started this in the background, and so
-    had it ignored. With NER_BATCH_LOG_FORMAT=json what is printed is JSON, an object a line.
+    ``panel`` is its group in `ner-batch --help`, which shows the docstring's first paragraph; what stands below
+    ``Examples:`` ends its own help.
     """
-    set_up_streams()
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.default_int_handler)
-    try:
-        return job() or 0
-    except UserError as error:
-        if os.environ.get("NER_BATCH_VERBOSE"):
-            raise
-        for line in str(error).splitlines():
-            errors.print(f"error: {line}", markup=False)
-        return WRONG_INPUT
-    except JobError as error:
-        errors.print(f"error: {error}", markup=False)
-        return CRASH
-    except KeyboardInterrupt:
-        errors.print(INTERRUPTION)
-        return INTERRUPTED
 
+    def register(job: Callable[P, int | None]) -> Callable[P, None]:
+        text, _, examples = inspect.cleandoc(job.__doc__ or "").partition("\n\nExamples:\n")
 
-def set_up_streams() -> None:
-    """What is printed: as it is for a person, and, where NER_BATCH_LOG_FORMAT says so, as JSON."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A name that a terminal cannot show ends no job; in a log our last line stands behind what Ray prints.
-            stream.reconfigure(errors="backslashreplace", line_buffering=True)
-    if os.environ.get("NER_BATCH_LOG_FORMAT") == LogFormat.json:
-        console.file = cast(IO[str], JsonLines(sys.stdout))
-        errors.file = cast(IO[str], JsonLines(sys.stderr, "error"))
-        log_exceptions(sys.stderr)
+        @app.command(
+            job.__name__.strip("_").replace("_", "-"),
+            cls=Verb,
+            help=escape(text),
+            epilog=escape(f"Examples:\n{examples}"),
+            rich_help_panel=panel,
+        )
+        @functools.wraps(job)
+        def command(*arguments: P.args, **options: P.kwargs) -> None:
+            raise typer.Exit(exit_code(lambda: job(*arguments, **options)))
 
+        return command
 
-def verb(job: Callable[P, int | None]) -> Callable[P, None]:
-    """Make a command of a job. It imports what it needs once its config is read: `--help` needs no Ray or torch."""
-
-    @app.command(job.__name__.strip("_").replace("_", "-"))
-    @functools.wraps(job)
-    def command(*arguments: P.args, **options: P.kwargs) -> None:
-        raise typer.Exit(exit_code(lambda: job(*arguments, **options)))
-
-    return command
+    return register
 
 
 def print_lines(lines: Iterable[str]) -> None:
@@ -108,7 +111,79 @@ def print_lines(lines: Iterable[str]) -> None:
         console.print(line, highlight=False, markup=False)
 
 
-@verb
+@verb(BEGIN)
+def init(
+    folder: Annotated[
+        str, typer.Argument(help="Where the configs are written; made if need be", metavar="FOLDER")
+    ] = ".",
+    label: Annotated[
+        list[str] | None, typer.Option(help="A type to find; may be repeated", metavar="NAME[=DEFINITION]")
+    ] = None,
+    language: Annotated[Language | None, typer.Option(help="Of the instructions")] = None,
+    model: Annotated[str | None, typer.Option(help="Local folder or hub name")] = None,
+    input_path: Annotated[
+        str | None, typer.Option("--input", help="Parquet: a file, a folder or a glob; local or s3://")
+    ] = None,
+    output_path: Annotated[
+        str | None, typer.Option("--output", help="Folder for entities; by default `entities`")
+    ] = None,
+    text_column: Annotated[str, typer.Option(help="The input's column of text")] = "text",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite configs that are there")] = False,
+) -> None:
+    """Write the configs of a project of your own.
+
+    task.yaml, extract.yaml, train.yaml, index.yaml and evaluate.yaml, which
+    run as they are, and their schemas for editors. Asks on a terminal for
+    what no option gives. Relative paths are as seen from here; the configs
+    are to be started in FOLDER.
+
+    Examples:
+      ner-batch init news
+      ner-batch init news --label ORG="companies, agencies" --label PER
+      ner-batch init --label PER --model Qwen/Qwen3-0.6B --input /data/corpus
+    """
+    from ner_batch.command import project
+
+    given = project.Answers(project.read_labels(label or ()), language, model, input_path, output_path, text_column)
+    written = project.write(folder, project.complete(given), overwrite=force)
+    print_lines([f"written: {', '.join(map(str, written))}", "next:", *project.next_commands(Path(folder))])
+
+
+@verb(BEGIN)
+def schema(
+    kind: Annotated[Kind, typer.Argument(help="What the YAML file is: a task, or the config of a verb")],
+) -> None:
+    """Print the JSON Schema of a config, for editors.
+
+    A YAML file names it in its first line,
+    `# yaml-language-server: $schema=extract.json`.
+
+    Examples:
+      ner-batch schema extract > extract.json
+      ner-batch schema task
+    """
+    print_raw(json.dumps(schemas.json_schema(kind.value), indent=2, ensure_ascii=False))
+
+
+@verb(BEGIN)
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything the demo writes")] = Path("demo-output"),
+) -> int:
+    """Show all of it on real text, in some minutes.
+
+    Index, train, extract and score with a pretrained model.
+
+    Examples:
+      ner-batch demo
+      ner-batch demo --out /tmp/demo
+    """
+    require_extra("train", *TRAINING, purpose="`demo`")
+    from ner_batch.demo import show
+
+    return show.run(out, console)
+
+
+@verb(READ)
 def extract(
     config_file: ConfigFile,
     overrides: Overrides = None,
@@ -117,16 +192,29 @@ def extract(
     retry: Annotated[bool, typer.Option("--retry", help="Do rows with status `failed` again")] = False,
     retry_status: Annotated[
         list[str] | None,
-        typer.Option("--retry-status", help="Do rows of this status again: partial, malformed ...; may be repeated"),
+        typer.Option(
+            "--retry-status",
+            metavar="STATUS",
+            help="Do rows of this status again: partial, malformed ...; may be repeated",
+        ),
     ] = None,
     price: Annotated[
         float | None, typer.Option(min=0, help="Of a replica's hour, in any currency: --dry-run tells the cost")
     ] = None,
 ) -> int:
-    """Find entities in Parquet files of text. Start it again after any crash: it goes on where it was."""
+    """Find entities in Parquet files of text.
+
+    Start it again after any crash: it goes on where it was.
+
+    Examples:
+      ner-batch extract jobs/extract.yaml --dry-run --price 0.6
+      ner-batch extract jobs/extract.yaml output.path=/data/entities
+      ner-batch extract jobs/extract.yaml --retry --retry-status malformed
+      ner-batch extract - < jobs/extract.yaml
+    """
     from ner_batch.extraction.settings import ExtractConfig
 
-    config = configs.load(ExtractConfig, config_file, overrides or ())
+    config = load(ExtractConfig, config_file, overrides or ())
     from ner_batch.extraction import dryrun, plan
     from ner_batch.extraction import job as extraction
 
@@ -134,23 +222,30 @@ def extract(
     return dryrun.dry_run(prepared, console, price_per_hour=price) if dry_run else extraction.run(prepared, console)
 
 
-@verb
+@verb(READ)
 def status(
     folder: Annotated[str, typer.Argument(help="The output folder of an extraction, local or s3://")],
     as_json: Annotated[bool, typer.Option("--json", help="All of it as one JSON object")] = False,
 ) -> int:
-    """How far an extraction is, or how it ended. Exit code 0 when it is complete, 3 otherwise."""
+    """How far an extraction is, or how it ended.
+
+    Exit code 0 when it is complete, 3 otherwise.
+
+    Examples:
+      ner-batch status /data/entities
+      ner-batch status s3://bucket/entities --json
+    """
     from ner_batch.extraction.status import status as read_status
 
     run = read_status(folder)
     if as_json:
-        typer.echo(json.dumps(asdict(run), indent=2))
+        print_raw(json.dumps(asdict(run), indent=2))
     else:
         print_lines(run.lines)
     return 0 if run.complete else NOT_COMPLETE
 
 
-@verb
+@verb(READ)
 def doctor(
     config_file: Annotated[Path | None, typer.Argument(help="YAML config of an extraction; none: the machine")] = None,
     overrides: Overrides = None,
@@ -160,25 +255,40 @@ def doctor(
     ] = None,
     no_engine: Annotated[bool, typer.Option("--no-engine", help="Do not start the engine")] = False,
 ) -> int:
-    """Will it run here? Versions, machine, memory, disk, cluster, config, model and adapter; exit code 2 if not."""
+    """Will it run here?
+
+    Versions, machine, memory, disk, cluster, config, model and adapter;
+    exit code 2 if not.
+
+    Examples:
+      ner-batch doctor
+      ner-batch doctor jobs/extract-4090.yaml --no-engine --gpu-gib 24
+    """
     from ner_batch.extraction.settings import ExtractConfig
 
-    config = configs.load(ExtractConfig, config_file, overrides or ()) if config_file else None
+    config = load(ExtractConfig, config_file, overrides or ()) if config_file else None
     from ner_batch.extraction.doctor import doctor as look
 
     return look(config, console, gpu_gib, start=not no_engine)
 
 
-@verb
+@verb(TEACH)
 def train(
     config_file: ConfigFile,
     overrides: Overrides = None,
     dry_run: Annotated[bool, DRY_RUN(help="Check everything, tell samples, rows and steps; train nothing")] = False,
 ) -> int:
-    """Train a LoRA adapter from gold examples. Start it again after any crash: it goes on from its last checkpoint."""
+    """Train a LoRA adapter from gold examples.
+
+    Start it again after any crash: it goes on from its last checkpoint.
+
+    Examples:
+      ner-batch train jobs/train.yaml --dry-run
+      ner-batch train jobs/train.yaml optimiser.steps=200 run.name=longer
+    """
     from ner_batch.train.settings import TrainConfig
 
-    config = configs.load(TrainConfig, config_file, overrides or ())
+    config = load(TrainConfig, config_file, overrides or ())
     require_extra("train", *TRAINING, purpose="`train`")
     from ner_batch.train import job as training
     from ner_batch.train.plan import prepare
@@ -188,7 +298,7 @@ def train(
     return training.dry_run(plan, console) if dry_run else training.run(plan, console)
 
 
-@verb
+@verb(TEACH)
 def train_encoder(
     config_file: ConfigFile,
     overrides: Overrides = None,
@@ -196,10 +306,17 @@ def train_encoder(
         bool, DRY_RUN(help="Check everything, read the text, tell sentences and steps; train nothing")
     ] = False,
 ) -> int:
-    """Train a sentence encoder from raw text (SimCSE). Start it again after any crash: it goes on from there."""
+    """Train a sentence encoder from raw text (SimCSE).
+
+    Start it again after any crash: it goes on from its last checkpoint.
+
+    Examples:
+      ner-batch train-encoder jobs/train-encoder.yaml --dry-run
+      ner-batch train-encoder jobs/train-encoder.yaml input.path=/data/corpus
+    """
     from ner_batch.encoder.settings import TrainEncoderConfig
 
-    config = configs.load(TrainEncoderConfig, config_file, overrides or ())
+    config = load(TrainEncoderConfig, config_file, overrides or ())
     require_extra("encoder", *ENCODING, purpose="`train-encoder`")
     from ner_batch.encoder import job as encoder
     from ner_batch.encoder.plan import prepare
@@ -209,13 +326,18 @@ def train_encoder(
     return 0 if dry_run else encoder.run(plan, console)
 
 
-@verb
+@verb(TEACH)
 def merge(
     adapter: Annotated[str, typer.Argument(help="Adapter folder, local or s3://")],
     out: Annotated[str, typer.Argument(help="Local folder for the merged model")],
     base: Annotated[str | None, typer.Option(help="Where the base model lies, if not where it did in training")] = None,
 ) -> None:
-    """Write the base model with an adapter merged into its weights."""
+    """Write the base model with an adapter merged into it.
+
+    Examples:
+      ner-batch merge adapters/news merged-model
+      ner-batch merge s3://bucket/adapters/news merged-model --base /models/qwen
+    """
     require_extra("train", "peft", purpose="`merge`")
     from ner_batch.train.model import merge as write_merged
 
@@ -223,7 +345,7 @@ def merge(
     console.print(f"merged model: {out}", highlight=False, soft_wrap=True)
 
 
-@verb
+@verb(TEACH)
 def import_(  # noqa: PLR0913, PLR0917 - a verb's options
     kind: Annotated[
         str,
@@ -254,7 +376,14 @@ def import_(  # noqa: PLR0913, PLR0917 - a verb's options
     ] = False,
     spans_key: Annotated[str | None, typer.Option(help="spacy: the group of spans that is read; else sc")] = None,
 ) -> None:
-    """Make gold of other tools' files: Parquet with text and entities. Tells what had to be repaired, and a digest."""
+    """Make gold of other tools' files: Parquet, text and entities.
+
+    Tells what had to be repaired, and a digest.
+
+    Examples:
+      ner-batch import columns train.bmes gold/train.parquet
+      ner-batch import label-studio project-1.json gold/reviewed.parquet
+    """
     from ner_batch.exchange import job as exchange
     from ner_batch.exchange.kinds import import_options
 
@@ -264,7 +393,7 @@ def import_(  # noqa: PLR0913, PLR0917 - a verb's options
     print_lines(exchange.import_gold(kind, file, out, options))
 
 
-@verb
+@verb(TEACH)
 def export(  # noqa: PLR0913, PLR0917 - a verb's options
     kind: Annotated[str, typer.Argument(help="As of `import`, or mentions: a flat Parquet, a row per mention")],
     path: Annotated[str, typer.Argument(help="Gold, or the output folder of an extraction", metavar="IN")],
@@ -292,7 +421,14 @@ def export(  # noqa: PLR0913, PLR0917 - a verb's options
     language: Annotated[str | None, typer.Option(help="spacy: whose tokenizer cuts (en, zh, ...); else xx")] = None,
     model_version: Annotated[str | None, typer.Option(help="label-studio: what predictions are said to be of")] = None,
 ) -> None:
-    """Write gold, or what an extraction found, for other tools; or choose texts to annotate. Tells what is left out."""
+    """Write gold, or an extraction's entities, for other tools.
+
+    Or choose texts to annotate (--select). Tells what is left out.
+
+    Examples:
+      ner-batch export mentions /data/entities mentions.parquet
+      ner-batch export label-studio /data/entities tasks.json --select uncertain --count 200
+    """
     from ner_batch.exchange import job as exchange
     from ner_batch.exchange.kinds import export_options
     from ner_batch.exchange.rows import open_rows
@@ -306,21 +442,26 @@ def export(  # noqa: PLR0913, PLR0917 - a verb's options
     print_lines(exchange.export(kind, rows, out, options, selection))
 
 
-@verb
+@verb(TEACH)
 def index(
     config_file: ConfigFile,
     overrides: Overrides = None,
     dry_run: Annotated[bool, DRY_RUN(help="Check everything, tell examples and vectors; write nothing")] = False,
 ) -> int:
-    """Build the index that demonstrations are retrieved from."""
+    """Build the index that demonstrations are retrieved from.
+
+    Examples:
+      ner-batch index jobs/index.yaml --dry-run
+      ner-batch index jobs/index.yaml kind=lexical encoder=null out=/data/index
+    """
     from ner_batch.jobs.index import IndexConfig, prepare, run
 
-    plan = prepare(configs.load(IndexConfig, config_file, overrides or ()))
+    plan = prepare(load(IndexConfig, config_file, overrides or ()))
     print_lines(plan.report)
     return 0 if dry_run else run(plan, console)
 
 
-@verb
+@verb(MEASURE)
 def evaluate(
     config_file: ConfigFile,
     overrides: Overrides = None,
@@ -329,11 +470,18 @@ def evaluate(
         str | None, typer.Option(help="Another run on the same rows: is it better? (the config's `against`)")
     ] = None,
 ) -> int:
-    """Score predictions against gold: F1 with intervals, errors by kind, worst rows, plots."""
+    """Score predictions against gold.
+
+    F1 with intervals, errors by kind, worst rows, plots.
+
+    Examples:
+      ner-batch evaluate jobs/evaluate.yaml
+      ner-batch evaluate jobs/evaluate.yaml --against other-entities
+    """
     from ner_batch.evaluate.settings import EvaluateConfig
 
     more = [f"against={json.dumps(against)}"] if against else []
-    config = configs.load(EvaluateConfig, config_file, [*(overrides or ()), *more])
+    config = load(EvaluateConfig, config_file, [*(overrides or ()), *more])
     require_extra("evaluate", *SCORING, purpose="`evaluate`")
     from ner_batch.evaluate import job as evaluation
 
@@ -342,16 +490,23 @@ def evaluate(
     return 0 if dry_run else evaluation.run(plan, console)
 
 
-@verb
+@verb(MEASURE)
 def ablate(
     config_file: ConfigFile,
     overrides: Overrides = None,
     dry_run: Annotated[bool, DRY_RUN(help="Check everything, tell cells and trainings; write nothing")] = False,
 ) -> int:
-    """Compare formats, retrieval, verification, decoding and adapters on your gold set. Goes on cell by cell."""
+    """Compare formats, retrieval, adapters and more on your gold.
+
+    Every combination of the axes is read by one engine; goes on cell by cell.
+
+    Examples:
+      ner-batch ablate jobs/ablate.yaml --dry-run
+      ner-batch ablate jobs/curve.yaml output=my-curve
+    """
     from ner_batch.experiments.settings import AblateConfig
 
-    config = configs.load(AblateConfig, config_file, overrides or ())
+    config = load(AblateConfig, config_file, overrides or ())
     require_extra("evaluate", *SCORING, purpose="`ablate`")
     if config.curve and config.curve.train:
         require_extra("train", *TRAINING, purpose="`curve.train`")
@@ -365,17 +520,6 @@ def ablate(
     return experiments.run(plan, console)
 
 
-@verb
-def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything the demo writes")] = Path("demo-output"),
-) -> int:
-    """Index, train, extract and score with a pretrained model: what this is, in some minutes, on real text."""
-    require_extra("train", *TRAINING, purpose="`demo`")
-    from ner_batch.demo import show
-
-    return show.run(out, console)
-
-
 def _version(wanted: bool) -> None:
     if wanted:
         console.print(version("ner-batch"), highlight=False)
@@ -384,16 +528,34 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     show_version: Annotated[  # noqa: ARG001 - its callback has done all
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version")
     ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", "-v", envvar=VERBOSE, help="Ray's and vLLM's own logs too; tracebacks of errors"),
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", envvar=QUIET, help="Only errors and the last line")] = False,
     log_format: Annotated[
-        LogFormat, typer.Option(envvar="NER_BATCH_LOG_FORMAT", help="What a job prints: lines, or a JSON object a line")
+        LogFormat, typer.Option(envvar=LOG_FORMAT, help="What a job prints: lines, or a JSON object a line")
     ] = LogFormat.text,
 ) -> None:
-    os.environ["NER_BATCH_LOG_FORMAT"] = log_format
+    if verbose and quiet:  # one on the command line beats the other in the environment
+        typed = {
+            name for name in ("verbose", "quiet") if str(context.get_parameter_source(name)).endswith("COMMANDLINE")
+        }
+        if len(typed) != 1:
+            raise typer.BadParameter("--verbose and --quiet exclude each other: give one of them")
+        verbose, quiet = "verbose" in typed, "quiet" in typed
+    for name, wanted in ((VERBOSE, verbose), (QUIET, quiet)):  # what Ray's workers, which are told of it, read
+        if wanted:
+            os.environ[name] = "1"
+        else:
+            os.environ.pop(name, None)
+    os.environ[LOG_FORMAT] = log_format
 
 
 def main(*arguments: str) -> None:
     """Run the command line, by default the process's own."""
-    app(args=arguments or None)
+    app(args=arguments or None, prog_name="ner-batch")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
@@ -42,7 +43,7 @@ C = TypeVar("C", bound=Config)
 
 
 def load(kind: type[C], path: str | Path, overrides: Sequence[str] = ()) -> C:
-    """A config from a YAML file and overrides; raises a UserError with one line for each problem."""
+    """A config from a YAML file, or standard input for `-`, and overrides; a UserError has a line for each problem."""
     values = read_yaml(path)
     problems = [problem for override in overrides if (problem := _apply(values, override))]
     try:
@@ -106,19 +107,34 @@ def core_value(value: Any) -> Any:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file, its values as they are written. Raises UserError in one line."""
+    """The mapping in a YAML file, or standard input for `-`, its values as written. Raises UserError in one line."""
     try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+        content = _standard_input() if str(path) == "-" else Path(path).read_bytes()
+        values = yaml.load(content.decode("utf-8-sig"), _Loader)  # noqa: S506 - a SafeLoader
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: a folder; name a YAML file in it") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 (byte {error.start:,}): save it as UTF-8 text") from None
     except yaml.YAMLError as error:
         words = str(error).replace('in "<unicode string>", ', "")
         raise UserError(f"{path}: not YAML: {' '.join(words.split())}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
     return values
+
+
+def _standard_input() -> bytes:
+    """What is piped in. Raises UserError where nothing is, which else would wait for ever."""
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UserError("-: nothing is piped in: `... - < config.yaml`, or name the file")
+    content = sys.stdin.buffer.read()
+    if not content.strip():
+        raise UserError("-: standard input is empty: pipe a YAML config in, or name the file")
+    return content
 
 
 def _apply(values: dict[str, Any], override: str) -> str | None:

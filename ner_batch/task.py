@@ -22,10 +22,12 @@ Language = Literal["en", "zh"]
 class Label(BaseModel):
     """What one entity type means. Both texts are optional; :class:`Task` gives defaults."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     definition: str = ""
+    """In the prompts of every format; by default the label's name in words."""
     question: str = ""
+    """Asked by `mrc` alone; made of the definition where it is missing."""
 
 
 class Task(BaseModel):
@@ -42,12 +44,16 @@ class Task(BaseModel):
         ValueError: pydantic's ``ValidationError``: a label that could not stand in answers, no label, an unknown field.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str = Field(min_length=1)
+    """An adapter that is trained for the task remembers it."""
     language: Language = "en"
+    """Of the instructions."""
     labels: dict[str, Label] = Field(min_length=1)
+    """The types to find, in the order they are asked and answered: a definition each, or nothing, or both texts."""
     guidelines: str = ""
+    """A line for every prompt: what is marked and what is not."""
 
     if TYPE_CHECKING:  # what may be given, where pydantic would have it be of the fields' types
 
@@ -67,7 +73,7 @@ class Task(BaseModel):
                 raise TypeError(f"Task(name, labels, *, language, guidelines): {len(args)} arguments without a name")
             super().__init__(**dict(zip(("name", "labels"), args, strict=False)), **values)
 
-    @field_validator("labels", mode="before")
+    @field_validator("labels", mode="before", json_schema_input_type=dict[str, Label | str | None] | list[str])
     @classmethod
     def _shorthand(cls, labels: object) -> object:
         """Allow ``ORG: an organisation`` and a bare ``ORG:`` beside the full form."""

@@ -24,6 +24,7 @@ from ner_batch.demo import models, recipe
 from ner_batch.errors import UserError
 from ner_batch.evaluate.metrics import Scores, score
 from ner_batch.extraction import job, plan
+from ner_batch.io import storage
 from ner_batch.io.examples import example_from_row, read_examples
 from ner_batch.train import job as train_job
 from ner_batch.train import plan as training
@@ -43,6 +44,7 @@ class Row:
 
 def run(out: Path, console: Console) -> int:
     """Index the gold, train some steps, extract, and show what came out; the extraction's exit code."""
+    storage.check_writable(str(out))
     console.rule("1. a language model, an encoder, gold examples and texts to read")
     console.print(f"{models.LANGUAGE_MODEL}: out of its package, converted once, in some 10 s", highlight=False)
     model, encoder = models.language_model(), models.encoder()

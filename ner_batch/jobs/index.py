@@ -90,8 +90,8 @@ def run(plan: Plan, console: Console) -> int:
     config = plan.config
     limit = config.exact_search_limit
     manifest = build(plan.examples, config.kind, config.out, config.encoder, exact_search_limit=limit)
-    console.print(f"index: {config.out}", highlight=False, markup=False)
     console.print(manifest)
+    console.print(f"index: {config.out}", highlight=False, markup=False)
     return OK
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Self, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -44,7 +45,9 @@ class ProgressLine:
         self._end = threading.Event()
         self._live: Live | None = None
         self._repeater: threading.Thread | None = None
-        if console.is_terminal and not isinstance(console.file, JsonLines):  # FORCE_COLOR makes any a terminal
+        if console.is_terminal and not isinstance(
+            console.file, JsonLines | LastLine
+        ):  # FORCE_COLOR makes any a terminal
             self._live = Live(console=console, get_renderable=self._text, refresh_per_second=4, transient=True)
         elif every > 0:
             self._repeater = threading.Thread(target=self._repeat, name="progress", daemon=True)
@@ -91,6 +94,32 @@ class ProgressLine:
     def _repeat(self) -> None:
         while not self._end.wait(self._every / 2):
             self._print_if_due()
+
+
+class LastLine(io.TextIOBase):
+    """A stream that keeps the newest line that is not blank, for those who want to see nothing else."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._line = self._rest = ""
+        self._lock = threading.Lock()
+
+    def write(self, text: str) -> int:
+        """Part of a line, or several."""
+        with self._lock:
+            *lines, self._rest = (self._rest + text).split("\n")
+            self._line = next((line for line in reversed(lines) if line.strip()), self._line)
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is written yet."""
+
+    def print(self) -> None:
+        """Write the line, if there was any."""
+        line = self._rest if self._rest.strip() else self._line
+        if line:
+            self._stream.write(f"{line}\n")
+            self._stream.flush()
 
 
 def duration(seconds: float) -> str:

@@ -239,6 +239,7 @@ def check_place(out: str | Path) -> Path:
         raise UserError(f"{out}: a mount point cannot be replaced: name a folder in it")
     if target.exists() and not (target / MANIFEST).is_file() and (target.is_file() or any(target.iterdir())):
         raise UserError(f"{out}: exists and is not an index: name another place")
+    storage.check_writable(str(target.parent))
     return target
 
 

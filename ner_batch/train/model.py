@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 
 from ner_batch import adapter as adapters
 from ner_batch.errors import UserError, first_line, require_extra
-from ner_batch.io import copies
+from ner_batch.io import copies, storage
 from ner_batch.train import attention
 from ner_batch.train.settings import BaseModelConfig, LoraSettings
 
@@ -102,6 +102,7 @@ def merge(path: str | Path, folder: str | Path, base: str | None = None) -> None
     out = Path(folder)
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise UserError(f"{out}: exists: name another folder, or remove it")
+    storage.check_writable(str(out))
     adapter = adapters.load(path)
     trained = adapter.manifest
     name = base or (trained.base_model if trained else None)

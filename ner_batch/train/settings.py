@@ -70,7 +70,7 @@ class DemonstrationsConfig(Config):
         """Of the samples by number of demonstrations."""
         return dict(self.k) if self.kind else {0: 1.0}
 
-    @field_validator("kind", mode="before")
+    @field_validator("kind", mode="before", json_schema_input_type=IndexKind | tuple[IndexKind, ...] | None)
     @classmethod
     def _several(cls, value: Any) -> Any:
         """One kind may stand without brackets."""

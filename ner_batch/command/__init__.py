@@ -1,0 +1,1 @@
+"""What the command line is made of beside its verbs: the terminal, schemas of configs, a first project."""

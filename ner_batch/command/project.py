@@ -1,0 +1,199 @@
+"""`ner-batch init`: a folder of configs that run as they are, from answers to a handful of questions."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+import typer
+import yaml
+from pydantic import ValidationError
+
+from ner_batch.command.schema import json_schema
+from ner_batch.config import explain
+from ner_batch.errors import UserError
+from ner_batch.task import Task
+
+KINDS = ("task", "extract", "train", "index", "evaluate")
+MAX_MODEL_LEN, TRAIN_MAX_MODEL_LEN, WINDOW = 4096, 2048, 512
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a project is made of; None and no labels: not answered yet. Paths are as seen from the working directory."""
+
+    labels: Mapping[str, str]
+    """Definitions by name, "" where there is none."""
+    language: str | None
+    model: str | None
+    input: str | None
+    output: str | None
+    text_column: str = "text"
+
+
+def read_labels(options: Sequence[str]) -> dict[str, str]:
+    """Definitions by label out of ``NAME`` and ``NAME=DEFINITION``. Raises UserError in one line."""
+    labels: dict[str, str] = {}
+    for option in options:
+        name, _, definition = option.partition("=")
+        if name.strip() in labels:
+            raise UserError(f"--label {name.strip()}: given twice")
+        labels[name.strip()] = definition.strip()
+    if labels:
+        _task("project", "en", labels)
+    return labels
+
+
+def complete(answers: Answers) -> Answers:
+    """The answers, asked for on a terminal where they are missing. Raises UserError where there is no terminal."""
+    needed = {"--label": answers.labels, "--model": answers.model, "--input": answers.input}
+    missing = [option for option, value in needed.items() if not value]
+    if missing and not (sys.stdin and sys.stdin.isatty()):
+        raise UserError(f"no terminal to ask on: give {', '.join(missing)} (ner-batch init --help)")
+    if not missing:
+        return replace(answers, language=answers.language or "en", output=answers.output or "entities")
+    labels = answers.labels or _ask_labels()
+    language = answers.language
+    while language not in ("en", "zh"):
+        language = _ask("Language of the instructions, en or zh", "en")
+    return Answers(
+        labels,
+        language,
+        answers.model or _ask("Model, a local folder or a hub name"),
+        answers.input or _ask("Input, Parquet: a file, a folder or a glob, local or s3://"),
+        answers.output or _ask("Output, a folder", "entities"),
+        answers.text_column,
+    )
+
+
+def _ask(question: str, default: str | None = None) -> str:
+    """An answer that is not blank. Questions go to stderr: stdout may be piped."""
+    answer = ""
+    while not answer:
+        answer = str(typer.prompt(question, default=default, err=True)).strip()
+    return answer
+
+
+def _ask_labels() -> dict[str, str]:
+    """Labels until a blank line; one that cannot be is asked again."""
+    typer.echo("Types to find, one a line, as NAME or NAME=DEFINITION; a blank line ends them.", err=True)
+    options: list[str] = []
+    while True:
+        option = str(typer.prompt(f"Type {len(options) + 1}", default="", show_default=False, err=True)).strip()
+        if not option and options:
+            return read_labels(options)
+        try:
+            if option:
+                read_labels([*options, option])
+                options.append(option)
+        except UserError as error:
+            typer.echo(str(error), err=True)
+
+
+def write(place: str, answers: Answers, overwrite: bool = False) -> list[Path]:
+    """Write the configs and their schemas; the configs' paths. All is checked first; nothing is overwritten unasked.
+
+    Commands are started in the folder ``place``, so relative paths are written as seen from there. Raises UserError.
+    """
+    if "://" in place:
+        raise UserError(f"{place}: a project is a local folder")
+    folder = Path(place)
+    texts = contents(folder, answers)
+    texts |= {f".schemas/{kind}.json": json.dumps(json_schema(kind), indent=2) + "\n" for kind in KINDS}
+    try:
+        present = [str(folder / name) for name in texts if os.path.lexists(folder / name)]
+        if present and not overwrite:
+            raise UserError(f"there already: {', '.join(present)}: choose another folder, or --force overwrites them")
+        (folder / ".schemas").mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        path = error.filename or folder
+        raise UserError(f"{path}: cannot be written: {error.strerror}: choose another folder") from None
+    return [folder / name for name in texts if not name.startswith(".")]
+
+
+def contents(folder: Path, answers: Answers) -> dict[str, str]:
+    """The configs' texts by file name. Raises UserError for what YAML cannot hold, and for labels that cannot be."""
+    assert answers.model and answers.input and answers.output
+    name = folder.resolve().name or "project"
+    others = [answers.model, answers.input, answers.output, answers.text_column]
+    try:
+        task = _task(name, str(answers.language), answers.labels)
+        " ".join([str(folder.resolve()), *answers.labels, *answers.labels.values(), *others]).encode()
+    except UnicodeEncodeError:
+        raise UserError("a word of the command line is not UTF-8: YAML can hold no other text") from None
+    model = _from(folder, answers.model) if Path(answers.model).exists() else answers.model
+    length = context_length(answers.model)
+    values = {
+        "name": _scalar(task.name),
+        "plain_name": re.sub(r"[^\w.-]+", "-", task.name).strip("-") or "mine",
+        "language": task.language,
+        "labels": "\n".join(_label_lines(answers.labels)),
+        "model": _scalar(model),
+        "input": _scalar(_from(folder, answers.input)),
+        "text_column": _scalar(answers.text_column),
+        "output": _scalar(_from(folder, answers.output) if answers.output != "entities" else "entities"),
+        "max_model_len": min(length, MAX_MODEL_LEN),
+        "train_max_model_len": min(length, TRAIN_MAX_MODEL_LEN),
+        "max_tokens": min(WINDOW, length // 8),
+    }
+    texts = files("ner_batch.command") / "files"
+    configs = {f"{kind}.yaml": Template((texts / f"{kind}.yaml").read_text("utf-8")) for kind in KINDS}
+    return {name: template.substitute(values) for name, template in configs.items()}
+
+
+def next_commands(folder: Path) -> Iterator[str]:
+    """What to do with a new project, line by line."""
+    if folder.resolve() != Path.cwd():
+        yield f"cd {shlex.quote(str(folder))}"
+    yield "ner-batch doctor extract.yaml               # will it run here?"
+    yield "ner-batch extract extract.yaml --dry-run    # every problem at once; then tokens, hours, cost (--price)"
+    yield "ner-batch extract extract.yaml              # again after a crash: goes on where it was"
+
+
+def context_length(model: str) -> int:
+    """Tokens that a local model has positions for; where that is not known, as many as the configs want."""
+    try:
+        config = json.loads((Path(model) / "config.json").read_text("utf-8"))
+        return int(config.get("max_position_embeddings") or MAX_MODEL_LEN)
+    except (OSError, ValueError, TypeError, AttributeError):
+        return MAX_MODEL_LEN
+
+
+def _task(name: str, language: str, labels: Mapping[str, str]) -> Task:
+    """A task, checked. Raises UserError."""
+    try:
+        return Task.model_validate({"name": name, "language": language, "labels": dict(labels)})
+    except ValidationError as error:
+        raise UserError("\n".join(explain(Task, error))) from None
+
+
+def _label_lines(labels: Mapping[str, str]) -> Iterator[str]:
+    """The labels as YAML; one without a definition has a comment in its place."""
+    for name, definition in labels.items():
+        comment = "# define it: what belongs to it, what does not?"
+        yield f"  {_scalar(name)}: {_scalar(definition) if definition else comment}"
+
+
+def _scalar(value: str) -> str:
+    """A text as YAML writes it, on one line, in quotes where it would be anything else."""
+    breaks = any(character < " " or character in "\x85\u2028\u2029" for character in value)
+    style = '"' if breaks else None
+    text: str = yaml.safe_dump([value], allow_unicode=True, width=2**31 - 1, default_style=style)
+    return text.removeprefix("- ").rstrip("\n")
+
+
+def _from(folder: Path, path: str) -> str:
+    """A path that is given as seen from the working directory, as seen from the folder; absolute ones and URIs stay."""
+    if "://" in path or Path(path).is_absolute() or folder.resolve() == Path.cwd():
+        return path
+    return os.path.relpath(Path.cwd() / path, folder.resolve())
