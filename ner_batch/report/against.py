@@ -1,0 +1,157 @@
+"""Two runs on the same input, row by row: where their entities differ."""
+
+from __future__ import annotations
+
+import bisect
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ner_batch.errors import UserError
+from ner_batch.io import storage
+from ner_batch.report.output import READERS, Output, unit_start
+from ner_batch.report.sample import Place
+
+SPAN_BYTES = 12  # start, end and the number of its type, four bytes each
+
+
+@dataclass(slots=True)
+class Differences:
+    """Rows of both runs compared; ``both``, ``this`` and ``other`` count entities by type: of both, of one alone.
+
+    ``places`` are the differing rows of this run, the first ones; ``rows_this`` and ``rows_other`` those of one run alone.
+    """
+
+    rows: int = 0
+    rows_different: int = 0
+    rows_this: int = 0
+    rows_other: int = 0
+    both: Counter[str] = field(default_factory=Counter)
+    this: Counter[str] = field(default_factory=Counter)
+    other: Counter[str] = field(default_factory=Counter)
+    places: list[Place] = field(default_factory=list)
+
+
+class Counterparts:
+    """Finds a row of another run: rows are the same where shard and row of the shard are, however units were cut."""
+
+    def __init__(self, this: Output, other: Output, other_rows: list[int]) -> None:
+        self._this = this
+        self._units: dict[str, list[tuple[int, int, int]]] = {}  # by shard: first row, rows, index of the file
+        for index, (file, rows) in enumerate(zip(other.files, other_rows, strict=True)):
+            shard, start = unit_start(file.name)
+            self._units.setdefault(shard, []).append((start, rows, index))
+
+    def pieces(self, unit: int, rows: int) -> Iterator[tuple[int, int, int, int]]:
+        """Runs of a unit's rows that the other run has: (row here, rows, index of the file there, row there)."""
+        shard, start = unit_start(self._this.files[unit].name)
+        for other_start, other_rows, index in self._units.get(shard, ()):
+            first, end = max(start, other_start), min(start + rows, other_start + other_rows)
+            if first < end:
+                yield first - start, end - first, index, first - other_start
+
+    def place(self, place: Place) -> Place | None:
+        """Where the other run has a row; None where it does not."""
+        unit, row = place
+        shard, start = unit_start(self._this.files[unit].name)
+        units = self._units.get(shard, [])
+        at = bisect.bisect_right(units, (start + row, float("inf"), 0)) - 1
+        if at < 0 or start + row >= units[at][0] + units[at][1]:
+            return None
+        return units[at][2], start + row - units[at][0]
+
+
+def compare(
+    this: Output, other: Output, this_rows: list[int], other_rows: list[int], kept: int
+) -> tuple[Differences, Counterparts]:
+    """All rows that both runs have.
+
+    Raises:
+        UserError: they have no row in common, or the texts are others.
+    """
+    counterparts, total = Counterparts(this, other, other_rows), Differences()
+
+    def of_unit(unit: int) -> Differences:
+        return _of_unit(this, other, unit, list(counterparts.pieces(unit, this_rows[unit])))
+
+    with ThreadPoolExecutor(READERS) as pool:
+        for start in range(0, len(this.files), READERS):
+            for part in pool.map(of_unit, range(start, min(start + READERS, len(this.files)))):
+                total.rows += part.rows
+                total.rows_different += part.rows_different
+                for name in ("both", "this", "other"):
+                    getattr(total, name).update(getattr(part, name))
+                total.places += part.places
+    if not total.rows and this_rows and other_rows:
+        raise UserError(f"--against {other.folder}: no row in common with {this.folder}: give two runs on one input")
+    step = max(1, -(-len(total.places) // max(1, kept)))
+    total.places = total.places[::step]  # from everywhere, not from the beginning alone
+    total.rows_this, total.rows_other = sum(this_rows) - total.rows, sum(other_rows) - total.rows
+    return total, counterparts
+
+
+def _of_unit(this: Output, other: Output, unit: int, pieces: list[tuple[int, int, int, int]]) -> Differences:
+    result = Differences()
+    own, theirs = (["entities", *([o.text_column] if o.text_column else [])] for o in (this, other))
+    table = storage.read_table(this.files[unit].uri, own) if pieces else None
+    for here, rows, index, there in pieces:
+        assert table is not None
+        ours = table.slice(here, rows)
+        others = storage.read_table(other.files[index].uri, theirs).slice(there, rows)
+        if this.text_column and other.text_column:
+            texts = (ours[this.text_column], others[other.text_column])
+            same = pc.equal(*(pc.fill_null(column.cast(pa.large_binary()), b"") for column in texts))
+            if (row := pc.index(same, False).as_py()) >= 0:
+                where = f"row {here + row} of {this.files[unit].name} has another text than in {this.folder}"
+                raise UserError(f"--against {other.folder}: {where}: give two runs on one input")
+        different = _count(result, ours["entities"].combine_chunks(), others["entities"].combine_chunks())
+        result.places += [(unit, here + row) for row in different]
+        result.rows += rows
+    result.rows_different = len(result.places)
+    return result
+
+
+def _count(result: Differences, ours: pa.ListArray, others: pa.ListArray) -> list[int]:
+    """Count entities of as many rows on both sides; the rows whose spans differ."""
+    structs = [pc.list_flatten(side) for side in (ours, others)]
+    types = pa.concat_arrays([_tagged_types(side) for side in structs]).dictionary_encode()
+    names, codes = types.dictionary.to_pylist(), types.indices.to_numpy(zero_copy_only=False)
+    sides, spans = [], []
+    for lists, side, own in zip((ours, others), structs, (codes[: len(structs[0])], codes[len(structs[0]) :]), strict=True):
+        values = [pc.struct_field(side, name).to_numpy(zero_copy_only=False) for name in ("start", "end")]
+        table = np.stack([*values, own], 1).astype(np.int32)
+        lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).tolist()
+        spans.append(table)
+        sides.append((table.tobytes(), offsets))
+    (a, a_ends), (b, b_ends) = sides
+    different = []
+    same_codes = np.ones(len(spans[0]), bool)
+    for row in range(len(ours)):
+        i, j, k, m = a_ends[row], a_ends[row + 1], b_ends[row], b_ends[row + 1]
+        if a[i * SPAN_BYTES : j * SPAN_BYTES] == b[k * SPAN_BYTES : m * SPAN_BYTES]:
+            continue
+        same_codes[i:j] = False
+        mine, theirs = ({tuple(span) for span in part} for part in (spans[0][i:j].tolist(), spans[1][k:m].tolist()))
+        if mine == theirs:
+            same_codes[i:j] = True
+            continue
+        different.append(row)
+        for counts, some in ((result.both, mine & theirs), (result.this, mine - theirs), (result.other, theirs - mine)):
+            counts.update(names[code] for _, _, code in some)
+    result.both.update(dict(zip(names, np.bincount(spans[0][same_codes, 2], minlength=len(names)).tolist(), strict=True)))
+    return different
+
+
+def _tagged_types(entities: pa.StructArray) -> pa.Array:
+    """Types, with their task where the run has several: the same span of another task is another entity."""
+    types = pc.struct_field(entities, "type")
+    if entities.type.get_field_index("task") < 0:
+        return types
+    task = pc.fill_null(pc.struct_field(entities, "task"), "")
+    return pc.if_else(pc.equal(task, ""), types, pc.binary_join_element_wise(task, types, ": "))
