@@ -283,7 +283,7 @@ def evaluate(
 
 
 @verb
-def report(
+def report(  # noqa: PLR0913, PLR0917 - options of the command line, each by its name
     folder: Annotated[str, typer.Argument(help="The output folder of an extraction, local or s3://")],
     gold: Annotated[str | None, typer.Option(help="Parquet of gold: a file, a folder or a glob")] = None,
     gold_column: Annotated[
@@ -298,7 +298,7 @@ def report(
     seed: Annotated[int, typer.Option(min=0, help="Which rows")] = 0,
     out: Annotated[str | None, typer.Option(help="The page [FOLDER/_report.html]")] = None,
 ) -> int:
-    """Write one HTML page of an output: figures, rows with entities marked, errors against gold, another run beside it."""
+    """Write one HTML page of an output: figures, rows with their entities, errors against gold, another run."""
     from ner_batch.report import job as reporting
     from ner_batch.report.settings import ReportConfig
 

@@ -52,9 +52,23 @@ def write_output(
     manifest = {
         "schema_version": 1,
         "state": state,
-        "runs": list(runs) or [{"started": "2026-11-03T18:00:00+00:00", "seconds": 120.0, "rows": len(rows), "rows_per_second": len(rows) / 120}],
+        "runs": list(runs)
+        or [
+            {
+                "started": "2026-11-03T18:00:00+00:00",
+                "seconds": 120.0,
+                "rows": len(rows),
+                "rows_per_second": len(rows) / 120,
+            }
+        ],
         "fingerprint": {"model": "org/model", "task": "task-digest", "answers": "1"},
-        "config": {"input": {"path": "input", "text_column": "text", "rename": {}}, "engine": {"model": "org/model"}, "adapter": None, "task": "jobs/task.yaml", "format": "json"},
+        "config": {
+            "input": {"path": "input", "text_column": "text", "rename": {}},
+            "engine": {"model": "org/model"},
+            "adapter": None,
+            "task": "jobs/task.yaml",
+            "format": "json",
+        },
         "versions": {"ner-batch": "0.1.0", "vllm": "0.29.0"},
         "rows_in": len(rows) if rows_in is None else rows_in,
         "units": len(starts),

@@ -333,11 +333,11 @@ def with_instants(table: pa.Table, file: pq.ParquetFile) -> pa.Table:
         return table
     remaining = iter(leaves)
     types = {field.name: _in_utc(field.type, remaining) for field in file.schema_arrow}
-    for place, field in enumerate(table.schema):
-        kind = types[field.name]
-        if kind != field.type:
+    for place, stored in enumerate(table.schema):
+        kind = types[stored.name]
+        if kind != stored.type:
             column = pa.chunked_array([chunk.view(kind) for chunk in table.column(place).chunks], kind)
-            table = table.set_column(place, field.with_type(kind), column)
+            table = table.set_column(place, stored.with_type(kind), column)
     return table
 
 

@@ -24,7 +24,7 @@ SPAN_BYTES = 12  # start, end and the number of its type, four bytes each
 class Differences:
     """Rows of both runs compared; ``both``, ``this`` and ``other`` count entities by type: of both, of one alone.
 
-    ``places`` are the differing rows of this run, the first ones; ``rows_this`` and ``rows_other`` those of one run alone.
+    ``places`` are differing rows of this run, from everywhere; ``rows_this`` and ``rows_other`` are of one run alone.
     """
 
     rows: int = 0
@@ -118,34 +118,38 @@ def _of_unit(this: Output, other: Output, unit: int, pieces: list[tuple[int, int
 
 def _count(result: Differences, ours: pa.ListArray, others: pa.ListArray) -> list[int]:
     """Count entities of as many rows on both sides; the rows whose spans differ."""
-    structs = [pc.list_flatten(side) for side in (ours, others)]
-    types = pa.concat_arrays([_tagged_types(side) for side in structs]).dictionary_encode()
-    names, codes = types.dictionary.to_pylist(), types.indices.to_numpy(zero_copy_only=False)
-    sides, spans = [], []
-    for lists, side, own in zip((ours, others), structs, (codes[: len(structs[0])], codes[len(structs[0]) :]), strict=True):
-        values = [pc.struct_field(side, name).to_numpy(zero_copy_only=False) for name in ("start", "end")]
-        table = np.stack([*values, own], 1).astype(np.int32)
-        lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).tolist()
-        spans.append(table)
-        sides.append((table.tobytes(), offsets))
-    (a, a_ends), (b, b_ends) = sides
-    different = []
-    same_codes = np.ones(len(spans[0]), bool)
+    entities = [pc.list_flatten(side) for side in (ours, others)]
+    types = pa.concat_arrays([_tagged_types(side) for side in entities]).dictionary_encode()
+    names, numbers = types.dictionary.to_pylist(), types.indices.to_numpy(zero_copy_only=False)
+    here, there = _spans(entities[0], numbers[: len(entities[0])]), _spans(entities[1], numbers[len(entities[0]) :])
+    here_bytes, there_bytes = here.tobytes(), there.tobytes()
+    here_ends, there_ends = _ends(ours), _ends(others)
+    different, in_both = [], np.ones(len(here), bool)
     for row in range(len(ours)):
-        i, j, k, m = a_ends[row], a_ends[row + 1], b_ends[row], b_ends[row + 1]
-        if a[i * SPAN_BYTES : j * SPAN_BYTES] == b[k * SPAN_BYTES : m * SPAN_BYTES]:
+        i, j, k, m = here_ends[row], here_ends[row + 1], there_ends[row], there_ends[row + 1]
+        if here_bytes[i * SPAN_BYTES : j * SPAN_BYTES] == there_bytes[k * SPAN_BYTES : m * SPAN_BYTES]:
+            continue  # some 0.3 microseconds a row; sets take ten times that
+        own, theirs = {*map(tuple, here[i:j].tolist())}, {*map(tuple, there[k:m].tolist())}
+        if own == theirs:
             continue
-        same_codes[i:j] = False
-        mine, theirs = ({tuple(span) for span in part} for part in (spans[0][i:j].tolist(), spans[1][k:m].tolist()))
-        if mine == theirs:
-            same_codes[i:j] = True
-            continue
+        in_both[i:j] = False
         different.append(row)
-        for counts, some in ((result.both, mine & theirs), (result.this, mine - theirs), (result.other, theirs - mine)):
-            counts.update(names[code] for _, _, code in some)
-    result.both.update(dict(zip(names, np.bincount(spans[0][same_codes, 2], minlength=len(names)).tolist(), strict=True)))
+        for counts, some in ((result.both, own & theirs), (result.this, own - theirs), (result.other, theirs - own)):
+            counts.update(names[number] for _, _, number in some)
+    of_equal_rows = np.bincount(here[in_both, 2], minlength=len(names)).tolist()
+    result.both.update(dict(zip(names, of_equal_rows, strict=True)))
     return different
+
+
+def _spans(entities: pa.StructArray, types: np.ndarray) -> np.ndarray:
+    """Start, end and number of the type of each entity, shape (entities, 3)."""
+    offsets = [pc.struct_field(entities, name).to_numpy(zero_copy_only=False) for name in ("start", "end")]
+    return np.stack([*offsets, types], 1).astype(np.int32)
+
+
+def _ends(lists: pa.ListArray) -> list[int]:
+    """Where the entities of each row begin, and where the last one's end."""
+    return np.concatenate([[0], np.cumsum(pc.list_value_length(lists).to_numpy(zero_copy_only=False))]).tolist()  # type: ignore[no-any-return]
 
 
 def _tagged_types(entities: pa.StructArray) -> pa.Array:

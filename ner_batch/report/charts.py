@@ -112,7 +112,11 @@ def reliability(table: Sequence[Mapping[str, float]], error: float) -> Chart:
     """The share of entities that are correct, by score."""
     points = [(bin_["score"], bin_["accuracy"]) for bin_ in table]
     dots = tuple(
-        (x_of(b["score"]), y_of(b["accuracy"]), f"score {b['score']:.2f}: {b['accuracy']:.2f} of {b['entities']:,} correct")
+        (
+            x_of(b["score"]),
+            y_of(b["accuracy"]),
+            f"score {b['score']:.2f}: {b['accuracy']:.2f} of {b['entities']:,} correct",
+        )
         for b in table
     )
     title = f"Reliability, ECE {error:.3f}"

@@ -48,6 +48,13 @@ def prepare(config: ReportConfig, output: Output, scratch: str) -> job.Plan:
     Raises:
         UserError: every problem found, one line each, with the flags of this job.
     """
+    own = {"--id-column": config.id_column} if config.gold else {"--gold-column": config.gold_column}
+    for flag, column in own.items():  # all files have the same columns: one line
+        if column not in output.columns:
+            there = f"no column {column!r} in {config.folder}; there are {', '.join(output.columns)}"
+            raise UserError(f"{flag}: {there}")
+    if config.gold is None and config.gold_column == "entities":
+        raise UserError("--gold-column entities: are the predictions themselves: name gold's column, or give --gold")
     id_column = config.id_column if config.gold or config.id_column in output.columns else None
     gold_text = TEXT if config.gold and TEXT in list_shards(config.gold, None).shards[0].columns else None
     joined_against = config.against if id_column else None

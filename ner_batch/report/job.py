@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -52,7 +53,7 @@ def prepare(config: ReportConfig) -> Plan:
     target = config.out or storage.join(config.folder, PAGE)
     problems.check(lambda: check_lasting("--out", target))
     output = problems.check(lambda: open_output(config.folder))
-    other = problems.check(lambda: open_output(config.against)) if config.against else None
+    other = problems.check(partial(open_output, config.against)) if config.against else None
     problems.stop_if_any()
     assert output
     folder = storage.absolute(target).rpartition("/")[0]

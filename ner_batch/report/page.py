@@ -50,18 +50,19 @@ def script_json(value: object) -> Markup:
 def render(
     runs: Sequence[Run],
     rows: Mapping[str, Any],
-    gold: Mapping[str, Any] | None = None,
+    gold: dict[str, Any] | None = None,
     differences: Differences | None = None,
     notes: Sequence[str] = (),
 ) -> bytes:
-    """The page of one run, or of two; ``rows`` is what its script gets, ``gold`` the values of an evaluation's report."""
+    """The page of one run, or of two; ``rows`` is what its script gets, ``gold`` the values of an evaluation."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": number, "share": share, "three": three, "duration": duration}
+    environment.filters |= {"number": number, "share": share, "three": three, "last_part": last_part}
     folder = files("ner_batch.report") / "templates"
     style, script = ((folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     page = environment.from_string((folder / "report.html.jinja").read_text(encoding="utf-8")).render(
         runs=[summary(run) for run in runs],
         types=type_counts(runs),
+        places={name: place for place, name in enumerate(rows["types"])},
         surfaces=surfaces(runs[0].totals),
         charts=_charts(runs[0]),
         gold=_gold(gold) if gold else None,
@@ -71,8 +72,8 @@ def render(
         data=script_json(rows),
         style=Markup(style),  # noqa: S704 - our own file
         script=Markup(script),  # noqa: S704 - our own file
-        policy=f"default-src 'none'; script-src {digest(script)}; style-src {digest(style)}; img-src data:; base-uri 'none'; "
-        "form-action 'none'; require-trusted-types-for 'script'",
+        policy=f"default-src 'none'; script-src {digest(script)}; style-src {digest(style)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'",
     )
     return clean(page).replace("\0", "\ufffd").encode()
 
@@ -95,6 +96,11 @@ def share(part: float, whole: float) -> str:
 def three(value: float) -> str:
     """A score with its three digits."""
     return f"{value:.3f}"
+
+
+def last_part(value: str) -> str:
+    """Of a path on a disk its last part; other names as they are."""
+    return value.rstrip("/").rpartition("/")[2] if value.startswith("/") else value
 
 
 def summary(run: Run) -> dict[str, Any]:
@@ -167,7 +173,7 @@ def _charts(run: Run) -> list[charts.Chart]:
     return plots + ([charts.histogram(run.totals.scores.tolist())] if run.totals.scores.any() else [])
 
 
-def _gold(values: Mapping[str, Any]) -> dict[str, Any]:
+def _gold(values: dict[str, Any]) -> dict[str, Any]:
     """An evaluation's report as the template shows it: scores, confusions and plots of the run, and the comparison."""
     from ner_batch.evaluate import plots
     from ner_batch.evaluate.report import verdict

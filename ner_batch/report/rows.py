@@ -69,7 +69,7 @@ class PageRows:
         spans += [span[:2] for span in gold[0]] if gold else []
         spans += [span[:2] for span in _spans(other.entities)] if other else []
         text = clean(row.text or "")
-        parts = [] if row.text is None else fold(text, sorted(spans), self._limit)
+        parts = [] if row.text is None else fold(text, spans, self._limit)
         values: dict[str, Any] = {
             "unit": f"{row.unit}:{row.place[1]}",
             "status": self.statuses.place(own.status),
@@ -133,27 +133,29 @@ def kinds_of(gold: Collection[Span], predicted: Collection[Span]) -> Kinds:
     return of_gold, of_predicted
 
 
-def fold(text: str, spans: Sequence[tuple[int, int]], limit: int) -> list[tuple[int, int]]:
+def fold(text: str, spans: Iterable[tuple[int, int]], limit: int) -> list[tuple[int, int]]:
     """The parts of a text to show, in order: all of it up to ``limit`` code points, else its head and around spans.
 
-    ``spans`` are sorted. Of a span that is itself long both ends are shown. No more than about the limit is shown.
+    Of a span that is itself long both ends are shown. No more than the limit is shown, which the first spans get.
     """
     if len(text) <= limit:
         return [(0, len(text))]
-    parts = [(0, HEAD)]
-    shown = HEAD
+    wanted = [(0, HEAD)]
     for start, end in spans:
-        ends = [(start, end)] if end - start <= 2 * CONTEXT else [(start, start), (end, end)]
-        for first, last in ends:
-            before, after = max(0, first - CONTEXT), min(len(text), last + CONTEXT)
-            if before <= parts[-1][1] + CONTEXT:  # a fold of less than that saves nothing
-                before, after = parts[-1][1], max(parts[-1][1], after)
-                parts[-1] = parts[-1][0], after
-            else:
-                parts.append((before, after))
-            shown += after - before
-        if shown > limit:
+        ends = [(start, end)] if end - start <= 2 * CONTEXT else [(start, start + 1), (end - 1, end)]
+        wanted += [(max(0, first - CONTEXT), min(len(text), last + CONTEXT)) for first, last in ends]
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(wanted):
+        if joined and start <= joined[-1][1] + CONTEXT:  # a fold of less than that saves nothing
+            joined[-1] = joined[-1][0], max(joined[-1][1], end)
+        else:
+            joined.append((start, end))
+    parts, left = [], limit
+    for start, end in joined:
+        if left <= 0:
             break
+        parts.append((start, min(end, start + left)))
+        left -= end - start
     return parts
 
 

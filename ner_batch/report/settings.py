@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from ner_batch.config import Config, Uri
-from ner_batch.errors import UserError
 
 MOST_ROWS = 50_000
 
@@ -34,12 +33,6 @@ class ReportConfig(Config):
     """Which rows."""
     out: Uri | None = None
     """The page; by default `_report.html` in the folder."""
-
-    @model_validator(mode="after")
-    def _gold_is_another_column(self) -> Self:
-        if self.gold is None and self.gold_column == "entities":
-            raise UserError("--gold-column entities: is the column of the predictions: name gold's, or give --gold")
-        return self
 
     @property
     def scored(self) -> bool:

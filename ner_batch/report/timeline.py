@@ -41,13 +41,13 @@ def timeline(files: Sequence[File], rows: Sequence[int], runs: Sequence[Mapping[
         before += run["seconds"]
     moments: list[tuple[float, int]] = []
     for file, count in zip(files, rows, strict=True):
-        at = [
+        times = [
             earlier + min(max(0.0, file.written - start), seconds)
             for start, seconds, earlier in spans
             if file.written is not None and start - SLACK <= file.written <= start + seconds + SLACK
         ]
-        if at:
-            moments.append((at[-1], count))
+        if times:
+            moments.append((times[-1], count))
     if len({moment for moment, _ in moments}) < FEWEST or 2 * len(moments) < len(files) or before <= 0:
         return None
     bins = min(BINS, max(4, len(moments) // 2))

@@ -26,8 +26,8 @@ ANSWERED = (Status.OK, Status.EMPTY)
 class SurfaceCounts:
     """How often each (type, surface) occurs: exactly while they are few, of very many the frequent ones.
 
-    Beyond twice the capacity all counts are lowered by that of the first one past it, and those at 0 go (Misra and Gries
-    1982, merged as in Agarwal et al. 2012): a count is then at most ``undercount`` too low, and never too high.
+    Beyond twice the capacity all counts are lowered by that of the first one past it, and those at 0 go (Misra and
+    Gries 1982, merged as in Agarwal et al. 2012): a count is at most ``undercount`` too low, and never too high.
     """
 
     def __init__(self, capacity: int = CAPACITY) -> None:

@@ -2,7 +2,7 @@
 // The rows of a report: filtered, paged, their entities marked. Offsets are code points; all text goes in as text.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const PAGE_ROWS = 50, FOLD = 1600, HEAD = 300, CONTEXT = 110, DEPTH = 8, TYPE_BOXES = 12, MARKS = 400;
+  const PAGE_ROWS = 50, FOLD = 1600, HEAD = 300, CONTEXT = 110, DEPTH = 8, TYPE_BOXES = 12, MARKS = 400, TAG = 40;
   const $ = (id) => document.getElementById(id);
   const format = (n) => n.toLocaleString("en");
   const [START, END, TYPE, SCORE, VERIFIED, TASK, KIND] = [0, 1, 2, 3, 4, 5, 6];
@@ -47,16 +47,20 @@
     if (from < text.length) node.append(from ? text.slice(from) : text);
   };
 
+  /** Text by itself: its direction is its own. */
+  const isolated = (text, attributes) => { const node = el("bdi", attributes); appendText(node, text); return node; };
+
   // --- entities ----------------------------------------------------------------------------------------------------
 
   // Types that occur most come first: by the golden angle, neighbours differ, and types are always named too.
   const hue = (type) => String(Math.round((250 + type * 137.508) % 360));
   const paint = (node, type) => { node.style.setProperty("--hue", hue(type)); return node; };
   const typeName = (type) => data.types[type];
+  const shortName = (type) => (typeName(type).length > TAG ? Array.from(typeName(type)).slice(0, TAG).join("") + "…" : typeName(type));
   const kindClass = (kind) => (kind === null || kind === undefined ? "" : " kind" + kind);
   const isError = (kind) => kind !== null && kind !== undefined && kind !== 0;
 
-  const describe = (entity, surface, side) => {
+  const describe = (entity, side) => {
     const lines = [["type", typeName(entity[TYPE])]];
     if (entity[KIND] !== null && entity[KIND] !== undefined) lines.push([data.scored ? "against gold" : "against other", data.kinds[entity[KIND]]]);
     if (entity[SCORE] !== null) lines.push(["score", String(entity[SCORE])]);
@@ -79,7 +83,7 @@
 
   /** What stands behind a mention: its type, and its kind of error in words. */
   const tag = (entity) => {
-    const node = el("span", { class: "tag", dir: "auto" }, typeName(entity[TYPE]));
+    const node = el("span", { class: "tag" }, isolated(shortName(entity[TYPE])));
     if (isError(entity[KIND])) node.append(el("span", { class: "kind" }, data.kinds[entity[KIND]]));
     if (entity[VERIFIED] === false) node.append(el("span", { class: "kind" }, "rejected"));
     return node;
@@ -167,9 +171,8 @@
       position = end;
     }
     if (row.length > position) body.append(el("span", { class: "gap" }, "⋯ " + format(row.length - position) + " characters"));
-    node.append(body);
     const also = Array.from(new Set(left)).slice(0, 100);
-    if (also.length) node.append(el("p", { class: "also" }, "deeper nested or further on: ", ...also.map((e) => chip(e, side, row))));
+    node.append(el("div", { class: "column" }, body, also.length ? el("p", { class: "also" }, "deeper nested or further on: ", ...also.map((e) => chip(e, side, row))) : null));
     return node;
   };
 
@@ -193,7 +196,7 @@
     const parts = !row.text ? [] : long && !open ? folded(row) : row.text;
     const name = row.id === undefined ? row.unit : row.id;
     const status = data.statuses[row.status];
-    const head = el("header", {}, el("bdi", { class: "id", title: row.unit }, name));
+    const head = el("header", {}, isolated(name, { class: "id", title: row.unit }));
     if (status !== "ok") head.append(el("span", { class: "status status-" + status }, status.replace("_", " ")));
     const errors = errorsOf(row).length;
     if (row.gold) head.append(el("span", { class: errors ? "judgement wrong" : "judgement" }, errors ? errors + (errors === 1 ? " error" : " errors") : "all correct"));
@@ -202,7 +205,7 @@
     head.append(el("span", { class: "tokens" }, format(row.tokens[0]) + " + " + format(row.tokens[1]) + " tokens"));
     const node = el("article", { tabindex: "-1", "aria-label": "Row " + name + ", " + status }, head);
     node.index = index;
-    if (row.error) node.append(el("p", { class: "row-error" }, row.error));
+    if (row.error) node.append(el("p", { class: "row-error" }, isolated(row.error)));
     const otherStatus = row.other_status === undefined || row.other_status === row.status ? "" : ", " + data.statuses[row.other_status];
     if (!row.text) {
       node.append(el("p", { class: "also" }, data.texts ? "No text. " : "", ...row.own.slice(0, MARKS).map((e) => chip(e, "own", row))));
@@ -215,9 +218,8 @@
     if (row.ungrounded) {
       const list = el("ul", { class: "ungrounded", "aria-label": "Ungrounded mentions" });
       for (const [text, type, reason, task] of row.ungrounded) {
-        const words = el("bdi", { class: "words" });
-        appendText(words, text);
-        list.append(el("li", {}, words, paint(el("span", { class: "tag", dir: "auto" }, typeName(type)), type), " " + reason + (task === null ? "" : ", task " + data.tasks[task])));
+        const named = paint(el("span", { class: "tag" }, isolated(shortName(type))), type);
+        list.append(el("li", {}, isolated(text, { class: "words" }), named, isolated(reason), task === null ? null : isolated(", task " + data.tasks[task])));
       }
       node.append(el("div", { class: "side" }, el("span", { class: "side-name" }, "ungrounded"), list));
     }
@@ -339,14 +341,14 @@
   const box = (label, count, onchange, type) => {
     const input = el("input", { type: "checkbox", onchange });
     const swatch = type === undefined ? null : paint(el("span", { class: "swatch", "aria-hidden": "true" }), type);
-    return el("label", { class: "box" }, input, swatch, el("bdi", {}, label), count === null ? null : el("span", { class: "n" }, format(count)));
+    return el("label", { class: "box" }, input, swatch, isolated(label), count === null ? null : el("span", { class: "n" }, format(count)));
   };
 
   const group = (legend, ...children) => el("fieldset", {}, el("legend", {}, legend), ...children);
 
   const typeGroup = () => {
     const counts = data.types.map(() => 0);
-    for (const row of data.rows) for (const side of [row.own, row.gold || []]) for (const type of new Set(side.map((e) => e[TYPE]))) counts[type] += 1;
+    for (const row of data.rows) for (const type of new Set([...row.own, ...(row.gold || []), ...(row.other || [])].map((e) => e[TYPE]))) counts[type] += 1;
     const order = data.types.map((_, type) => type).filter((type) => counts[type]).sort((a, b) => counts[b] - counts[a] || a - b);
     const list = el("div", { class: "boxes" });
     const fill = (words) => {
@@ -421,10 +423,16 @@
     for (const piece of samePieces(node)) piece.classList.add("active");
     node.setAttribute("aria-describedby", "tip");
     const list = el("dl", {});
-    for (const [name, value] of describe(node.entity, "", node.side)) list.append(el("dt", {}, name), el("dd", { dir: "auto" }, value));
+    for (const [name, value] of describe(node.entity, node.side)) list.append(el("dt", {}, name), el("dd", {}, isolated(value)));
     tip.replaceChildren(list);
     tip.hidden = false;
-    const place = node.getClientRects()[0] || node.getBoundingClientRect(), size = tip.getBoundingClientRect();
+    placeTip();
+  };
+  /** Above the entity, or below where there is no room; away where it has scrolled out of sight. */
+  const placeTip = () => {
+    if (!tipped) return;
+    const place = tipped.getClientRects()[0] || tipped.getBoundingClientRect(), size = tip.getBoundingClientRect();
+    if (place.bottom < 0 || place.top > innerHeight) { hideTip(); return; }
     const above = place.top - size.height - 8;
     tip.style.left = Math.max(8, Math.min(place.left, innerWidth - size.width - 8)) + "px";
     tip.style.top = (above > 8 ? above : place.bottom + 8) + "px";
@@ -439,7 +447,7 @@
     if (node) showTip(node); else hideTip();
   });
   $("list").addEventListener("focusout", hideTip);
-  addEventListener("scroll", hideTip, { passive: true });
+  addEventListener("scroll", placeTip, { passive: true });
 
   /** Make a row the current one: Tab goes through its entities, and through those of no other. */
   const pick = (place) => {
@@ -470,7 +478,7 @@
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const typing = event.target.closest && event.target.closest("input:not([type=checkbox]), select, textarea");
     if (event.key === "Escape") {
-      if (typing) select(Math.max(0, current)); else hideTip();
+      if (typing) { event.target.blur(); select(Math.max(0, current)); } else hideTip();
       return;
     }
     if (typing) return;
@@ -496,6 +504,7 @@
   $("theme").addEventListener("click", flip);
   name();
 
+  for (const node of document.querySelectorAll("[data-type]")) paint(node, Number(node.dataset.type));
   buildFilters();
   apply();
 })();
