@@ -1,5 +1,6 @@
 """The report's page as it is written: what it counts, what it escapes, what it leaves out, and when it is refused."""
 
+import io
 import json
 import os
 import re
@@ -15,12 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from outputs import corpus, row, write_output
 from refusals import refused
+from rich.console import Console
 from s3_server import BUCKET, point_at, s3_server
 from typer.testing import CliRunner
 
 from ner_batch.cli import app
 from ner_batch.data import Entity, Example, Prediction, Status, Ungrounded
 from ner_batch.evaluate.match import OUTCOMES
+from ner_batch.extraction.lease import Lease
 from ner_batch.io import storage
 from ner_batch.io.examples import examples_table
 from ner_batch.io.shards import list_shards
@@ -162,6 +165,15 @@ def test_a_run_that_is_not_whole_says_so(tmp_path, state, shown):
     assert "rows 50 of 80" in page.text
 
 
+def test_a_run_that_is_still_going_says_so(tmp_path):
+    """While it renews its lease."""
+    folder = write_output(tmp_path / "o", ROWS[:50], state="running", rows_in=80)
+    with Lease(folder, Console(file=io.StringIO())):
+        page = page_of(folder)
+    assert "This run is still going" in page.text
+    assert "50 of 80" in page.text
+
+
 def test_a_run_that_has_written_nothing_yet_has_a_page(tmp_path):
     """With gold too: nothing is scored."""
     folder = write_output(tmp_path / "o", [], state="interrupted", rows_in=80)
@@ -294,10 +306,12 @@ def test_hostile_rows_are_text(tmp_path):
         rows.append((f"{n}{words}", text, Prediction((entity,), (mention,), Status.PARTIAL, words, 1, 1)))
     folder = write_output(tmp_path / "<b>&'\"", rows)
     page = page_of(folder)
-    plain = page_of(write_output(tmp_path / "plain", [row("a", "b c", ("b", "X"))]))
+    more = {"ungrounded": (Ungrounded("c", "X", "not in text"),), "status": Status.PARTIAL, "error": "because"}
+    plain = page_of(write_output(tmp_path / "plain", [row("a", "b c", ("b", "X", 0.5), **more)]))
     for element in ("style", "img", "meta", "link", "form"):
         assert page.elements[element] == plain.elements[element]
     assert page.elements["script"] == 2
+    assert {name for name, _ in page.attributes} == {name for name, _ in plain.attributes}
     assert "\0" not in page.html
     for n, words in enumerate(HOSTILE):
         values = page.row(f"{n}{words}")
@@ -345,7 +359,6 @@ def test_the_rows_with_the_most_errors_are_shown(tmp_path):
     pq.write_table(gold, tmp_path / "gold.parquet")
     page = page_of(write_output(tmp_path / "o", rows, unit_rows=500), rows=10, gold=str(tmp_path / "gold.parquet"))
     values = page.row("r1701")
-    assert values["worst"]
     assert [OUTCOMES[e[6]] for e in values["gold"]] == ["missed"]
 
 

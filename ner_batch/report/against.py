@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -75,6 +76,7 @@ def compare(
         UserError: they have no row in common, or the texts are others.
     """
     counterparts, total = Counterparts(this, other, other_rows), Differences()
+    numbers = array("q")  # of differing rows, file and row in one: there may be millions
 
     def of_unit(unit: int) -> Differences:
         return _of_unit(this, other, unit, list(counterparts.pieces(unit, this_rows[unit])))
@@ -86,11 +88,11 @@ def compare(
                 total.rows_different += part.rows_different
                 for name in ("both", "this", "other"):
                     getattr(total, name).update(getattr(part, name))
-                total.places += part.places
+                numbers.extend(unit * 2**32 + row for unit, row in part.places)
     if not total.rows and this_rows and other_rows:
         raise UserError(f"--against {other.folder}: no row in common with {this.folder}: give two runs on one input")
-    step = max(1, -(-len(total.places) // max(1, kept)))
-    total.places = total.places[::step]  # from everywhere, not from the beginning alone
+    some = numbers[:: max(1, -(-len(numbers) // max(1, kept)))]
+    total.places = [divmod(number, 2**32) for number in some]
     total.rows_this, total.rows_other = sum(this_rows) - total.rows, sum(other_rows) - total.rows
     return total, counterparts
 
@@ -105,7 +107,7 @@ def _of_unit(this: Output, other: Output, unit: int, pieces: list[tuple[int, int
         others = storage.read_table(other.files[index].uri, theirs).slice(there, rows)
         if this.text_column and other.text_column:
             texts = (ours[this.text_column], others[other.text_column])
-            same = pc.equal(*(pc.fill_null(column.cast(pa.large_binary()), b"") for column in texts))
+            same = pc.equal(*map(_utf8, texts))
             if (row := pc.index(same, False).as_py()) >= 0:
                 where = f"row {here + row} of {this.files[unit].name} has another text than in {this.folder}"
                 raise UserError(f"--against {other.folder}: {where}: give two runs on one input")
@@ -114,6 +116,13 @@ def _of_unit(this: Output, other: Output, unit: int, pieces: list[tuple[int, int
         result.rows += rows
     result.rows_different = len(result.places)
     return result
+
+
+def _utf8(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Texts as bytes, whatever kind of strings they are; null is empty."""
+    if pa.types.is_dictionary(texts.type):
+        texts = texts.cast(texts.type.value_type)
+    return pc.fill_null(texts.cast(pa.large_binary()), b"")
 
 
 def _count(result: Differences, ours: pa.ListArray, others: pa.ListArray) -> list[int]:

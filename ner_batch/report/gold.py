@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,7 +90,7 @@ def in_flags(error: UserError) -> UserError:
     return UserError(message)
 
 
-def score(plan: job.Plan, ids: Collection[str], progress: Callable[[str], None]) -> Scored:
+def score(plan: job.Plan, ids: Iterable[str], progress: Callable[[str], None]) -> Scored:
     """Score all rows; the spans of rows with an id among ``ids``, and of the worst, come along.
 
     Raises:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from ner_batch.data import Prediction
 from ner_batch.errors import Problems, require_extra
 from ner_batch.io import storage
 from ner_batch.jobs.cluster import check_lasting
@@ -85,82 +86,70 @@ def run(plan: Plan, console: Console) -> int:
 
 def build(plan: Plan, progress: Callable[[str], None] = lambda _: None) -> bytes:
     """The page's content; ``progress`` is told what is being done. Raises UserError as :func:`run` does."""
-    config = plan.config
+    config, output, other = plan.config, plan.output, plan.other
     kept = max(1, config.rows // 10)
-    totals = count(plan.output, config.seed, kept, progress)
+    totals = count(output, config.seed, kept, progress)
+    runs = [page.Run(output, totals, timeline(output.files, totals.unit_rows, output.status.runs))]
     first = totals.unanswered()
-    runs = [page.Run(plan.output, totals, timeline(plan.output.files, totals.unit_rows, plan.output.status.runs))]
     differences = counterparts = None
-    if plan.other:
-        other_totals = count(plan.other, config.seed, kept, progress)
-        runs.append(page.Run(plan.other, other_totals))
+    if other:
+        other_totals = count(other, config.seed, kept, progress)
+        runs.append(page.Run(other, other_totals))
         progress("comparing the runs")
-        differences, counterparts = against.compare(
-            plan.output, plan.other, totals.unit_rows, other_totals.unit_rows, config.rows
+        differences, counterparts = against.compare(output, other, totals.unit_rows, other_totals.unit_rows, kept)
+        first["differing"] = differences.places
+    places = sample.choose(totals.unit_rows, first, config.rows, config.seed)
+    scored: Scored | None = None
+    ids: dict[sample.Place, str] = {}
+    if plan.evaluation:
+        scored, ids = _score(plan, plan.evaluation, places, progress)
+        places = sorted({*places, *ids})
+    progress(f"reading {len(places):,} rows to browse")
+    others = _other_predictions(plan, places, counterparts)
+    types = sorted(totals.types, key=lambda type_: (-totals.types[type_], type_))
+    page_rows = PageRows(len(places), types)
+    rows = [
+        page_rows.values(
+            row,
+            scored.spans.get(ids.get(row.place, "")) if scored else None,
+            others.get(row.place),
+            compared=other is not None,
         )
-        first["differing"] = differences.places[:: max(1, len(differences.places) // kept)]
-    rows = sample.read_rows(
-        plan.output, sample.choose(totals.unit_rows, first, config.rows, config.seed), config.id_column
-    )
-    scored = _scored(plan, rows, progress)
-    if scored:
-        rows = _with_worst(plan, rows, scored)
-    other_rows = _other_rows(plan, rows, counterparts)
-    types = [name for name, _ in sorted(totals.types.items(), key=lambda item: (-item[1], item[0]))]
-    page_rows = PageRows(len(rows), types)
-    worst = set(scored.worst) if scored else set()
-    listed = []
-    for row in rows:
-        name = _gold_id(plan, row)
-        spans = scored.spans.get(name) if scored and name is not None else None
-        values = page_rows.values(row, spans, other_rows.get(row.place), compared=plan.other is not None)
-        listed.append(values | ({"worst": True} if name in worst else {}))
-    data: dict[str, Any] = {
+        for row in sample.read_rows(output, places, config.id_column)
+    ]
+    data = {
         "types": page_rows.types.values,
         "tasks": page_rows.tasks.values,
         "statuses": page_rows.statuses.values,
-        "kinds": page.kinds(scored is not None) if scored or plan.other else [],
+        "kinds": page.kinds(scored is not None) if scored or other else [],
         "scored": scored is not None,
-        "compared": plan.other is not None,
+        "compared": other is not None,
         "total": totals.rows,
-        "texts": plan.output.text_column is not None,
-        "rows": listed,
+        "texts": output.text_column is not None,
+        "rows": rows,
     }
     return page.render(runs, data, scored.values if scored else None, differences, plan.notes)
 
 
-def _gold_id(plan: Plan, row: sample.SampleRow) -> str | None:
-    """What the evaluation calls a row."""
-    has_ids = plan.evaluation is not None and plan.evaluation.config.predictions.id_column is not None
-    return row.id if has_ids else f"{row.unit}:{row.place[1]}"
-
-
-def _scored(plan: Plan, rows: list[sample.SampleRow], progress: Callable[[str], None]) -> Scored | None:
-    if plan.evaluation is None:
-        return None
+def _score(
+    plan: Plan, evaluation: Evaluation, places: list[sample.Place], progress: Callable[[str], None]
+) -> tuple[Scored, dict[sample.Place, str]]:
+    """The evaluation, and ids of rows by their places: of those asked for, and of those with the most errors."""
     from ner_batch.report import gold
 
-    ids = {id_ for row in rows if (id_ := _gold_id(plan, row)) is not None}
-    return gold.score(plan.evaluation, ids, progress)
+    id_column = evaluation.config.predictions.id_column
+    ids = sample.ids_of_places(plan.output, places, id_column)
+    scored = gold.score(evaluation, ids.values(), progress)
+    return scored, ids | sample.places_of_ids(plan.output, {*scored.worst} - {*ids.values()}, id_column)
 
 
-def _with_worst(plan: Plan, rows: list[sample.SampleRow], scored: Scored) -> list[sample.SampleRow]:
-    """The sample with the rows that have the most errors."""
-    assert plan.evaluation
-    there = {_gold_id(plan, row) for row in rows}
-    missing = {id_ for id_ in scored.worst if id_ not in there}
-    places = sample.places_of_ids(plan.output, missing, plan.evaluation.config.predictions.id_column)
-    more = sample.read_rows(plan.output, sorted(places.values()), plan.config.id_column)
-    return sorted([*rows, *more], key=lambda row: row.place)
-
-
-def _other_rows(
-    plan: Plan, rows: list[sample.SampleRow], counterparts: against.Counterparts | None
-) -> dict[sample.Place, Any]:
+def _other_predictions(
+    plan: Plan, places: list[sample.Place], counterparts: against.Counterparts | None
+) -> dict[sample.Place, Prediction]:
     """What the other run predicted for rows, by their place in this run."""
     if counterparts is None or plan.other is None:
         return {}
-    places = {row.place: place for row in rows if (place := counterparts.place(row.place)) is not None}
-    there = sample.read_rows(plan.other, sorted(set(places.values())), plan.config.id_column)
-    predictions = {row.place: row.prediction for row in there}
-    return {here: predictions[place] for here, place in places.items()}
+    there = {place: other for place in places if (other := counterparts.place(place)) is not None}
+    rows = sample.read_rows(plan.other, sorted(set(there.values())), plan.config.id_column, with_text=False)
+    predictions = {row.place: row.prediction for row in rows}
+    return {place: predictions[other] for place, other in there.items()}

@@ -84,8 +84,8 @@ def digest(content: str) -> str:
 
 
 def number(value: float) -> str:
-    """1,234,567 or 0.83."""
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
+    """1,234,567 or 87.5."""
+    return f"{value:,.12g}"
 
 
 def share(part: float, whole: float) -> str:

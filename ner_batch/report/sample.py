@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,22 +45,32 @@ def choose(unit_rows: Sequence[int], first: Mapping[str, Sequence[Place]], count
     return sorted({*chosen, *zip(units.tolist(), rows.tolist(), strict=True)})
 
 
-def read_rows(output: Output, places: Sequence[Place], id_column: str) -> list[SampleRow]:
-    """Rows of an output in the order of ``places``, which is sorted. Raises UserError where a file cannot be read."""
-    by_unit: dict[int, list[int]] = {}
-    for unit, row in places:
-        by_unit.setdefault(unit, []).append(row)
+def read_rows(
+    output: Output, places: Sequence[Place], id_column: str, *, with_text: bool = True
+) -> Iterator[SampleRow]:
+    """Rows of an output in the order of ``places``, which is sorted; those of a few files are held at a time.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    by_unit = _by_unit(places)
     has_id = id_column in output.columns
-    columns = [*PREDICTIONS.names, *([output.text_column] if output.text_column else []), *([id_column] * has_id)]
-    rows: list[SampleRow] = []
+    text_column = output.text_column if with_text else None
+    columns = [*PREDICTIONS.names, *([text_column] if text_column else []), *([id_column] * has_id)]
     tables = output.tables(list(dict.fromkeys(columns)), list(by_unit))
     for (unit, indices), table in zip(by_unit.items(), tables, strict=True):
         taken = table.take(indices)
         ids = ids_of(taken, id_column) if has_id else [None] * len(indices)
-        texts = texts_of(taken, output.text_column)[0] if output.text_column else [None] * len(indices)
+        texts = texts_of(taken, text_column)[0] if text_column else [None] * len(indices)
         for row, id_, text, prediction in zip(indices, ids, texts, predictions_of(taken), strict=True):
-            rows.append(SampleRow((unit, row), output.files[unit].name, id_, text, prediction))
-    return rows
+            yield SampleRow((unit, row), output.files[unit].name, id_, text, prediction)
+
+
+def _by_unit(places: Sequence[Place]) -> dict[int, list[int]]:
+    by_unit: dict[int, list[int]] = {}
+    for unit, row in places:
+        by_unit.setdefault(unit, []).append(row)
+    return by_unit
 
 
 def ids_of(table: pa.Table, column: str) -> list[str | None]:
@@ -72,15 +82,26 @@ def ids_of(table: pa.Table, column: str) -> list[str | None]:
     return [None if value is None else str(value) for value in table[column].to_pylist()]
 
 
-def places_of_ids(output: Output, ids: set[str], id_column: str | None) -> dict[str, Place]:
-    """Where rows of some ids are. Without an id column an id is ``file:row``, as `evaluate` calls such rows."""
+def ids_of_places(output: Output, places: Sequence[Place], id_column: str | None) -> dict[Place, str]:
+    """What the evaluation calls rows: by their id; without an id column ``file:row``. A null id is none."""
+    if id_column is None:
+        return {(unit, row): f"{output.files[unit].name}:{row}" for unit, row in places}
+    by_unit = _by_unit(places)
+    ids: dict[Place, str] = {}
+    for (unit, rows), table in zip(by_unit.items(), output.tables([id_column], list(by_unit)), strict=True):
+        named = zip(rows, ids_of(table.take(rows), id_column), strict=True)
+        ids |= {(unit, row): id_ for row, id_ in named if id_ is not None}
+    return ids
+
+
+def places_of_ids(output: Output, ids: Collection[str], id_column: str | None) -> dict[Place, str]:
+    """Where rows of some ids are, by the names of :func:`ids_of_places`."""
     if id_column is None:
         units = {file.name: index for index, file in enumerate(output.files)}
         parts = {id_: id_.rpartition(":") for id_ in ids}
-        return {id_: (units[name], int(row)) for id_, (name, _, row) in parts.items() if name in units}
-    places = {}
+        return {(units[name], int(row)): id_ for id_, (name, _, row) in parts.items()}
+    places: dict[Place, str] = {}
     for unit, table in enumerate(output.tables([id_column]) if ids else ()):
-        for row, id_ in enumerate(ids_of(table, id_column)):
-            if id_ in ids:
-                places[id_] = unit, row
+        named = enumerate(ids_of(table, id_column))
+        places |= {(unit, row): id_ for row, id_ in named if id_ is not None and id_ in ids}
     return places
