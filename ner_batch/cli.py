@@ -491,6 +491,48 @@ def evaluate(
 
 
 @verb(MEASURE)
+def report(  # noqa: PLR0913, PLR0917 - options of the command line, each by its name
+    folder: Annotated[str, typer.Argument(help="The output folder of an extraction, local or s3://")],
+    gold: Annotated[str | None, typer.Option(help="Parquet of gold: a file, a folder or a glob")] = None,
+    gold_column: Annotated[
+        str | None,
+        typer.Option(help="Gold's column of entities [entities]; without --gold it lies in the output's own rows"),
+    ] = None,
+    id_column: Annotated[str, typer.Option(help="The output's ids: named on the page, joined with gold")] = "id",
+    gold_id_column: Annotated[str, typer.Option(help="Gold's ids")] = "id",
+    task: Annotated[str | None, typer.Option(help="Of a run of several tasks: the one to score")] = None,
+    against: Annotated[str | None, typer.Option(help="The output folder of another run on the same input")] = None,
+    rows: Annotated[int, typer.Option(min=1, max=50_000, help="Rows to browse")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Which rows")] = 0,
+    out: Annotated[str | None, typer.Option(help="The page [FOLDER/_report.html]")] = None,
+) -> int:
+    """Write one HTML page of an extraction's output.
+
+    Figures, rows with their entities to browse, errors against gold, another run beside it.
+
+    Examples:
+      ner-batch report /data/entities
+      ner-batch report /data/entities --gold gold.parquet --against /data/entities-before
+    """
+    from ner_batch.report import job as reporting
+    from ner_batch.report.settings import ReportConfig
+
+    config = ReportConfig(
+        folder=folder,
+        gold=gold,
+        gold_column=gold_column,
+        id_column=id_column,
+        gold_id_column=gold_id_column,
+        task=task,
+        against=against,
+        rows=rows,
+        seed=seed,
+        out=out,
+    )
+    return reporting.run(reporting.prepare(config), console)
+
+
+@verb(MEASURE)
 def ablate(
     config_file: ConfigFile,
     overrides: Overrides = None,

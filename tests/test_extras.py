@@ -47,7 +47,19 @@ def without_extras(program: str, *arguments: str) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, timeout=240)
 
 
-VERBS = ("ablate", "demo", "evaluate", "export", "extract", "import", "index", "merge", "train", "train-encoder")
+VERBS = (
+    "ablate",
+    "demo",
+    "evaluate",
+    "export",
+    "extract",
+    "import",
+    "index",
+    "merge",
+    "report",
+    "train",
+    "train-encoder",
+)
 COMMAND_LINE = "from ner_batch.cli import main\nsys.argv[0] = 'ner-batch'\nmain()"
 
 
@@ -138,6 +150,7 @@ def test_every_verb_has_help_without_any_extra() -> None:
         (["evaluate", "jobs/evaluate.yaml"], "matplotlib", "evaluate"),
         (["ablate", "jobs/ablate.yaml"], "matplotlib", "evaluate"),
         (["import", "spacy", "pyproject.toml", "/tmp/no-such-gold.parquet"], "spacy", "spacy"),
+        (["report", "out", "--gold", "gold.parquet"], "duckdb", "evaluate"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )

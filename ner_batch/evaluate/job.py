@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+import pyarrow as pa
 from rich.console import Console
 
 from ner_batch.errors import Problems, UserError
@@ -122,6 +123,18 @@ def run(plan: Plan, console: Console) -> int:
 
 def evaluate(plan: Plan, progress: Callable[[str], None] = lambda _: None) -> Report:
     """The values of the report; ``progress`` is told what is being done. Raises UserError as :func:`run` does."""
+    tally, texts = compare(plan, progress)
+    progress(f"{plan.config.bootstrap.resamples:,} resamples")
+    return report.build(plan.config, tally, texts, plan.unfinished)
+
+
+def compare(
+    plan: Plan, progress: Callable[[str], None], observe: Callable[[pa.RecordBatch], None] = lambda _: None
+) -> tuple[Tally, dict[str, str]]:
+    """The counts of all rows, and the texts of the worst by id. Raises UserError as :func:`run` does.
+
+    ``observe`` is given every batch of :meth:`ner_batch.evaluate.read.JoinedRows.batches`.
+    """
     config = plan.config
     rows_to_read = sum(source.rows for source in {source.name: source for source in plan.sources}.values())
     rows_read = 0
@@ -139,10 +152,10 @@ def evaluate(plan: Plan, progress: Callable[[str], None] = lambda _: None) -> Re
         fitting = longest.rows * config.job.unit_bytes // max(1, longest.text_bytes)
         for batch in rows.batches(max(1, min(config.job.unit_rows, fitting))):
             tally.add(batch)
+            observe(batch)
             progress(f"{tally.rows:,} of {plan.sources[0].rows:,} rows compared")
         texts = rows.texts({row.id for run in tally.runs for row in run.worst})
     if not tally.rows:
         raise UserError("no row has both gold and a prediction: nothing to score")
     assert tally.rows + tally.gold_skipped == plan.sources[0].rows, "rows were lost in the join"
-    progress(f"{config.bootstrap.resamples:,} resamples")
-    return report.build(config, tally, texts, plan.unfinished)
+    return tally, texts

@@ -18,7 +18,8 @@ import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from mmap import mmap
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -56,6 +57,7 @@ class File:
     uri: str
     size: int
     version: str = ""  # another one when the file is written anew; empty where the store tells nothing of the kind
+    written: float | None = field(default=None, compare=False)  # seconds since 1970; None where the store tells no time
 
 
 def local_path(uri: str) -> str | None:
@@ -175,7 +177,13 @@ def list_files(folder: str) -> list[File]:
             return []
     prefix = f"{root}/"
     return sorted(
-        File(path.removeprefix(prefix), join(folder, path.removeprefix(prefix)), int(about["size"]), _version(about))
+        File(
+            path.removeprefix(prefix),
+            join(folder, path.removeprefix(prefix)),
+            int(about["size"]),
+            _version(about),
+            _written(about),
+        )
         for path, about in entries.items()
         if path.startswith(prefix) and not path.endswith("/")
     )
@@ -183,6 +191,18 @@ def list_files(folder: str) -> list[File]:
 
 def _version(info: Mapping[str, Any]) -> str:
     return next((str(info[key]) for key in ("ETag", "etag", "md5Hash", "LastModified", "mtime") if info.get(key)), "")
+
+
+def _written(info: Mapping[str, Any]) -> float | None:
+    """When a file was written, as s3fs, gcsfs, adlfs, and the others that tell it name and type the time."""
+    times = ("LastModified", "last_modified", "updated", "mtime", "modified", "created")
+    value = next((info[key] for key in times if info.get(key)), None)
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = datetime.fromisoformat(value)
+    if isinstance(value, datetime):
+        return value.timestamp()
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _raise_unless_gone(error: Exception) -> None:
@@ -214,7 +234,7 @@ def _local_files(root: Path) -> Iterator[File]:
                     yield File(relative, str(path), 0)
                 continue
             if stat.S_ISREG(about.st_mode):
-                yield File(relative, str(path), about.st_size, str(about.st_mtime_ns))
+                yield File(relative, str(path), about.st_size, str(about.st_mtime_ns), about.st_mtime)
 
 
 def open_stream(uri: str) -> IO[bytes]:
@@ -286,13 +306,13 @@ def write_table(uri: str, table: pa.Table, metadata: Mapping[str, str]) -> None:
     write_bytes(uri, sink.getvalue())
 
 
-def read_table(uri: str) -> pa.Table:
-    """A whole Parquet file. Raises UserError where it is not there, or not Parquet."""
+def read_table(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """A whole Parquet file, or some columns of it. Raises UserError where it is not there, or not Parquet."""
     with explained(uri):
         data = read_bytes(uri)
     with parsed(uri):
         file = parquet_file(data)
-        return with_instants(file.read(use_threads=False), file)
+        return with_instants(file.read(columns=None if columns is None else list(columns), use_threads=False), file)
 
 
 def parquet_file(content: bytes | mmap, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
@@ -322,11 +342,11 @@ def with_instants(table: pa.Table, file: pq.ParquetFile) -> pa.Table:
         return table
     remaining = iter(leaves)
     types = {field.name: _in_utc(field.type, remaining) for field in file.schema_arrow}
-    for place, field in enumerate(table.schema):
-        kind = types[field.name]
-        if kind != field.type:
+    for place, stored in enumerate(table.schema):
+        kind = types[stored.name]
+        if kind != stored.type:
             column = pa.chunked_array([chunk.view(kind) for chunk in table.column(place).chunks], kind)
-            table = table.set_column(place, field.with_type(kind), column)
+            table = table.set_column(place, stored.with_type(kind), column)
     return table
 
 
