@@ -140,6 +140,11 @@ def test_any_text_comes_back(labels, model, path):
     extract = load(config_class("extract"), folder / "extract.yaml")
     assert (extract.engine.model, extract.input.path, extract.input.text_column) == (model, path, path)
     load(config_class("train"), folder / "train.yaml")
+    for name, added in {"extract.yaml": 0, "train.yaml": 0, "task.yaml": len(labels) - 1}.items():  # a value is a line
+        assert (
+            written[name].count("\n")
+            == (Path(project.__file__).parent / "files" / name).read_text().count("\n") + added
+        )
 
 
 @pytest.fixture(autouse=True)
