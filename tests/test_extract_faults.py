@@ -295,7 +295,7 @@ LIBRARY = """
 import sys, ray, yaml
 from scripted import POISON, ScriptedEngine
 from ner_batch.extraction.settings import JobConfig, RecipeConfig
-from ner_batch.extract_datasetion.job import extract
+from ner_batch.extraction.job import extract_dataset
 ray.init(address="local", include_dashboard=False, log_to_driver=False, num_cpus=2)
 config = RecipeConfig.model_validate({"engine": {"model": sys.argv[1], "max_model_len": 8192}, "task": sys.argv[2]})
 texts = ["Alice met Bob"] * 20 + [f"row {i} of Carol" for i in range(20)]

@@ -268,7 +268,7 @@ def test_retry(config, tmp_path, sentences):
 
 
 def test_the_readmes_lines_of_python(tmp_path, tiny_model, sentences):
-    """As they stand, on a model that is here: entities of a Dataset of one's own, and of a text in this process."""
+    """As they stand, on a model that is here: entities of a Dataset of one's own (the others: test_api_page)."""
     (block,) = re.findall(r"```python\n(import ray\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     pq.write_table(table(sentences[:40]), tmp_path / "in.parquet")
     small = f'model="{tiny_model}", dtype="float32", max_model_len=2048, enforce_eager=True, cpu_kv_cache_gib=1'
@@ -282,7 +282,6 @@ def test_the_readmes_lines_of_python(tmp_path, tiny_model, sentences):
         block = block.replace(theirs, ours)
     done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^(ok|truncated|malformed) \(", done.stdout, re.MULTILINE)
     rows = pads.dataset(tmp_path / "out").to_table().to_pylist()
     assert sorted(row["id"] for row in rows) == sorted(f"r{i}" for i in range(40))
     assert {row["status"] for row in rows} <= {status.value for status in Status}

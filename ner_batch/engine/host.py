@@ -39,7 +39,7 @@ def without_main() -> Iterator[None]:
 def stdout_descriptor() -> Iterator[None]:
     """``sys.stdout`` has a file descriptor meanwhile: the process's own, where a notebook or a test has put its stream.
 
-    vLLM asks for it when it starts, to silence what C libraries print, and would end with `UnsupportedOperation`.
+    vLLM asks for it when it starts, to silence C libraries, and would end with `UnsupportedOperation: fileno`.
     """
     stream = sys.stdout
     try:
