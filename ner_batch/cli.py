@@ -50,7 +50,7 @@ P = ParamSpec("P")
 
 app = typer.Typer(
     cls=Verbs,
-    help="""Named entities from Parquet files of text, with your own open LLM.
+    help="""Named entities from files of text (Parquet, JSON lines, CSV), with your own open LLM.
 
 Every verb has examples in its own help: ner-batch VERB --help.""",
     epilog=escape("""Exit codes: 0 fine, 1 crash, 2 config or input wrong (nothing is written),
@@ -122,7 +122,8 @@ def init(
     language: Annotated[Language | None, typer.Option(help="Of the instructions")] = None,
     model: Annotated[str | None, typer.Option(help="Local folder or hub name")] = None,
     input_path: Annotated[
-        str | None, typer.Option("--input", help="Parquet: a file, a folder or a glob; local or s3://")
+        str | None,
+        typer.Option("--input", help="A file, a folder or a glob of Parquet, JSON lines or CSV; local or s3://"),
     ] = None,
     output_path: Annotated[
         str | None, typer.Option("--output", help="Folder for entities; by default `entities`")
@@ -202,7 +203,7 @@ def extract(
         float | None, typer.Option(min=0, help="Of a replica's hour, in any currency: --dry-run tells the cost")
     ] = None,
 ) -> int:
-    """Find entities in Parquet files of text.
+    """Find entities in files of text: Parquet, JSON lines, CSV.
 
     Start it again after any crash: it goes on where it was.
 

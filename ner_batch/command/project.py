@@ -68,7 +68,7 @@ def complete(answers: Answers) -> Answers:
         labels,
         language,
         answers.model or _ask("Model, a local folder or a hub name"),
-        answers.input or _ask("Input, Parquet: a file, a folder or a glob, local or s3://"),
+        answers.input or _ask("Input (Parquet, JSON lines or CSV): a file, a folder or a glob, local or s3://"),
         answers.output or _ask("Output, a folder", "entities"),
         answers.text_column,
     )
