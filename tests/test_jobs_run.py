@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 from tiny import ADAPTER, BASE, CORPUS, FILES, TASK
 
 from ner_batch.demo import models
+from ner_batch.io.examples import read_examples
 
 pytestmark = [
     *(pytest.mark.engine, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)),
@@ -45,7 +47,9 @@ def run(tmp_path):
 
 
 def test_every_config_runs_after_the_one_before(run, tmp_path):
-    """index, train, extract, evaluate, ablate, curve, train-encoder; and those for a 4090."""
+    """index, train, extract, a review of what it is least sure of, evaluate, ablate, curve, train-encoder; and those for
+    a 4090.
+    """
     task, few = f"task={TASK}", "demo-output/gold/dev.parquet"
     run("index", "jobs/index.yaml", f"examples={few}")
     # It goes on from an adapter that reads: two steps teach no model where an answer ends.
@@ -62,8 +66,11 @@ def test_every_config_runs_after_the_one_before(run, tmp_path):
     assert (tmp_path / "demo-output" / "my-adapter" / "ner_batch.json").exists()
     sequence_for_a_4090(run, tmp_path, few)
     gold = "demo-output/gold/test.parquet"
-    places = [f"input.path={gold}", "input.rename.entities=gold", "adapter=demo-output/my-adapter"]
+    places = [f"input.path={gold}", "input.rename.entities=gold", "adapter=demo-output/my-adapter", "score=true"]
     assert "rows out 20 = " in run("extract", "jobs/extract.yaml", *places, "--limit", "20")
+    corrected = review(tmp_path / "demo-output" / "entities", tmp_path)
+    training = [task, f"gold.train={corrected}", f"gold.dev={few}", "run.name=again", "output=again"]
+    assert "278 samples" in run("train", "jobs/train.yaml", *training, "--dry-run")
     columns = ["predictions.id_column=id", f"gold.path={gold}", "without_prediction=skip"]
     assert "F1" in run("evaluate", "jobs/evaluate.yaml", *columns, "bootstrap.resamples=20")
     # Its cells are read in test_ablate; what is read here is the curve, by the same program.
@@ -78,6 +85,27 @@ def test_every_config_runs_after_the_one_before(run, tmp_path):
     run("ablate", "jobs/curve.yaml", task, "gold.limit=2", *draws)
     run("train_encoder", "jobs/train-encoder.yaml", "optimiser.steps=2", "input.sentences=300")
     assert (tmp_path / "demo-output" / "my-encoder" / "ner_batch_encoder.json").exists()
+
+
+def review(entities, folder):
+    """The three commands of docs/exchange.md, with gold for a person: a folder of gold that holds corrections too."""
+    corrected = folder / "corrected"
+    corrected.mkdir()
+    shutil.copy(FILES / "gold" / "dev.parquet", corrected)
+    command = [sys.executable, "-m", "ner_batch"]
+    choice = ["--select", "uncertain", "--count", "8"]
+    subprocess.run([*command, "export", "prodigy", str(entities), "chosen.jsonl", *choice], cwd=folder, check=True)
+    gold = {example.text: example.entities for example in read_examples(str(FILES / "gold" / "test.parquet"))}
+    rows = [json.loads(line) for line in (folder / "chosen.jsonl").read_text().splitlines()]
+    assert len(rows) == 8
+    for row in rows:
+        row["spans"] = [{"start": e.start, "end": e.end, "label": e.type} for e in gold[row["text"]]]
+        row["answer"] = "accept"
+    (folder / "reviewed.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    where = ["reviewed.jsonl", str(corrected / "reviewed.parquet")]
+    subprocess.run([*command, "import", "prodigy", *where], cwd=folder, check=True)
+    assert {e.text: e.entities for e in read_examples(where[1])} == {row["text"]: gold[row["text"]] for row in rows}
+    return corrected
 
 
 def sequence_for_a_4090(run, folder, few):
