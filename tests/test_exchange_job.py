@@ -1,16 +1,19 @@
 """`ner-batch import` and `export` as commands: what they take, what they leave out and say, and hostile files."""
 
 import json
+from contextlib import nullcontext
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from s3_server import BUCKET, point_at, s3_server
 from typer.testing import CliRunner
 
 from ner_batch.cli import app
 from ner_batch.data import Entity, Prediction, Status, Ungrounded, predictions_table
 from ner_batch.exchange.kinds import KINDS, READABLE
 from ner_batch.io.examples import read_examples
+from ner_batch.io.storage import list_files
 
 
 def command(*arguments):
@@ -135,6 +138,22 @@ def test_every_kind_by_command(tmp_path, run, kind):
         assert [e.text for e in examples] == [PREDICTIONS[n][0] for n in (0, 2, 4)]
         assert [[s.text for s in e.entities] for e in examples] == [["Ana"], ["Bob"], ["Cy", "Ana"]]
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("place", ["s3", "memory"])
+def test_places_that_are_no_disk(tmp_path, run, monkeypatch, place):
+    """A file is uploaded whole and read from there; a folder of files is refused before a row is read."""
+    with s3_server() if place == "s3" else nullcontext((None, None)) as (endpoint, _):
+        if endpoint:
+            point_at(monkeypatch, endpoint)
+        folder = f"{place}://{BUCKET}/{tmp_path.name}"
+        done("export", "label-studio", run, f"{folder}/tasks.json")
+        done("import", "label-studio", f"{folder}/tasks.json", f"{folder}/gold.parquet", "--predictions")
+        done("export", "columns", f"{folder}/gold.parquet", f"{folder}/gold.conll")
+        assert "local disk" in refused("export", "brat", run, f"{folder}/brat")
+        assert "is there already" in refused("export", "columns", run, f"{folder}/gold.conll")
+        names = [file.name for file in list_files(folder)]
+    assert names == ["gold.conll", "gold.parquet", "tasks.json", "tasks.xml"]
 
 
 def test_a_folder_of_docbins(tmp_path, run):

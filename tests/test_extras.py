@@ -83,7 +83,7 @@ def test_extraction_is_imported_without_any_extra() -> None:
     """Every module of extraction, of what a replica holds and below, and the public names."""
     done = without_extras(
         "import importlib, pkgutil, ner_batch\n"
-        "rooms = 'extract engine retrieval verification prompts text io jobs'.split()\n"
+        "rooms = 'exchange extraction engine retrieval verification prompts text io jobs'.split()\n"
         "for room in rooms:\n"
         "    package = importlib.import_module('ner_batch.' + room)\n"
         "    for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"

@@ -26,7 +26,7 @@ MENTIONS = pa.schema(
     ],
     metadata={"ner_batch": f'{{"offset_unit": "{OFFSET_UNIT}"}}'},
 )
-_GROUP = 100_000  # mentions of a row group: some 10 MB
+_GROUP = 20_000  # mentions of a row group: some MB, and 20 MB before they are written
 
 
 def write_mentions(rows: Iterable[Row], out: Path, options: ExportOptions, counts: Counter[str]) -> None:  # noqa: ARG001
