@@ -14,9 +14,9 @@ import typer
 from ner_batch.cli import console, exit_code
 from ner_batch.config import load
 from ner_batch.extraction.dryrun import dry_run as estimate
-from ner_batch.extraction.extractor import Extractor
 from ner_batch.extraction.job import extraction, io_tasks, replica_options
 from ner_batch.extraction.plan import Plan, prepare
+from ner_batch.extraction.replica import Replica
 from ner_batch.extraction.settings import ExtractConfig
 from ner_batch.extraction.units import ShardUnits
 
@@ -33,7 +33,7 @@ def extract(plan: Plan) -> int:
                 concurrency=io_tasks(job),
             )
             entities = units.map_batches_internal(  # `map_batches` with batch_size=None refuses GPUs
-                Extractor,
+                Replica,
                 batch_size=None,
                 fn_constructor_args=(plan.recipe, run.tracker, plan.destination.text_in_blocks),
                 **replica_options(job, plan.recipe),

@@ -33,7 +33,7 @@ from ner_batch.command.terminal import (
     exit_code,
     print_raw,
 )
-from ner_batch.errors import UserError, require_extra
+from ner_batch.errors import require_extra
 from ner_batch.task import Language
 
 __all__ = ["app", "console", "errors", "exit_code", "main"]
@@ -346,33 +346,101 @@ def merge(
 
 
 @verb(TEACH)
-def import_(
-    kind: Annotated[str, typer.Argument(help="columns (CoNLL, BIO, BIOES, BMES), w2ner or cluener")],
-    file: Annotated[str, typer.Argument(help="The published file, local or s3://")],
+def import_(  # noqa: PLR0913, PLR0917 - a verb's options
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help="columns (CoNLL, BIO, BIOES, BMES), hf, spacy, spacy-jsonl, prodigy, doccano, label-studio, brat, "
+            "mrc, langextract, w2ner or cluener; docs/exchange.md describes each"
+        ),
+    ],
+    file: Annotated[str, typer.Argument(help="The file (of brat the folder), local or s3://")],
     out: Annotated[str, typer.Argument(help="Parquet file to write")],
-    name: Annotated[str | None, typer.Option(help="What ids begin with; the output's name, if not given")] = None,
-    token_column: Annotated[int, typer.Option(help="columns: where tokens are, from 0")] = 0,
-    tag_column: Annotated[int, typer.Option(help="columns: where tags are; from the end where negative")] = -1,
-    join: Annotated[str, typer.Option(help="`space` or `nothing` between tokens; auto: by their lengths")] = "auto",
+    name: Annotated[
+        str | None, typer.Option(help="What ids begin with that the file does not give; else the output's name")
+    ] = None,
+    renumber: Annotated[bool, typer.Option("--renumber", help="Number all texts, whatever ids they have")] = False,
+    token_column: Annotated[int | None, typer.Option(help="columns: where tokens are, from 0; else 0")] = None,
+    tag_column: Annotated[
+        int | None, typer.Option(help="columns: where tags are; from the end where negative; else -1")
+    ] = None,
+    join: Annotated[
+        str | None, typer.Option(help="Kinds with tokens: `space` or `nothing` between them; else by their lengths")
+    ] = None,
     numbered: Annotated[bool, typer.Option("--numbered", help="columns: tokens end in a number (Weibo's 科0)")] = False,
+    tag_names: Annotated[str | None, typer.Option(help="hf: what tags that are numbers mean: O,B-PER,I-PER")] = None,
+    offsets: Annotated[str | None, typer.Option(help="codepoint or utf-16; else as the kind's tool counts")] = None,
+    text_field: Annotated[str | None, typer.Option(help="label-studio: the text's field in a task; else text")] = None,
+    predictions: Annotated[
+        bool, typer.Option("--predictions", help="label-studio: take predictions, not annotations")
+    ] = False,
+    spans_key: Annotated[str | None, typer.Option(help="spacy: the group of spans that is read; else sc")] = None,
 ) -> None:
-    """Make gold of a published set: Parquet, text and entities.
+    """Make gold of other tools' files: Parquet.
 
-    Tells what had to be repaired, and a digest.
+    With columns id, text and entities. Tells what had to be repaired, and
+    a digest.
 
     Examples:
       ner-batch import columns train.bmes gold/train.parquet
-      ner-batch import cluener dev.json gold/dev.parquet --name cluener
+      ner-batch import label-studio export.json gold/train.parquet
     """
-    from ner_batch.io import published
+    from ner_batch.exchange import job as exchange
+    from ner_batch.exchange.kinds import import_options
 
-    joiners = {"auto": None, "space": " ", "nothing": ""}
-    if kind not in published.READERS:
-        raise UserError(f"{kind}: known kinds of file are {', '.join(published.READERS)}")
-    if join not in joiners:
-        raise UserError(f"--join {join}: known are {', '.join(joiners)}")
-    columns = published.Columns(token_column, tag_column, joiners[join], numbered)
-    print_lines(published.import_gold(kind, file, out, name or Path(out).stem, columns))
+    given = {"token_column": token_column, "tag_column": tag_column, "join": join, "numbered": numbered}
+    given |= {"tag_names": tag_names, "offsets": offsets, "text_field": text_field, "predictions": predictions}
+    options = import_options(kind, name or Path(out).stem, given | {"spans_key": spans_key}, renumber=renumber)
+    print_lines(exchange.import_gold(kind, file, out, options))
+
+
+@verb(TEACH)
+def export(  # noqa: PLR0913, PLR0917 - a verb's options
+    kind: Annotated[str, typer.Argument(help="As of `import`, or mentions: a flat Parquet, a row per mention")],
+    path: Annotated[str, typer.Argument(help="Gold, or the output folder of an extraction", metavar="IN")],
+    out: Annotated[str, typer.Argument(help="File to write; of brat, and of spacy without .spacy, a folder")],
+    text_column: Annotated[str, typer.Option(help="Where texts are")] = "text",
+    id_column: Annotated[
+        str | None, typer.Option(help="Where ids are; else `id`, or the file's name and the row's number")
+    ] = None,
+    status: Annotated[
+        list[str] | None, typer.Option(help="Rows of this status; may be repeated; `all`; else ok alone")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="Of a run of several tasks: whose entities are taken")] = None,
+    select: Annotated[str | None, typer.Option(help="Texts to annotate: uncertain, disagreement or random")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="How many of them")] = None,
+    against: Annotated[str | None, typer.Option(help="disagreement: another run's output on the same rows")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the draw, and of ties")] = None,
+    spread: Annotated[
+        bool | None, typer.Option("--spread/--no-spread", help="Whether texts are to be unlike each other; they are")
+    ] = None,
+    tokens: Annotated[
+        str | None, typer.Option(help="Kinds with tokens: words, space (what it parts) or characters; else words")
+    ] = None,
+    scheme: Annotated[str | None, typer.Option(help="columns, hf: BIO, BIOES, BILOU or BMES; else BIO")] = None,
+    offsets: Annotated[str | None, typer.Option(help="codepoint or utf-16; else as the kind's tool counts")] = None,
+    language: Annotated[str | None, typer.Option(help="spacy: whose tokenizer cuts (en, zh, ...); else xx")] = None,
+    model_version: Annotated[str | None, typer.Option(help="label-studio: what predictions are said to be of")] = None,
+) -> None:
+    """Write gold or entities for other tools to read.
+
+    Or choose texts to annotate. Tells what is left out.
+
+    Examples:
+      ner-batch export label-studio /data/entities tasks.json
+      ner-batch export prodigy /data/entities t.jsonl --select random --count 50
+    """
+    from ner_batch.exchange import job as exchange
+    from ner_batch.exchange.kinds import export_options
+    from ner_batch.exchange.rows import open_rows
+    from ner_batch.exchange.select import make_selection
+
+    given = {"tokens": tokens, "scheme": scheme, "offsets": offsets, "language": language}
+    options = export_options(kind, given | {"model_version": model_version})
+    rows = open_rows(path, text_column=text_column, id_column=id_column, task=task, statuses=status or ())
+    other = None if against is None else open_rows(against, text_column=text_column, id_column=id_column, task=task)
+    selection = make_selection(select, status, count=count, seed=seed, against=other, spread=spread)
+    print_lines(exchange.export(kind, rows, out, options, selection))
 
 
 @verb(TEACH)

@@ -6,6 +6,7 @@ Each job has one config class. Components take plain values out of it; none of t
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -13,17 +14,23 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ner_batch.errors import UserError
 
 FormatName = Literal["json", "inline", "mrc", "gpt-ner"]
 IndexKind = Literal["random", "lexical", "sentence", "entity"]
 
+
+def plain_path(value: Any) -> Any:
+    """A ``pathlib.Path`` as the string that it stands for, anything else as it is."""
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
-Uri = Annotated[str, Field(min_length=1)]
+Uri = Annotated[str, BeforeValidator(plain_path), Field(min_length=1)]
 
 
 class Config(BaseModel):

@@ -6,7 +6,7 @@ Offsets are Unicode code points of the untouched text, zero-based and half-open:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, TypedDict
 
@@ -50,6 +50,9 @@ class Entity:
     score: float | None = None
     verified: bool | None = None
     task: str | None = None  # in a run of several
+
+    def __repr__(self) -> str:
+        return _repr(self, "start", "end", "type", "text")
 
     def shifted(self, offset: int) -> Entity:
         """The same entity in a text that begins ``offset`` code points earlier."""
@@ -120,6 +123,50 @@ class Prediction:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
+    def __repr__(self) -> str:
+        return _repr(self, "entities", "status")
+
+
+def _repr(value: Entity | Prediction, *always: str) -> str:
+    """As a dataclass shows itself, without the fields, but for some, that have their defaults."""
+    shown = [field for field in fields(value) if field.name in always or getattr(value, field.name) != field.default]
+    words = [(f.name, getattr(value, f.name)) for f in shown]
+    parts = [f"{name}={str(v)!r}" if isinstance(v, Status) else f"{name}={v!r}" for name, v in words]
+    return f"{type(value).__name__}({', '.join(parts)})"
+
+
+def outermost(entities: Iterable[Entity]) -> list[Entity]:
+    """Those that a line of text can show, in order: of some that overlap the first, of nested ones the outer one."""
+    shown: list[Entity] = []
+    for entity in sorted(entities, key=lambda entity: (entity.start, -entity.end)):
+        if not shown or entity.start >= shown[-1].end:
+            shown.append(entity)
+    return shown
+
+
+def highlight(text: str, entities: Iterable[Entity]) -> str:
+    """The text with its entities marked, as in ``carriers of [cystic fibrosis|Disease]``.
+
+    For people to read: of entities that overlap one is shown, and brackets of the text itself stay as they are.
+
+    Args:
+        text: the text that was read, untouched.
+        entities: of a prediction or of gold, in any order.
+
+    Returns:
+        The text with ``[surface|type]`` in the place of each entity.
+
+    Example:
+        >>> from ner_batch import Entity, highlight
+        >>> highlight("Countess Ada Lovelace", [Entity(9, 21, "PERSON", "Ada Lovelace")])
+        'Countess [Ada Lovelace|PERSON]'
+    """
+    parts, done = [], 0
+    for entity in outermost(entities):
+        parts += [text[done : entity.start], f"[{text[entity.start : entity.end]}|{entity.type}]"]
+        done = entity.end
+    return "".join([*parts, text[done:]])
+
 
 def clean(text: str) -> str:
     """``text`` with lone surrogates replaced by U+FFFD: one code point for one, so offsets stay."""
@@ -163,7 +210,18 @@ PREDICTIONS = predictions_schema()
 
 
 def predictions_table(predictions: Sequence[Prediction], tagged: bool = False) -> pa.Table:
-    """Predictions as a table of :func:`predictions_schema`, one row each, in order."""
+    """Predictions as an Arrow table with the columns that a job writes, one row each, in order.
+
+    Args:
+        predictions: of any texts.
+        tagged: whether entities name their task, where several tasks read.
+
+    Example:
+        >>> from ner_batch import Entity, Prediction, Status, predictions_table
+        >>> table = predictions_table([Prediction((Entity(0, 3, "PERSON", "Ada"),)), Prediction(status=Status.EMPTY)])
+        >>> table["status"].to_pylist()
+        ['ok', 'empty']
+    """
     rows = [
         _values(p) | {"entities": list(map(_values, p.entities)), "ungrounded": list(map(_values, p.ungrounded))}
         for p in predictions

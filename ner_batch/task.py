@@ -1,4 +1,4 @@
-"""The task file: which types to find, in which language, and what each of them means.
+"""Tasks: which types to find, in which language, and what each of them means; from a file or from code.
 
 Definitions stand in the prompts of every format; questions, of Ye et al. (2024), in those of ``mrc`` alone. A missing
 one is generated from the label's name.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -30,7 +31,18 @@ class Label(BaseModel):
 
 
 class Task(BaseModel):
-    """A named set of labels in one language. The order of ``labels`` is the order of prompts and answers."""
+    """A named set of labels in one language, as ``Task("news", {"PER": "people", "ORG": "companies and parties"})``.
+
+    Args:
+        name: what the task is called.
+        labels: definitions by label name, each a text, a :class:`Label` or None; or names alone. Their order is the
+            order of prompts and answers.
+        language: ``en`` or ``zh``, of the prompts' own words.
+        guidelines: further instructions, which stand in every prompt.
+
+    Raises:
+        ValueError: pydantic's ``ValidationError``: a label that could not stand in answers, no label, an unknown field.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -43,15 +55,33 @@ class Task(BaseModel):
     guidelines: str = ""
     """A line for every prompt: what is marked and what is not."""
 
+    if TYPE_CHECKING:  # what may be given, where pydantic would have it be of the fields' types
+
+        def __init__(
+            self,
+            name: str,
+            labels: Mapping[str, str | Label | Mapping[str, str] | None] | Sequence[str],
+            *,
+            language: Language = "en",
+            guidelines: str = "",
+        ) -> None: ...
+
+    else:
+
+        def __init__(self, *args: Any, **values: Any) -> None:
+            if len(args) > 2:
+                raise TypeError(f"Task(name, labels, *, language, guidelines): {len(args)} arguments without a name")
+            super().__init__(**dict(zip(("name", "labels"), args, strict=False)), **values)
+
     @field_validator("labels", mode="before", json_schema_input_type=dict[str, Label | str | None] | list[str])
     @classmethod
     def _shorthand(cls, labels: object) -> object:
         """Allow ``ORG: an organisation`` and a bare ``ORG:`` beside the full form."""
-        if isinstance(labels, list):
+        if isinstance(labels, list | tuple):
             if repeated := sorted({str(name) for name in labels if labels.count(name) > 1}):
                 raise UserError(f"{', '.join(repeated)}: given twice")
             labels = dict.fromkeys(labels)
-        if not isinstance(labels, dict):
+        if not isinstance(labels, Mapping):
             return labels
         if None in labels:
             raise UserError("a label without a name: one that is called null stands in quotes")

@@ -6,6 +6,8 @@ Ray, real processes, real Parquet, a scripted engine (scripted.py).
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 import shutil
 import signal
@@ -146,13 +148,13 @@ def no_fault(job: ScriptedJob) -> str:
     return finish(job.start(delay=0.004))
 
 
-def kill_driver(job: ScriptedJob) -> str:
+def kill_driver(job: ScriptedJob, *arguments: str) -> str:
     """kill -9 of the driver and all it started, in the middle of the work; then the same command to the end."""
-    process = job.start(delay=0.004)
+    process = job.start(*arguments, delay=0.004)
     wait_until(lambda: len(job.files()) >= 10, process)
     os.kill(process.pid, signal.SIGKILL)
     kill_session(process)
-    return finish(job.start(delay=0.004))
+    return finish(job.start(*arguments, delay=0.004))
 
 
 def interrupt(number: signal.Signals) -> Callable[[ScriptedJob], str]:
@@ -174,6 +176,19 @@ def kill_driver_of_small_shards(job: ScriptedJob) -> str:
     for number in range(1000):
         pq.write_table(table(f"small-{number}", 1, "row {} of Bob"), job.corpus / f"0-small-{number:04}.parquet")
     return kill_driver(job)
+
+
+def kill_driver_of_lines(job: ScriptedJob) -> str:
+    """kill -9 of the driver: the same rows as JSON lines, compressed and not."""
+    lines = job.folder / "lines"
+    lines.mkdir()
+    for shard in job.corpus.rglob("*.parquet"):
+        text = "".join(f"{json.dumps(row)}\n" for row in pq.read_table(shard).to_pylist())
+        if shard.stem == "c-many":
+            (lines / f"{shard.stem}.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+        elif text:
+            (lines / f"{shard.stem}.jsonl").write_text(text)
+    return kill_driver(job, f"input.path={lines}")
 
 
 def kill_driver_of_growing_input(job: ScriptedJob) -> str:
@@ -260,7 +275,7 @@ def kill_replica(job: ScriptedJob) -> str:
     """kill -9 of the replica in the middle of the work; Ray starts another."""
     process = job.start(delay=0.004)
     wait_until(lambda: len(job.files()) >= 10, process)
-    (replica,) = in_session(process.pid, "ray::.*Extractor")
+    (replica,) = in_session(process.pid, "ray::.*Replica")
     os.kill(replica, signal.SIGKILL)
     return finish(process)
 
@@ -341,6 +356,7 @@ FAULTS: dict[str, Callable[[ScriptedJob], str]] = {
     "nothing": no_fault,
     "kill -9 of the driver": kill_driver,
     "the same, with a thousand shards of one row": kill_driver_of_small_shards,
+    "the same, with JSON lines, compressed or not": kill_driver_of_lines,
     "the same, and another shard comes": kill_driver_of_growing_input,
     "SIGTERM": interrupt(signal.SIGTERM),
     "Ctrl-C": interrupt(signal.SIGINT),

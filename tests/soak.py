@@ -28,7 +28,7 @@ from random_model import save_random_model
 
 KINDS = {
     "driver": r"import scripted",
-    "replica": "ray::.*Extractor",
+    "replica": "ray::.*Replica",
     "read or write worker": r"ray::(IDLE|ReadShardUnits|Write)",
     "tracker": "ray::MeteredTracker",
     "raylet": "raylet/raylet",

@@ -108,7 +108,7 @@ def test_scores_of_a_trained_model(tiny_model):
     from transformers import AutoModelForCausalLM
 
     from ner_batch.engine.engine import Request
-    from ner_batch.extraction.extractor import Extractor
+    from ner_batch.extraction.predictor import Predictor
     from ner_batch.extraction.recipe import Recipe, TaskRecipe
     from ner_batch.task import load_task
 
@@ -118,15 +118,15 @@ def test_scores_of_a_trained_model(tiny_model):
     )
     adapter = str(FILES / "adapter")
     recipe = TaskRecipe(load_task(str(FILES / "task.yaml")), "json", adapter, decoding="free", score=True)
-    extractor = Extractor(Recipe(engine, 128, (recipe,)))
+    predictor = Predictor(Recipe(engine, 128, (recipe,)))
     try:
-        found = extractor.predict([x.text for x in examples])
-        reader = extractor.readers[0]
+        found = predictor.predict([x.text for x in examples])
+        reader = predictor.readers[0]
         prompt = reader.builder.build(clean(examples[0].text), reader.groups[0]).token_ids
         request = Request(prompt, 100, adapter, logprobs=())
-        (answer,) = extractor.engine.generate([request])
+        (answer,) = predictor.engine.generate([request])
     finally:
-        extractor.close()
+        predictor.close()
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), adapter)
     with torch.no_grad():
         logits = model(torch.tensor([[*prompt, *answer.token_ids]])).logits[0, len(prompt) - 1 : -1]

@@ -206,7 +206,7 @@ def test_a_dry_run_tells_what_would_be_read(run, tmp_path):
     assert outcome.exit_code == 0, outcome.stderr
     assert outcome.stdout.splitlines() == [
         f"gold: {tmp_path / 'gold'}: 20 rows in 1 files",
-        "gold: passed over (hidden, links to the same, or not .parquet, .parq, .pq): old.csv",
+        "gold: passed over (hidden, links to the same, or files of another kind): old.csv",
         f"predictions: {tmp_path / 'run'}: 20 rows in 2 files",
         f"{tmp_path / 'run'}: its manifest says that the run is not complete",
     ]

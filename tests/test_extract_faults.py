@@ -295,14 +295,14 @@ LIBRARY = """
 import sys, ray, yaml
 from scripted import POISON, ScriptedEngine
 from ner_batch.extraction.settings import JobConfig, RecipeConfig
-from ner_batch.extraction.job import extract
+from ner_batch.extract_datasetion.job import extract
 ray.init(address="local", include_dashboard=False, log_to_driver=False, num_cpus=2)
 config = RecipeConfig.model_validate({"engine": {"model": sys.argv[1], "max_model_len": 8192}, "task": sys.argv[2]})
 texts = ["Alice met Bob"] * 20 + [f"row {i} of Carol" for i in range(20)]
 texts[int(sys.argv[3])] = f"{POISON} Dora"
 rows = ray.data.from_items([{"n": i, "text": text} for i, text in enumerate(texts)], override_num_blocks=4)
 job = JobConfig(units_in_flight=2, max_engine_deaths=int(sys.argv[4]))
-out = extract(rows, config, batch_rows=5, job=job, start_engine=ScriptedEngine).take_all()
+out = extract_dataset(rows, config, batch_rows=5, job=job, start_engine=ScriptedEngine).take_all()
 assert sorted(row["n"] for row in out) == list(range(40))
 print("failed", sorted(row["n"] for row in out if row["status"] == "failed"))
 print("entities", sum(len(row["entities"]) for row in out))

@@ -1,5 +1,6 @@
 """The extraction job through the command line: real Ray, the real engine, the tiny model and its adapter, real Parquet."""
 
+import gzip
 import json
 import os
 import random
@@ -185,26 +186,34 @@ def test_a_corrupt_shard_among_good_ones(config, tmp_path, sentences):
 
 
 def test_s3_in_and_out(config, tmp_path, sentences):
-    """Input, output and resume over the S3 protocol, everything from AWS_* variables."""
+    """Input, output and resume over the S3 protocol, everything from AWS_* variables; compressed JSON lines.
+
+    Their text is a field, one of them is none, and that row is called by its id.
+    """
     with s3_server() as (endpoint, client):
         aws = CREDENTIALS | {"AWS_ENDPOINT_URL": endpoint, "AWS_ENDPOINT_URL_S3": ""}
-        places = ["input.path=s3://texts/in", "output.path=s3://texts/out"]
+        places = ["input.path=s3://texts/in", "output.path=s3://texts/out", "job.unit_rows=30"]
+        places += ["input.text_column=doc.body", "input.id_column=id", "job.max_failed=0.1"]
         code, output = extract(config, *places, **aws)
         assert code == 2, output
         assert "s3://texts/in" in output
-        buffer = pa.BufferOutputStream()
-        pq.write_table(table(sentences[:80]), buffer)
-        client.put_object(Bucket=BUCKET, Key="in/x.parquet", Body=buffer.getvalue().to_pybytes())
+        lines = [json.dumps({"id": f"r{number}", "doc": {"body": text}}) for number, text in enumerate(sentences[:79])]
+        lines.insert(40, '{"id": "wrong", "doc": {"body": 5}}')
+        body = gzip.compress("\n".join(lines).encode())
+        client.put_object(Bucket=BUCKET, Key="in/x.jsonl.gz", Body=body)
         for _ in range(2):
             code, output = extract(config, *places, **aws)
             assert code == 0, output
+            assert "1 x doc.body is number, not a string (wrong)\n" in output
         assert "80 rows done before, 0 to do" in output
         keys = [entry["Key"] for entry in client.list_objects_v2(Bucket=BUCKET, Prefix="out/")["Contents"]]
         bodies = {key: client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
     rows = pa.concat_tables(pq.read_table(pa.BufferReader(b)) for k, b in bodies.items() if k.endswith(".parquet"))
     manifest = bodies["out/_manifest.json"].decode()
     assert rows.num_rows == 80
-    check_spans(rows.to_pylist())
+    ids = [json.loads(line)["id"] for line in lines]
+    assert sorted(rows["id"].to_pylist()) == sorted(ids)
+    check_spans([{**row, "text": json.loads(row["doc"])["body"]} for row in rows.to_pylist()])
     assert "out/_SUCCESS" in bodies
     assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in manifest + output
 

@@ -3,7 +3,7 @@
 import pytest
 
 from ner_batch.data import Entity, Parsed, Status
-from ner_batch.extraction.extractor import merge, outcome
+from ner_batch.extraction.predictor import merge, outcome
 from ner_batch.extraction.reader import Reading
 from ner_batch.text.windows import Window
 

@@ -55,6 +55,28 @@ def test_a_unit_is_done_when_its_file_is_there(config):
     assert after.retried == {}
 
 
+def test_json_lines_of_other_types_are_another_run(config, tmp_path):
+    """A file may be added; not one by which a column of what is written already would have another type."""
+    (tmp_path / "in" / "a.parquet").unlink()
+    (tmp_path / "in" / "a.jsonl").write_text('{"text": "Anna", "n": 1}\n{"text": "Bob", "n": 2}\n')
+    plan = begun(config, Status.OK)
+    (tmp_path / "in" / "b.jsonl").write_text('{"text": "Cleo", "n": 3}\n')
+    assert prepare(config).pending == prepare(config).units[1:]
+    assert prepare(config).rows_before == len(plan.units[0:1]) * 2
+    (tmp_path / "in" / "b.jsonl").write_text('{"text": "Cleo", "n": "three"}\n')
+    with pytest.raises(UserError, match=r"input\.columns was text string, n int64, is text string, n JSON"):
+        prepare(config)
+    with pytest.raises(UserError, match=r"input\.id_column: n must be kept"):
+        prepare(
+            config.model_copy(
+                update={
+                    "input": config.input.model_copy(update={"id_column": "n"}),
+                    "output": config.output.model_copy(update={"keep": ("text",)}),
+                }
+            )
+        )
+
+
 def test_retry_takes_units_with_failed_rows_and_no_others(config):
     """They are pending again, with what they have; asked for alone."""
     plan = begun(config, Status.OK, Status.FAILED, Status.MALFORMED)

@@ -16,7 +16,7 @@ from ner_batch.data import Completion, Message, clean
 from ner_batch.engine.engine import Engine, Request
 from ner_batch.engine.settings import EngineConfig
 from ner_batch.extraction import confidence
-from ner_batch.extraction.extractor import Extractor
+from ner_batch.extraction.predictor import Predictor
 from ner_batch.extraction.recipe import Recipe, TaskRecipe, make_recipe, rereading
 from ner_batch.extraction.settings import RecipeConfig, WindowsConfig
 from ner_batch.prompts.chat import load_tokenizer
@@ -53,7 +53,7 @@ def extractor(model, start_engine=Engine, **changes):
         TASK, **{"format": "json", "adapter": ADAPTER, "decoding": "constrained", "score": True} | changes
     )
     settings = rereading(config(model), [adapter.load(ADAPTER)]) | {"long_prefill_token_threshold": 64}
-    return Extractor(Recipe(config(model, extra=settings), 128, (recipe,)), start_engine=start_engine)
+    return Predictor(Recipe(config(model, extra=settings), 128, (recipe,)), start_engine=start_engine)
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,7 @@ def test_an_answer_that_fills_the_model_has_no_scores(random_model):
     """Nothing is left for the one token vLLM must add: rejected, not masked; and a rejection costs nothing."""
     task = TaskRecipe(TASK, "inline", decoding="constrained", score=True)
     text = "Anna met Bob in Paris. " * 3
-    shown = Extractor(Recipe(config(random_model), 256, (task,)))
+    shown = Predictor(Recipe(config(random_model), 256, (task,)))
     try:
         reader = shown.readers[0]
         prompt = reader.builder.build(text, reader.groups[0])
@@ -222,7 +222,7 @@ def test_adapters_and_base_are_read_again_side_by_side(tmp_path, random_adapter,
 def test_an_engine_that_could_adapt_its_output_layer_refuses(random_model):
     """It would die; the others of the batch are answered, and it lives on.
 
-    An engine of its own: an Extractor that is closed takes vLLM's groups with it, and so the session's engine.
+    An engine of its own: a predictor that is closed takes vLLM's groups with it, and so the session's engine.
     """
     prompt = load_tokenizer(random_model).encode([Message(role="user", content="Anna")])
     engine = Engine(config(random_model))
@@ -241,7 +241,7 @@ def test_an_engine_that_could_adapt_its_output_layer_refuses(random_model):
 def test_auto_scores_what_it_asked_again(random_model):
     """A model that has learned nothing answers noise: what the grammar makes of it has scores that are far below 1."""
     task = TaskRecipe(TASK, "json", decoding="auto", temperature=1.0, score=True)
-    shown = Extractor(Recipe(config(random_model), 64, (task,)))
+    shown = Predictor(Recipe(config(random_model), 64, (task,)))
     try:
         predictions = shown.predict(["Anna met Bob in Paris.", "Carla lives in Rome."] * 12)
     finally:

@@ -12,7 +12,7 @@ from tiny import FILES
 from ner_batch import adapter as adapters
 from ner_batch.data import PREDICTIONS, predictions_schema
 from ner_batch.engine.settings import EngineConfig
-from ner_batch.extraction.extractor import Extractor
+from ner_batch.extraction.predictor import Predictor
 from ner_batch.extraction.recipe import Recipe, TaskRecipe
 from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.prompts.chat import load_tokenizer
@@ -24,12 +24,12 @@ ROLES = Task(name="roles", labels={"WHO": {"definition": "who is meant"}, "SPOT"
 
 
 def read(recipe, texts):
-    """The predictions of one extractor."""
-    extractor = Extractor(recipe)
+    """The predictions of one predictor."""
+    predictor = Predictor(recipe)
     try:
-        return extractor.predict(texts)
+        return predictor.predict(texts)
     finally:
-        extractor.close()
+        predictor.close()
 
 
 @pytest.fixture

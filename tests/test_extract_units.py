@@ -24,7 +24,8 @@ from ner_batch.extraction.units import (
     with_predictions,
 )
 from ner_batch.io import storage
-from ner_batch.io.shards import list_shards, plan_units
+from ner_batch.io.listing import list_shards
+from ner_batch.io.shards import plan_units
 
 
 def test_a_suspect_is_alone_and_nobody_starves():

@@ -41,7 +41,7 @@ def test_votes_of_a_real_engine(tiny_model):
     from tiny import FILES, gold
 
     from ner_batch.engine.settings import EngineConfig
-    from ner_batch.extraction.extractor import Extractor
+    from ner_batch.extraction.predictor import Predictor
     from ner_batch.extraction.recipe import Recipe, TaskRecipe
     from ner_batch.task import load_task
 
@@ -52,11 +52,11 @@ def test_votes_of_a_real_engine(tiny_model):
     task = load_task(str(FILES / "task.yaml"))
     once = TaskRecipe(task, "json", str(FILES / "adapter"), decoding="free")
     often = TaskRecipe(task, "json", str(FILES / "adapter"), decoding="free", votes=VotesConfig(passes=4, least=0.25))
-    extractor = Extractor(Recipe(engine, 128, (once, often)))
+    predictor = Predictor(Recipe(engine, 128, (once, often)))
     try:
-        predictions = extractor.predict(texts)
+        predictions = predictor.predict(texts)
     finally:
-        extractor.close()
+        predictor.close()
     voted = [e for p in predictions for e in p.entities if e.score is not None]
     assert {e.score for e in voted} <= {i / n for n in range(1, 5) for i in range(1, n + 1)}
     assert len({e.score for e in voted}) > 1

@@ -32,7 +32,7 @@ def extra_modules(extra: str) -> set[str]:
 
 
 ABSENT = sorted(
-    {"wandb", "mlflow", "bitsandbytes"} | set().union(*map(extra_modules, ("encoder", "train", "evaluate")))
+    {"wandb", "mlflow", "bitsandbytes"} | set().union(*map(extra_modules, ("encoder", "train", "evaluate", "spacy")))
 )
 """Packages that a node that only extracts does not have. safetensors stays: vLLM and transformers bring it."""
 ABSENT.remove("safetensors")
@@ -47,7 +47,7 @@ def without_extras(program: str, *arguments: str) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, timeout=240)
 
 
-VERBS = ("ablate", "demo", "evaluate", "extract", "index", "merge", "train", "train-encoder")
+VERBS = ("ablate", "demo", "evaluate", "export", "extract", "import", "index", "merge", "train", "train-encoder")
 COMMAND_LINE = "from ner_batch.cli import main\nsys.argv[0] = 'ner-batch'\nmain()"
 
 
@@ -71,7 +71,7 @@ def test_extraction_is_imported_without_any_extra() -> None:
     """Every module of extraction, of what a replica holds and below, and the public names."""
     done = without_extras(
         "import importlib, pkgutil, ner_batch\n"
-        "rooms = 'extract engine retrieval verification prompts text io jobs'.split()\n"
+        "rooms = 'extraction engine retrieval verification prompts text io jobs'.split()\n"
         "for room in rooms:\n"
         "    package = importlib.import_module('ner_batch.' + room)\n"
         "    for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
@@ -137,6 +137,7 @@ def test_every_verb_has_help_without_any_extra() -> None:
         (["train-encoder", "jobs/train-encoder.yaml"], "sentence_transformers", "encoder"),
         (["evaluate", "jobs/evaluate.yaml"], "matplotlib", "evaluate"),
         (["ablate", "jobs/ablate.yaml"], "matplotlib", "evaluate"),
+        (["import", "spacy", "pyproject.toml", "/tmp/no-such-gold.parquet"], "spacy", "spacy"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )

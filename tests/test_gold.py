@@ -99,13 +99,13 @@ def test_wrong_columns_are_named(tmp_path: Path, row: dict[str, Any], said: str)
 
 
 def test_unreadable_gold_is_one_line(tmp_path: Path) -> None:
-    """Nothing there, a folder without Parquet, and a file that is none."""
+    """Nothing there, a folder without files of rows, and a file that is none."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.parquet").write_text("not parquet at all")
     for name, said in (
         ("nowhere", "no such file"),
-        ("empty", "no Parquet file"),
-        ("notes.parquet", "no readable Parquet"),
+        ("empty", "no file of rows"),
+        ("notes.parquet", "no readable file"),
     ):
         with pytest.raises(ValueError, match=said) as error:
             read_examples(str(tmp_path / name))

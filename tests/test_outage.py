@@ -19,7 +19,8 @@ from yarl import URL
 
 from ner_batch.errors import JobError, UserError
 from ner_batch.io import outage, s3, storage
-from ner_batch.io.shards import list_shards, plan_units, read_unit
+from ner_batch.io.listing import list_shards, read_unit
+from ner_batch.io.shards import plan_units
 
 S3 = f"s3://{BUCKET}"
 

@@ -57,9 +57,9 @@ def test_submodules_keep_their_names() -> None:
     """`ner_batch.extraction` and `ner_batch.data` are packages and modules whatever was used before."""
     program = (
         "import ner_batch\n"
-        "from ner_batch import Entity, extract_entities\n"
+        "from ner_batch import Entity, extract\n"
         "import ner_batch.extraction.plan, ner_batch.data\n"
-        "print(ner_batch.extraction.__name__, ner_batch.data.__name__, callable(extract_entities))"
+        "print(ner_batch.extraction.__name__, ner_batch.data.__name__, callable(extract))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "ner_batch.extraction ner_batch.data True", done.stderr

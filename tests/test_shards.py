@@ -21,7 +21,8 @@ from s3_server import BUCKET, Proxy, point_at, s3_server
 
 from ner_batch.errors import UserError
 from ner_batch.io import storage
-from ner_batch.io.shards import Shard, Unit, covers, list_shards, plan_units, read_unit, texts_of
+from ner_batch.io.listing import covers, list_shards, read_unit
+from ner_batch.io.shards import Shard, Unit, plan_units, texts_of
 
 SCHEMA = pa.schema(
     [
@@ -153,7 +154,7 @@ def test_a_corrupt_shard_among_good_ones_is_reported(tmp_path: Path) -> None:
 def test_nothing_but_corrupt_shards_is_an_error(tmp_path: Path) -> None:
     """There is no work: one line that names a file and its trouble."""
     (tmp_path / "x.parquet").write_bytes(b"not parquet at all")
-    with pytest.raises(ValueError, match=r"no readable Parquet file; .*x\.parquet: .*magic bytes"):
+    with pytest.raises(ValueError, match=r"no readable file; .*x\.parquet: .*magic bytes"):
         list_shards(str(tmp_path), "text")
 
 
@@ -161,17 +162,17 @@ def test_nothing_but_corrupt_shards_is_an_error(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("nowhere", r"nowhere: no such file or folder"),
-        ("text", r"text: no Parquet file there \(found 1 other files\); names must end in \.parquet"),
-        ("hollow", r"hollow: no Parquet file there \(found nothing\)"),
-        ("text/*.parquet", r"no Parquet file there"),
-        ("text/x.csv", r"no readable Parquet file"),
+        ("text", r"text: no file of rows there \(found 1 other files\); names must end in \.parquet"),
+        ("hollow", r"hollow: no file of rows there \(found nothing\)"),
+        ("text/*.parquet", r"no file of rows there"),
+        ("text/x.txt", r"no readable file"),
     ],
 )
 def test_a_wrong_path_is_one_line(tmp_path: Path, name: str, message: str) -> None:
     """A path that gives no input says so and says what was found."""
     (tmp_path / "hollow").mkdir()
     (tmp_path / "text").mkdir()
-    (tmp_path / "text" / "x.csv").write_text("text\nof a person who took CSV for Parquet")
+    (tmp_path / "text" / "x.txt").write_text("text\nof a person who took it for Parquet")
     with pytest.raises(ValueError, match=message) as error:
         list_shards(f"{tmp_path}/{name}", "text")
     assert "\n" not in str(error.value)
@@ -531,7 +532,7 @@ def test_what_is_passed_over_is_told(folder: Path) -> None:
     assert listing.passed_over == (".tmp/x.parquet", "_hidden.parquet", "more.csv", "readme.txt")
     assert "SHOUTED.PARQUET" in [shard.name for shard in listing.shards]
     assert listing.about_passed_over == (
-        "passed over (hidden, links to the same, or not .parquet, .parq, .pq): "
+        "passed over (hidden, links to the same, or files of another kind): "
         ".tmp/x.parquet, _hidden.parquet, more.csv, readme.txt"
     )
     for i in range(1200):

@@ -150,7 +150,7 @@ def test_what_is_passed_over_is_told(tmp_path):
     result = CliRunner().invoke(app, ["train", str(tmp_path / "train.yaml"), "--dry-run", *changes])
     assert result.exit_code == 0
     for name in ("train", "dev"):
-        line = f"{tmp_path / name}: passed over (hidden, links to the same, or not .parquet, .parq, .pq): {name}.csv"
+        line = f"{tmp_path / name}: passed over (hidden, links to the same, or files of another kind): {name}.csv"
         assert line in result.stdout.splitlines()
 
 

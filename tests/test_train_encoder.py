@@ -38,7 +38,7 @@ from ner_batch.encoder.corpus import Sample
 from ner_batch.encoder.settings import BaseEncoderConfig, OptimiserConfig, TextConfig, TrainEncoderConfig
 from ner_batch.io import storage
 from ner_batch.io.examples import examples_table, read_examples
-from ner_batch.io.shards import list_shards
+from ner_batch.io.listing import list_shards
 
 WORDS = [
     "anna",

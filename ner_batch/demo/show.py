@@ -19,7 +19,7 @@ from rich.text import Text
 
 from ner_batch import adapter as adapters
 from ner_batch import retrieval
-from ner_batch.data import Prediction, predictions_of
+from ner_batch.data import Prediction, outermost, predictions_of
 from ner_batch.demo import models, recipe
 from ner_batch.errors import UserError
 from ner_batch.evaluate.metrics import Scores, score
@@ -134,9 +134,7 @@ def marked(row: Row) -> Text:
     """A row's text with its entities in colour and their types behind them."""
     types = sorted({entity.type for entity in row.prediction.entities})
     line, done = Text(f"{row.doc_id[-12:]:>12}  ", style="dim"), 0
-    for entity in row.prediction.entities:
-        if entity.start < done:  # nested: the outer one is shown
-            continue
+    for entity in outermost(row.prediction.entities):
         colour = COLOURS[types.index(entity.type) % len(COLOURS)]
         line.append((row.text or "")[done : entity.start], style="default")
         line.append(f"[{entity.text}|{entity.type}]", style=f"bold {colour}")

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 
 from ner_batch.data import clean
 from ner_batch.encoder.settings import TextConfig
-from ner_batch.io.shards import Listing, plan_units, read_unit, texts_of
+from ner_batch.io.listing import read_unit
+from ner_batch.io.shards import Listing, plan_units, texts_of
 from ner_batch.text import windows
 from ner_batch.text.windows import Count
 

@@ -17,7 +17,7 @@ from ner_batch.encoder import corpus, model
 from ner_batch.encoder.settings import TrainEncoderConfig
 from ner_batch.errors import Problems, UserError, first_line
 from ner_batch.io import storage
-from ner_batch.io.shards import list_shards
+from ner_batch.io.listing import list_shards
 from ner_batch.jobs.cluster import check_lasting
 from ner_batch.jobs.progress import ProgressLine
 from ner_batch.jobs.record import digest

@@ -5,6 +5,7 @@ vllm is imported when an engine starts, not with this module: the import alone t
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import queue
@@ -17,7 +18,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from ner_batch.data import Completion
-from ner_batch.engine import lora_cpu
+from ner_batch.engine import host, lora_cpu
 from ner_batch.engine.device import cpu_computes_bfloat16
 from ner_batch.engine.settings import EngineConfig
 from ner_batch.errors import UserError
@@ -30,6 +31,10 @@ _OURS = {
     *("chat_template", "cpu_kv_cache_gib", "extra", "in_process", "max_in_flight"),
     *("max_lora_rank", "max_loras", "stall_seconds", "start_seconds"),
 }
+
+
+_IN_PROCESS = threading.Lock()
+_open_in_process = 0  # engines whose core runs in this process; they share torch's process groups
 
 
 class EngineDeadError(RuntimeError):
@@ -252,9 +257,14 @@ class _Vllm:
             engine_args = EngineArgs(**args | config.extra)
         except TypeError as error:
             raise UserError(f"engine.extra: {_line(error)}") from error
+        if "use_tqdm_on_load" in EngineArgs.__dataclass_fields__ and not os.environ.get("NER_BATCH_VERBOSE"):
+            engine_args.use_tqdm_on_load = False
         before = set(multiprocessing.active_children())
-        self._engine = LLMEngine.from_engine_args(engine_args)
+        with host.without_main(), host.stdout_descriptor():
+            self._engine = LLMEngine.from_engine_args(engine_args)
         self.processes = [p for p in multiprocessing.active_children() if p not in before]
+        if not self.processes:
+            _count_in_process(1)
 
     def add(self, key: str, request: Request) -> None:
         """Hand over one request. Raises :class:`_RejectedError` where only this request is wrong."""
@@ -277,7 +287,17 @@ class _Vllm:
         return [(o.request_id, _completion(o, self._chat)) for o in self._engine.step() if o.finished]
 
     def shutdown(self) -> None:
-        self._engine.engine_core.shutdown()
+        """Give back memory and processes. Of several engines in this process the last one takes torch's groups down."""
+        if self.processes or _count_in_process(-1) == 0:
+            self._engine.engine_core.shutdown()
+            return
+        # vLLM's own shutdown would take them from under the others, whose next step then fails.
+        core = self._engine.engine_core.engine_core
+        core.structured_output_manager.clear_backend()
+        core.model_executor.shutdown()
+        core.scheduler.shutdown()
+        gc.unfreeze()  # vLLM freezes what an engine is made of, weights and cache
+        gc.collect()
 
     def _params(self, request: Request) -> Any:
         from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
@@ -333,6 +353,14 @@ def _set_environment(config: EngineConfig) -> None:
         from vllm.platforms import current_platform
 
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(not current_platform.is_cpu()))
+
+
+def _count_in_process(change: int) -> int:
+    """How many engines have their core in this process, after one more or less."""
+    global _open_in_process  # noqa: PLW0603 - torch's process groups are global too
+    with _IN_PROCESS:
+        _open_in_process += change
+        return _open_in_process
 
 
 def _completion(output: Any, chat: ChatTokenizer) -> Completion:

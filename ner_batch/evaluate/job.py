@@ -15,7 +15,8 @@ from ner_batch.evaluate.read import Source, join
 from ner_batch.evaluate.report import Report
 from ner_batch.evaluate.settings import EvaluateConfig
 from ner_batch.io import storage
-from ner_batch.io.shards import list_shards, plan_units
+from ner_batch.io.listing import list_shards
+from ner_batch.io.shards import plan_units
 from ner_batch.jobs.cluster import check_lasting
 from ner_batch.jobs.progress import ProgressLine
 

@@ -25,7 +25,8 @@ from ner_batch.errors import UserError, first_line
 from ner_batch.evaluate.settings import EvaluateConfig
 from ner_batch.io import storage
 from ner_batch.io.examples import is_spans
-from ner_batch.io.shards import Unit, read_unit, texts_of
+from ner_batch.io.listing import read_unit
+from ner_batch.io.shards import Unit, texts_of
 
 STATUS = "status"
 NO_ROW = "no row"

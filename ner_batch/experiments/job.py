@@ -17,7 +17,7 @@ from ner_batch.errors import JobError, UserError
 from ner_batch.experiments import report
 from ner_batch.experiments.grid import combinations
 from ner_batch.experiments.plan import METADATA, Plan, Run, is_done, predictions_file, with_runs
-from ner_batch.extraction.extractor import Extractor
+from ner_batch.extraction.predictor import Predictor
 from ner_batch.io import storage
 from ner_batch.io.examples import examples_table
 from ner_batch.jobs import cluster
@@ -106,7 +106,7 @@ def read(plan: Plan, waiting: list[Run], console: Console) -> None:
 
 def read_one(plan: Plan, run: Run, engine: Engine, line: ProgressLine, title: str) -> float:
     """Read the test set as a run says and keep the predictions; the seconds that took."""
-    extractor = Extractor(run.recipe, start_engine=lambda *_: engine)
+    predictor = Predictor(run.recipe, start_engine=lambda *_: engine)
     texts = [example.text for example in plan.test]
     rows_read = 0.0
 
@@ -116,9 +116,9 @@ def read_one(plan: Plan, run: Run, engine: Engine, line: ProgressLine, title: st
         line.show(f"{title}  {int(rows_read + 0.001):,} of {len(texts):,} texts")
 
     progress(0, 0)
-    extractor.predict(texts[:2])  # what a first prompt costs (compiling, loading an adapter) is left out of the time
+    predictor.predict(texts[:2])  # what a first prompt costs (compiling, loading an adapter) is left out of the time
     start_time = time.monotonic()
-    predictions = extractor.predict(texts, progress)
+    predictions = predictor.predict(texts, progress)
     seconds = time.monotonic() - start_time
     table = examples_table(plan.test).rename_columns(["gold_id", "text", "gold_entities"])
     table = table.add_column(0, "id", [[str(number) for number in range(len(texts))]])  # gold's own need not be unique

@@ -20,9 +20,9 @@ from ner_batch.engine.memory import GIB, memory_needs
 from ner_batch.engine.settings import EngineConfig
 from ner_batch.errors import Problems, UserError
 from ner_batch.extraction import plan as plans
-from ner_batch.extraction.extractor import Extractor, StartEngine
 from ner_batch.extraction.manifest import VERSIONS
 from ner_batch.extraction.plan import Plan
+from ner_batch.extraction.predictor import Predictor, StartEngine
 from ner_batch.extraction.settings import ExtractConfig
 from ner_batch.io import storage
 from ner_batch.jobs import cluster
@@ -193,14 +193,14 @@ def one_sentence(plan: Plan, start_engine: StartEngine) -> Iterator[str]:
     """Start the engine with its adapters and have it read a sentence: that they load and answer."""
     clock = time.monotonic()
     try:
-        extractor = Extractor(plan.recipe, start_engine=start_engine)
+        predictor = Predictor(plan.recipe, start_engine=start_engine)
     except EngineDeadError as error:
         raise UserError(f"engine: {error}") from error
     ready = time.monotonic()
     try:
-        (prediction,) = extractor.predict([f"Anna Schmidt of {socket.gethostname()} met Bob in Berlin."])
+        (prediction,) = predictor.predict([f"Anna Schmidt of {socket.gethostname()} met Bob in Berlin."])
     finally:
-        extractor.close()
+        predictor.close()
     if prediction.status in {Status.FAILED, Status.TOO_LONG}:
         raise UserError(f"engine: it started, and cannot answer: {prediction.error}")
     yield f"started in {duration(ready - clock)}; a sentence took {time.monotonic() - ready:.1f} s: {prediction.status}"

@@ -19,12 +19,13 @@ from ner_batch.data import Prediction, Status
 from ner_batch.engine.engine import Engine, EngineDeadError
 from ner_batch.errors import JobError, UserError
 from ner_batch.extraction import job
-from ner_batch.extraction.extractor import Extractor, StartEngine
 from ner_batch.extraction.manifest import VERSIONS
 from ner_batch.extraction.plan import Plan
+from ner_batch.extraction.predictor import Predictor, StartEngine
 from ner_batch.extraction.recipe import Recipe
 from ner_batch.io import storage
-from ner_batch.io.shards import read_unit, texts_of
+from ner_batch.io.listing import read_unit
+from ner_batch.io.shards import texts_of
 from ner_batch.jobs import cluster
 from ner_batch.jobs.progress import duration
 from ner_batch.jobs.record import versions
@@ -180,11 +181,11 @@ def read_sample(
     The first few are read once before, so that compilation and first-use costs are not counted.
     """
     start = time.monotonic()
-    extractor = Extractor(recipe, start_engine=start_engine)
+    predictor = Predictor(recipe, start_engine=start_engine)
     ready = time.monotonic()
-    extractor.predict(texts[:4])
+    predictor.predict(texts[:4])
     warm = time.monotonic()
-    predictions = extractor.predict(texts)
+    predictions = predictor.predict(texts)
     seconds = time.monotonic() - warm
-    extractor.close()
+    predictor.close()
     return predictions, seconds, ready - start

@@ -1,11 +1,11 @@
-"""The extraction job: units through three Ray Data steps, resumable anywhere; and the library call, without units."""
+"""The extraction job: units through three Ray Data steps, resumable anywhere; and a Ray Dataset with entities."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,10 +21,11 @@ from ner_batch.engine.engine import Engine
 from ner_batch.errors import JobError, UserError
 from ner_batch.extraction import manifest
 from ner_batch.extraction import tracker as trackers
-from ner_batch.extraction.extractor import Extractor, StartEngine
 from ner_batch.extraction.lease import LAST_SECONDS, Lease
 from ner_batch.extraction.plan import Plan
+from ner_batch.extraction.predictor import StartEngine
 from ner_batch.extraction.recipe import Recipe, make_recipe
+from ner_batch.extraction.replica import Replica
 from ner_batch.extraction.settings import JobConfig, RecipeConfig, check_gpus
 from ner_batch.extraction.tracker import RunProgress, Tracker
 from ner_batch.extraction.units import ShardUnits, UnitFiles, UnitReport, check_names, write_empty
@@ -61,7 +62,7 @@ def run(plan: Plan, console: Console, start_engine: StartEngine = Engine) -> int
                     concurrency=io_tasks(job),
                 )
                 .map_batches_internal(  # `map_batches` with batch_size=None refuses GPUs
-                    Extractor,
+                    Replica,
                     batch_size=None,
                     fn_constructor_args=(plan.recipe, this_run.tracker, plan.destination.text_in_blocks, start_engine),
                     **replica_options(job, plan.recipe),
@@ -71,7 +72,7 @@ def run(plan: Plan, console: Console, start_engine: StartEngine = Engine) -> int
     return this_run.exit_code
 
 
-def extract(
+def extract_dataset(
     dataset: ray.data.Dataset,
     config: RecipeConfig,
     *,
@@ -106,7 +107,7 @@ def extract(
     schema = dataset.schema(fetch_if_missing=False)
     check_names(schema.names if schema else ())  # of a dataset that is not known yet, the replica checks them
     return dataset.map_batches(
-        Extractor,
+        Replica,
         batch_size=batch_rows,
         fn_constructor_args=(recipe, trackers.start(job.max_engine_deaths), text_column, start_engine),
         **replica_options(job, recipe),
@@ -377,10 +378,12 @@ def print_left_out(listing: Listing, console: Console) -> None:
         console.print(line, highlight=False, markup=False)
 
 
-def print_reasons(reasons: Counter[str], console: Console) -> None:
-    """What rows have in their column `error`, the most frequent first."""
+def print_reasons(reasons: Counter[str], console: Console, ids: Mapping[str, Sequence[str]] | None = None) -> None:
+    """What rows have in their column `error`, the most frequent first, with ids of some."""
     for reason, count in reasons.most_common(NAMED_REASONS):
-        console.print(f"{count:,} x {reason}", highlight=False, markup=False)
+        named = list((ids or {}).get(reason, ()))
+        rows = f" ({', '.join(named)}{', ...' if count > len(named) else ''})" if named else ""
+        console.print(f"{count:,} x {reason}{rows}", highlight=False, markup=False)
 
 
 def conclude(plan: Plan, errors: Sequence[UnitReport], about: dict[str, Any] | None, console: Console) -> int:
@@ -392,7 +395,7 @@ def conclude(plan: Plan, errors: Sequence[UnitReport], about: dict[str, Any] | N
     missing = {report.name: report.error for report in errors}
     for name, error in missing.items():
         console.print(f"[red]not done[/] {escape(f'{name}: {error}')}", highlight=False)
-    rows, tokens, statuses, reasons = patiently(
+    rows, tokens, statuses, reasons, ids = patiently(
         plan, console, lambda: manifest.add_up(folder, [unit.name for unit in plan.units if unit.name not in missing])
     )
     lost = sum(unit.rows for unit in plan.units if unit.name in missing)
@@ -405,7 +408,7 @@ def conclude(plan: Plan, errors: Sequence[UnitReport], about: dict[str, Any] | N
     not_done = f" + {lost:,} not done" if lost else ""
     parts = " + ".join(f"{count:,} {status}" for status, count in by_status.items()) or "0"
     console.print(f"rows in {plan.rows:,} = rows out {rows:,}{not_done} = {parts}{not_done}", highlight=False)
-    print_reasons(reasons, console)
+    print_reasons(reasons, console, ids)
     assert rows + lost == plan.rows, f"{folder}: rows do not add up"
     assert statuses.total() == rows, f"{folder}: statuses do not add up"
     if complete:

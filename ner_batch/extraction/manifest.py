@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ner_batch.config import dump
 from ner_batch.errors import UserError
-from ner_batch.extraction.units import UnitReport, read_report
+from ner_batch.extraction.units import NAMED_IDS, UnitReport, read_report
 from ner_batch.io import storage
 from ner_batch.io.shards import Listing, Unit
 from ner_batch.jobs.record import versions
@@ -74,17 +74,21 @@ def reports(folder: str, unit_names: Sequence[str]) -> Iterator[UnitReport]:
             yield from pool.map(read, unit_names[start : start + 1000])
 
 
-def add_up(folder: str, unit_names: Sequence[str]) -> tuple[int, int, Counter[str], Counter[str]]:
-    """Rows, tokens, rows by status, and why rows have the status they have, from the files of some units."""
+def add_up(folder: str, unit_names: Sequence[str]) -> tuple[int, int, Counter[str], Counter[str], dict[str, list[str]]]:
+    """Rows, tokens, rows by status, why rows have the status they have, and ids of rows by that, from units' files."""
     rows = tokens = 0
     statuses: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
+    ids: dict[str, list[str]] = {}
     for report in reports(folder, unit_names):
         rows += report.rows
         tokens += report.tokens
         statuses.update(report.statuses)
         reasons.update(report.reasons)
-    return rows, tokens, statuses, reasons
+        for reason, of_unit in report.ids.items():
+            of_reason = ids.setdefault(reason, [])
+            of_reason += of_unit[: NAMED_IDS - len(of_reason)]
+    return rows, tokens, statuses, reasons, ids
 
 
 def write(plan: Plan, state: str, results: Mapping[str, Any], run: Mapping[str, Any] | None = None) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from ner_batch.data import Status
 from ner_batch.errors import Problems, UserError
 from ner_batch.extraction import manifest
@@ -12,7 +14,8 @@ from ner_batch.extraction.recipe import Recipe, local, make_recipe
 from ner_batch.extraction.settings import ExtractConfig
 from ner_batch.extraction.units import RESERVED, Destination, clashing
 from ner_batch.io import storage
-from ner_batch.io.shards import Listing, Unit, covers, list_shards, plan_units
+from ner_batch.io.listing import covers, list_shards
+from ner_batch.io.shards import Listing, Unit, plan_units
 from ner_batch.jobs.cluster import check_lasting
 from ner_batch.jobs.record import digest
 
@@ -69,7 +72,8 @@ class Plan:
         names = {name: every(name) for name in ("model", "adapter", "task", "format")}
         about = {"fingerprint": digest(self.fingerprint), **names}
         wait_seconds = self.config.job.storage_wait_seconds
-        return Destination(self.config.input, self.config.output, about, self.recipe.tagged, wait_seconds)
+        nested = any(self.config.input.text_column not in shard.columns for shard in self.listing.shards)
+        return Destination(self.config.input, self.config.output, about, self.recipe.tagged, wait_seconds, nested)
 
 
 def prepare(config: ExtractConfig, limit: int | None = None, *, retry: Iterable[str] = ()) -> Plan:
@@ -91,6 +95,7 @@ def prepare(config: ExtractConfig, limit: int | None = None, *, retry: Iterable[
     listing = problems.check(lambda: list_shards(config.input.path, config.input.text_column))
     if listing:
         problems.check(lambda: _check_columns(config, listing))
+        problems.check(lambda: _check_text(config.input.text_column, listing))
     problems.check(lambda: _check_output(config))
     problems.stop_if_any()
     assert recipe and listing
@@ -121,16 +126,27 @@ def _layout(config: ExtractConfig, listing: Listing, limit: int | None) -> dict[
     """What decides the files and columns of the output."""
     # Runs begun before partitions were columns have none, and must not go on with some.
     partitions = {"input.partitions": "columns"} if any(shard.partitions for shard in listing.shards) else {}
-    return partitions | {
-        "input.text_column": config.input.text_column,
-        "input.rename": str(dict(config.input.rename)),
-        # An empty list once meant all columns: a run begun so must not go on with none.
-        "output.keep": "no column" if config.output.keep == () else str(config.output.keep),
-        "output.drop_input_columns": str(config.output.drop_input_columns),
-        "job.unit_rows": str(config.job.unit_rows),
-        "job.unit_bytes": str(config.job.unit_bytes),
-        "limit": str(limit),
-    }
+    # JSON has no types, so a file that is added may change those of the columns.
+    types = {}
+    if schema := next((shard.schema for shard in listing.shards if shard.kind == "jsonl"), None):
+        names = Destination(config.input, config.output).kept(schema.names)
+        kinds = {name: schema.field(name).type for name in names if name in schema.names}
+        columns = ", ".join(f"{name} {'JSON' if kind == pa.json_() else kind}" for name, kind in kinds.items())
+        types = {"input.columns": columns}
+    return (
+        partitions
+        | types
+        | {
+            "input.text_column": config.input.text_column,
+            "input.rename": str(dict(config.input.rename)),
+            # An empty list once meant all columns: a run begun so must not go on with none.
+            "output.keep": "no column" if config.output.keep == () else str(config.output.keep),
+            "output.drop_input_columns": str(config.output.drop_input_columns),
+            "job.unit_rows": str(config.job.unit_rows),
+            "job.unit_bytes": str(config.job.unit_bytes),
+            "limit": str(limit),
+        }
+    )
 
 
 def _check_columns(config: ExtractConfig, listing: Listing) -> None:
@@ -139,6 +155,10 @@ def _check_columns(config: ExtractConfig, listing: Listing) -> None:
     named = [("input.rename", name) for name in rename]
     named += [("output.keep", name) for name in output.keep or ()]
     named += [("output.drop_input_columns", name) for name in output.drop_input_columns]
+    if (id_column := config.input.id_column) is not None:
+        named.append(("input.id_column", id_column))
+        if id_column not in Destination(config.input, output).kept([id_column]):
+            raise UserError(f"input.id_column: {id_column} must be kept: see output.keep, output.drop_input_columns")
     for shard in listing.shards:
         for field, name in named:
             if name not in shard.columns:
@@ -157,6 +177,14 @@ def _check_columns(config: ExtractConfig, listing: Listing) -> None:
             # Two that differ by case alone may stay as they came; one of them may not come of us.
             if out.count(name) > 1 or (name.casefold() in new_names and folded.count(name.casefold()) > 1):
                 raise UserError(f"{shard.uri}: two columns would be called {name!r} in the output: change input.rename")
+
+
+def _check_text(text_column: str, listing: Listing) -> None:
+    """A name like `doc.body` may mean a column or a field of one, but not both in one run."""
+    as_column = [shard.uri for shard in listing.shards if text_column in shard.columns]
+    if 0 < len(as_column) < len(listing.shards):
+        where = f"a column of {as_column[0]} and a field of one in other files"
+        raise UserError(f"input.text_column: {text_column} is {where}: read them in two runs")
 
 
 def _check_output(config: ExtractConfig) -> None:

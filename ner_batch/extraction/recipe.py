@@ -213,7 +213,7 @@ def _load_task(
 
 def _task(config: TaskConfig, adapter: Adapter | None) -> Task:
     if config.task:
-        return load_task(config.task)
+        return config.task if isinstance(config.task, Task) else load_task(config.task)
     if adapter is None:
         raise UserError("task: missing: name a task file, or an adapter that carries one")
     if adapter.manifest is None:

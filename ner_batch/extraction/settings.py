@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from ner_batch.config import Config, Count, FormatName, Share, Uri
+from ner_batch.config import Config, Count, FormatName, Share, Uri, plain_path
 from ner_batch.engine.settings import EngineConfig
 from ner_batch.errors import UserError
+from ner_batch.task import Task
 from ner_batch.verification.settings import VerifyConfig
 
 Decoding = Literal["auto", "free", "constrained"]
@@ -18,9 +21,11 @@ class InputConfig(Config):
     """What is read."""
 
     path: Uri
-    """A Parquet file, a folder (read recursively) or a glob; local or s3://."""
+    """A file, a folder (read recursively) or a glob; local or s3://. Parquet, JSON Lines, CSV, or Arrow."""
     text_column: str = "text"
-    """The column that is read; strings."""
+    """The column that is read; strings. `doc.body` is the field `body` of `doc`, where no column has that name."""
+    id_column: str | None = None
+    """A column that names rows in what is printed about errors; it must be among those that are kept."""
     rename: dict[str, str] = Field(default_factory=dict)
     """Input columns to pass through under another name, e.g. {entities: gold_entities}."""
 
@@ -39,9 +44,9 @@ class OutputConfig(Config):
 class RetrievalConfig(Config):
     """Demonstrations in the prompt. Without an index there are none."""
 
-    index: str | None = None
+    index: Annotated[str | None, BeforeValidator(plain_path)] = None
     """Folder written by `ner-batch index`."""
-    encoder: str | None = None
+    encoder: Annotated[str | None, BeforeValidator(plain_path)] = None
     """Must name the encoder the index was built with; None takes the index's word."""
     k: Annotated[int, Field(ge=0, le=64)] = 4
     """Demonstrations per prompt; the farthest are left out where they do not fit."""
@@ -95,12 +100,21 @@ class JobConfig(Config):
     """Ray cluster to join; None: RAY_ADDRESS if set, else a local one."""
 
 
+def _task(value: Any) -> Any:
+    """A mapping as the task it describes, a path as a string."""
+    if isinstance(value, Mapping):
+        return Task.model_validate(value)
+    if value is not None and not isinstance(value, str | os.PathLike | Task):
+        raise UserError("a task file's path, or a Task")
+    return plain_path(value)
+
+
 class TaskConfig(Config):
     """What decides the answers for one task."""
 
-    task: str | None = None
-    """Task file; None takes the adapter's."""
-    adapter: str | None = None
+    task: Annotated[Task | str | None, BeforeValidator(_task)] = None
+    """Task file, or what would stand in one (from Python a Task); None takes the adapter's."""
+    adapter: Annotated[str | None, BeforeValidator(plain_path)] = None
     """LoRA adapter folder; local or s3://."""
     format: FormatName | None = None
     """Answer format; None takes the adapter's, else json."""

@@ -85,7 +85,7 @@ def status(folder: str) -> RunStatus:
             about["state"] = KILLED
     files = [file.name for file in storage.list_files(folder)]
     written = [name for name in files if name.endswith(".parquet") and "/" not in name]
-    rows, tokens, statuses, reasons = manifest.add_up(folder, written)
+    rows, tokens, statuses, reasons, _ = manifest.add_up(folder, written)
     process = (
         f"{holder['process']['pid']} on {holder['process']['host']}, since {holder['started']}" if holder else None
     )

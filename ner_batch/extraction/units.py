@@ -28,7 +28,8 @@ from ner_batch.errors import JobError, UserError
 from ner_batch.extraction.settings import InputConfig, OutputConfig
 from ner_batch.extraction.tracker import Tracker
 from ner_batch.io import outage, storage
-from ner_batch.io.shards import Unit, read_unit
+from ner_batch.io.listing import read_unit
+from ner_batch.io.shards import UNREADABLE, Unit
 
 T = TypeVar("T")
 
@@ -40,8 +41,10 @@ _CALENDAR = frozenset({b"org.apache.spark.version", b"org.apache.spark.timeZone"
 _TEXT = "_ner_batch_text"
 _EARLIER = "_ner_batch_earlier"
 _REASONS = 3  # errors of rows that a unit's report counts
-_HOW_MANY = re.compile(r"\b[\d,]+ of [\d,]+ (?:windows|answers): ")  # in a row's error, before each reason
-RESERVED = (_TEXT, _EARLIER)
+NAMED_IDS = 3  # rows that are named with the reason of their error
+# In a row's error, before each reason: of how many windows, or which row of its file.
+_WHICH = re.compile(r"\b[\d,]+ of [\d,]+ (?:windows|answers): |^row \d+: ")
+RESERVED = (_TEXT, _EARLIER, UNREADABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,8 @@ class Destination:
     """Where units go and what of the input goes with them.
 
     ``about``: fingerprint, model, adapter, task, format, for the files' metadata. ``tagged``: entities name their task.
-    ``wait_seconds``: how long storage is waited for, here and where units come from.
+    ``wait_seconds``: how long storage is waited for, here and where units come from. ``nested_text``: the text is a
+    field of a column.
     """
 
     source: InputConfig
@@ -57,6 +61,7 @@ class Destination:
     about: Mapping[str, str] = field(default_factory=dict)
     tagged: bool = False
     wait_seconds: float = 0.0
+    nested_text: bool = False
 
     def uri(self, unit_name: str) -> str:
         """The output file of a unit."""
@@ -66,7 +71,7 @@ class Destination:
     def text_in_blocks(self) -> str:
         """The text column's name between read and write."""
         name = self.source.text_column
-        return self.source.rename.get(name, name) if name in self.kept([name]) else _TEXT
+        return self.source.rename.get(name, name) if name in self.kept([name]) and not self.nested_text else _TEXT
 
     def kept(self, columns: Sequence[str]) -> list[str]:
         """Which of a file's columns go into the output, in their order there."""
@@ -78,7 +83,8 @@ class Destination:
 class UnitReport:
     """What became of a unit. ``error`` is set where it could not be read or written; then there is no file.
 
-    ``reasons`` counts the errors of its rows, the most frequent three.
+    ``reasons`` counts the errors of its rows, the most frequent three; ``ids`` name the first rows of each, where the
+    input has a column for that.
     """
 
     name: str
@@ -87,6 +93,7 @@ class UnitReport:
     statuses: Mapping[str, int]
     error: str | None = None
     reasons: Mapping[str, int] = field(default_factory=dict)
+    ids: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 class ShardUnits(Datasource):  # type: ignore[misc]  # Ray is untyped here
@@ -139,11 +146,11 @@ def read_blocks(
     try:
         columns = destination.kept(unit.shard.columns)
         names = [destination.source.rename.get(name, name) for name in columns]
-        if destination.source.text_column not in columns:
+        if destination.text_in_blocks == _TEXT:
             columns, names = [*columns, destination.source.text_column], [*names, _TEXT]
         table = wait_out(lambda: read_unit(unit, columns), one_file=unit.shard.uri)
         calendar = {key: value for key, value in (table.schema.metadata or {}).items() if key in _CALENDAR}
-        table = table.rename_columns(names)
+        table = table.rename_columns([*names, *table.column_names[len(names) :]])
         if retried:
             file = destination.uri(unit.name)
             earlier = wait_out(lambda: storage.read_table(file), one_file=file).select(PREDICTIONS.names)
@@ -247,9 +254,17 @@ class UnitFiles(Datasink):  # type: ignore[misc]
             assert block.num_rows == unit["rows"], f"{unit['name']}: {block.num_rows} of {unit['rows']} rows arrived"
             tokens = pc.sum(block["prompt_tokens"]).as_py() or 0, pc.sum(block["completion_tokens"]).as_py() or 0
             statuses = {count["values"]: count["counts"] for count in block["status"].value_counts().to_pylist()}
-            errors = block["error"].drop_null().to_pylist()
-            reasons = Counter(_HOW_MANY.sub("", error) for error in errors).most_common(_REASONS)
-            report = UnitReport(unit["name"], unit["rows"], sum(tokens), statuses, reasons=dict(reasons))
+            errors = {
+                row: _WHICH.sub("", error) for row, error in enumerate(block["error"].to_pylist()) if error is not None
+            }
+            reasons = dict(Counter(errors.values()).most_common(_REASONS))
+            ids: dict[str, list[str]] = {}
+            if (id_column := self.destination.source.id_column) is not None:
+                values = block[self.destination.source.rename.get(id_column, id_column)]
+                for row, error in errors.items():
+                    if error in reasons and len(of_reason := ids.setdefault(error, [])) < NAMED_IDS:
+                        of_reason.append(str(values[row]))
+            report = UnitReport(unit["name"], unit["rows"], sum(tokens), statuses, reasons=reasons, ids=ids)
             about = {**self.destination.about, "offset_unit": OFFSET_UNIT, **asdict(report)}
             table = block.drop_columns([name for name in RESERVED if name in block.column_names])
             calendar = {key: value for key, value in block.schema.metadata.items() if key != _UNIT}
@@ -292,7 +307,7 @@ def read_report(metadata: Mapping[str, str], name: str) -> UnitReport:
     """The report in an output file's metadata. Raises UserError where the file is not one of ours."""
     try:
         about = json.loads(metadata[METADATA_KEY])
-        reasons = about.get("reasons", {})  # files of release 0.1 have none
-        return UnitReport(about["name"], about["rows"], about["tokens"], about["statuses"], reasons=reasons)
+        more = {name: about.get(name, {}) for name in ("reasons", "ids")}  # older files have none
+        return UnitReport(about["name"], about["rows"], about["tokens"], about["statuses"], **more)
     except (KeyError, ValueError):
         raise UserError(f"{name}: not written by ner_batch; choose another output.path") from None

@@ -14,7 +14,8 @@ import pyarrow as pa
 from ner_batch.data import EXAMPLES, Entity, Example
 from ner_batch.errors import UserError
 from ner_batch.io import storage
-from ner_batch.io.shards import Unit, list_shards, plan_units, read_unit, texts_of
+from ner_batch.io.listing import list_shards, read_unit
+from ner_batch.io.shards import Unit, plan_units, texts_of
 
 NAMED_ROWS = 10
 """Wrong rows that are named; the others are counted."""
@@ -22,7 +23,7 @@ _UNIT_ROWS, _UNIT_BYTES = 20_000, 64 * 2**20  # read at a time
 
 
 def read_examples(uri: str) -> list[Example]:
-    """Gold examples from what :func:`ner_batch.io.shards.list_shards` finds at ``uri``, files by name, rows in order.
+    """Gold examples from what :func:`ner_batch.io.listing.list_shards` finds at ``uri``, files by name, rows in order.
 
     Columns ``text`` (strings of any kind) and ``entities`` (``list<struct<start, end, type, ...>>``) are needed, ``id``
     is optional. White space at the edges of a span is trimmed: annotation tools take it along, and no answer names it.
@@ -33,9 +34,7 @@ def read_examples(uri: str) -> list[Example]:
     """
     listing = list_shards(uri, "text")
     if listing.corrupt:
-        raise UserError(
-            "\n".join(f"{file.uri}: not a readable Parquet file ({file.reason})" for file in listing.corrupt)
-        )
+        raise UserError("\n".join(f"{file.uri}: not a readable file ({file.reason})" for file in listing.corrupt))
     for shard in listing.shards:
         if "entities" not in shard.columns:
             raise UserError(

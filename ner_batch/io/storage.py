@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from mmap import mmap
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
@@ -38,7 +38,7 @@ TEMPORARY_PREFIX = ".ner_batch-tmp-"
 PART = 8 * 2**20  # bytes of an upload's or a download's part
 _PROBE = 64 * 1024  # bytes; a full disk may well take an empty file
 _FOOTER_GUESS = 64 * 1024  # bytes; one request fetches the footer of nearly every file
-_WHOLE = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci", "tos")  # an object is seen whole or not at all
+WHOLE = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci", "tos")  # an object is seen whole or not at all
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _POSSIBLE = "give a local path, file:///path or s3://bucket/key, or a scheme of fsspec: gs, abfs, hdfs, sftp ..."
 _S3_REMEDY = "check the bucket, AWS_ENDPOINT_URL, AWS_REGION and the credentials"
@@ -217,6 +217,15 @@ def _local_files(root: Path) -> Iterator[File]:
                 yield File(relative, str(path), about.st_size, str(about.st_mtime_ns))
 
 
+def open_stream(uri: str) -> IO[bytes]:
+    """A file to be read from its beginning to its end. Raises OSError where it cannot be read."""
+    with _opened(uri) as (filesystem, path):
+        if isinstance(filesystem, LocalFileSystem):
+            return Path(path).open("rb")
+        stream: IO[bytes] = filesystem.open(path, "rb", block_size=PART)
+        return stream
+
+
 def read_bytes(uri: str) -> bytes:
     """The whole file. Raises OSError where it cannot be read, FileNotFoundError where there is none."""
     with _opened(uri) as (filesystem, path):
@@ -252,7 +261,7 @@ def write_bytes(uri: str, data: bytes | pa.Buffer) -> None:
     Raises OSError where it cannot be written; the old file, if any, is still there.
     """
     with _opened(uri) as (filesystem, path):
-        if uri.partition("://")[0] in _WHOLE:
+        if uri.partition("://")[0] in WHOLE:
             # One request; on S3, of two parts or more, an upload that s3fs completes when it has sent all of them.
             filesystem.pipe_file(path, bytes(data), **({"chunksize": PART} if uri.startswith("s3") else {}))
         else:

@@ -17,7 +17,7 @@ from ner_batch import adapter
 from ner_batch.data import Completion, Example, Prediction, clean
 from ner_batch.engine.engine import Request
 from ner_batch.engine.settings import EngineConfig
-from ner_batch.extraction.extractor import Extractor
+from ner_batch.extraction.predictor import Predictor
 from ner_batch.extraction.reader import Query, Reader, Reading
 from ner_batch.extraction.recipe import Recipe, TaskRecipe, rereading
 from ner_batch.task import load_task
@@ -41,7 +41,7 @@ class MaskedReader(Reader):
         return super()._scored(queries, free, masked, readings)
 
 
-def made() -> Extractor:
+def made() -> Predictor:
     """The shipped adapter under the grammar, with scores."""
     path = str(FILES / "adapter")
     engine = EngineConfig(
@@ -50,7 +50,7 @@ def made() -> Extractor:
     extra = rereading(engine, [adapter.load(path)])
     engine = engine.model_copy(update={"extra": extra, "max_lora_rank": 32})
     task = TaskRecipe(load_task(str(FILES / "task.yaml")), "json", path, decoding="constrained", score=True)
-    return Extractor(Recipe(engine, 128, (task,)))
+    return Predictor(Recipe(engine, 128, (task,)))
 
 
 def judged(predictions: Sequence[Prediction], examples: Sequence[Example]) -> str:

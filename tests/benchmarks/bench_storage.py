@@ -31,10 +31,12 @@ CHILD = """
 import sys, time
 start = time.perf_counter()
 try:
-    from ner_batch.io.shards import list_shards, plan_units, read_unit
+    from ner_batch.io.listing import list_shards, read_unit
+from ner_batch.io.shards import plan_units
 except ImportError:  # where they lay before
     try:
-        from ner_batch.io.shards import list_shards, plan_units
+        from ner_batch.io.listing import list_shards
+        from ner_batch.io.shards import plan_units
         from ner_batch.io.rows import read_unit
     except ImportError:
         from ner_batch.shards import list_shards, plan_units

@@ -12,9 +12,12 @@ from seqeval.metrics.sequence_labeling import get_entities
 
 from ner_batch.cli import main
 from ner_batch.errors import UserError
-from ner_batch.io import published
+from ner_batch.exchange.job import import_gold
+from ner_batch.exchange.json_kinds import read_cluener
+from ner_batch.exchange.source import ImportOptions
+from ner_batch.exchange.tags import has_end_tags, tagged_spans
+from ner_batch.exchange.token_kinds import read_columns, read_w2ner
 from ner_batch.io.examples import examples_digest, read_examples
-from ner_batch.io.published import Columns, read_columns, tagged_spans
 
 # As https://github.com/leondz/emerging_entities_17 has its development set (CC-BY 4.0), its first two posts cut short.
 WNUT = """Stabilized\tO
@@ -36,7 +39,7 @@ def read(tmp_path, text, columns=None, encoding="utf-8"):
     """The examples of a file of columns, and what was repaired."""
     (tmp_path / "set.txt").write_bytes(text.encode(encoding))
     repairs = Counter()
-    return read_columns(str(tmp_path / "set.txt"), "set", repairs, columns or Columns()), +repairs
+    return read_columns(str(tmp_path / "set.txt"), columns or ImportOptions("set"), repairs), +repairs
 
 
 def entities(example):
@@ -65,7 +68,7 @@ def test_characters_in_space_columns(tmp_path, end):
 def test_numbered_tokens_and_named_columns(tmp_path):
     """Weibo's tokens end in their position; CoNLL-2003 has four columns and lines between documents."""
     weibo = "科0\tB-GPE.NAM\n技1\tI-GPE.NAM\n10\tO\np10\tO\n\ufffd\ufffd0\tO\n"
-    (example,), _ = read(tmp_path, weibo, Columns(numbered=True, joiner=""))
+    (example,), _ = read(tmp_path, weibo, ImportOptions(numbered=True, joiner=""))
     assert (example.text, entities(example)) == ("科技1p\ufffd\ufffd", [("科技", "GPE.NAM")])
     conll = "-DOCSTART- -X- O O\n\nEU NNP I-NP I-ORG\nrejects VBZ I-VP O\nGerman JJ I-NP I-MISC\n"
     (example,), repairs = read(tmp_path, conll)
@@ -88,14 +91,16 @@ def test_numbered_tokens_and_named_columns(tmp_path):
 def test_sequences_of_tags(tags, spans, repairs):
     """Legal ones of several schemes, and what becomes of illegal ones."""
     counted = Counter()
-    assert tagged_spans(tags.split(), counted) == spans
+    assert tagged_spans(tags.split(), counted, has_ends=has_end_tags([tags.split()])) == spans
     assert +counted == repairs
 
 
 @given(st.lists(st.sampled_from(["O", *(f"{p}-{t}" for p in "BIES" for t in ("PER", "LOC"))]), max_size=12))
 def test_any_sequence_is_read_as_seqeval_reads_it(tags):
     """Legal or not: the same spans as conlleval's rule in seqeval's hands, which says them with inclusive ends."""
-    assert tagged_spans(tags, Counter()) == [(start, end + 1, type_) for type_, start, end in get_entities(tags)]
+    assert tagged_spans(tags, Counter(), has_ends=True) == [
+        (start, end + 1, type_) for type_, start, end in get_entities(tags)
+    ]
 
 
 def test_w2ner_and_cluener(tmp_path):
@@ -104,12 +109,12 @@ def test_w2ner_and_cluener(tmp_path):
     row["ner"] += [{"index": [0], "type": "protein"}, {"index": [1, 4], "type": "cell"}]
     (tmp_path / "genia.json").write_text(json.dumps([row]))
     repairs = Counter()
-    (example,) = published.read_w2ner(str(tmp_path / "genia.json"), "g", repairs, Columns())
+    (example,) = read_w2ner(str(tmp_path / "genia.json"), ImportOptions("g"), repairs)
     assert (example.text, entities(example)) == ("IL-2 gene of T cells", [("IL-2", "protein"), ("IL-2 gene", "DNA")])
     assert repairs == {"entities with gaps, left out": 1}
     lines = [{"text": "浙商银行", "label": {"company": {"浙商银行": [[0, 3]]}}}, {"id": 0, "text": "x"}]
     (tmp_path / "clue.json").write_text("\n".join(map(json.dumps, lines)))
-    (example,) = published.read_cluener(str(tmp_path / "clue.json"), "c", repairs, Columns())
+    (example,) = read_cluener(str(tmp_path / "clue.json"), ImportOptions("c"), repairs)
     assert entities(example) == [("浙商银行", "company")]
     assert repairs["rows without label, left out"] == 1
 
@@ -126,7 +131,7 @@ def test_w2ner_and_cluener(tmp_path):
 def test_lines_that_are_no_tokens(tmp_path, content, texts):
     """Comments of CoNLL-U, MultiCoNER and GermEval, and line ends of any system."""
     token = 1 if content.startswith("#\t") else 0
-    examples, _ = read(tmp_path, content, Columns(token=token))
+    examples, _ = read(tmp_path, content, ImportOptions(token_column=token))
     assert [example.text for example in examples] == texts
 
 
@@ -173,7 +178,7 @@ def test_files_of_another_kind(tmp_path, kind, content, message):
     """One short line with the place; nothing is written."""
     (tmp_path / "set").write_text(content)
     with pytest.raises(UserError, match=message) as error:
-        published.import_gold(kind, str(tmp_path / "set"), str(tmp_path / "gold.parquet"), "set", Columns())
+        import_gold(kind, str(tmp_path / "set"), str(tmp_path / "gold.parquet"), ImportOptions("set"))
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 500
     assert not (tmp_path / "gold.parquet").exists()
@@ -185,16 +190,16 @@ def test_places_that_cannot_be_read_or_written(tmp_path):
     (tmp_path / "set").write_text(WNUT)
     out = str(tmp_path / "gold.parquet")
     for file, to, columns, message in (
-        ("absent", out, Columns(), "absent"),
-        (".", out, Columns(), "directory"),
-        ("bytes", out, Columns(), "line 2: not UTF-8"),
-        ("set", f"{tmp_path}/set/gold.parquet", Columns(), "set"),
-        ("set", str(tmp_path), Columns(), "is there already"),
-        ("set", out, Columns(token=-1), "same column"),
-        ("set", out, Columns(token=7), "no tag"),
+        ("absent", out, ImportOptions(), "absent"),
+        (".", out, ImportOptions(), "directory"),
+        ("bytes", out, ImportOptions(), "line 2: not UTF-8"),
+        ("set", f"{tmp_path}/set/gold.parquet", ImportOptions(), "set"),
+        ("set", str(tmp_path), ImportOptions(), "is there already"),
+        ("set", out, ImportOptions(token_column=-1), "same column"),
+        ("set", out, ImportOptions(token_column=7), "no tag"),
     ):
         with pytest.raises(UserError, match=message) as error:
-            published.import_gold("columns", str(tmp_path / file), to, "set", columns)
+            import_gold("columns", str(tmp_path / file), to, columns)
         assert "\n" not in str(error.value)
     assert not Path(out).exists()
 
@@ -240,6 +245,6 @@ def test_whole_sets_come_back(tmp_path, set_name, scheme, separator):
         lines += [f"{token}{separator}{tag}" for token, tag in zip(tokens, tags, strict=True)] + [""]
     (tmp_path / "set").write_text("\n".join(lines))
     repairs = Counter()
-    examples = read_columns(str(tmp_path / "set"), f"{set_name}-test", repairs, Columns())
+    examples = read_columns(str(tmp_path / "set"), ImportOptions(f"{set_name}-test"), repairs)
     assert not +repairs
     assert examples_digest(examples) == examples_digest(gold)

@@ -1,4 +1,4 @@
-"""One replica on a real engine: texts in, predictions out, whatever the texts are."""
+"""A predictor on a real engine: texts in, predictions out, whatever the texts are."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,7 +7,7 @@ import pytest
 from ner_batch.data import Prediction, Status
 from ner_batch.engine.engine import Engine
 from ner_batch.engine.settings import EngineConfig
-from ner_batch.extraction.extractor import Extractor
+from ner_batch.extraction.predictor import Predictor
 from ner_batch.extraction.recipe import Recipe, TaskRecipe
 from ner_batch.prompts.formats import NAMES
 from ner_batch.task import Task
@@ -25,8 +25,8 @@ HOSTILE = [
 ]
 
 
-def extractor(model, window_tokens=64, start_engine=Engine, max_in_flight=512, max_characters=10**6, **changes):
-    """A replica on a small in-process engine."""
+def start_predictor(model, window_tokens=64, start_engine=Engine, max_in_flight=512, max_characters=10**6, **changes):
+    """One on a small in-process engine."""
     engine = EngineConfig(
         model=model,
         dtype="float32",
@@ -38,18 +38,18 @@ def extractor(model, window_tokens=64, start_engine=Engine, max_in_flight=512, m
     )
     task = TaskRecipe(TASK, **({"format": "json"} | changes))
     recipe = Recipe(engine, window_tokens, (task,), max_characters=max_characters)
-    return Extractor(recipe, start_engine=start_engine)
+    return Predictor(recipe, start_engine=start_engine)
 
 
 @pytest.mark.parametrize("format_name", NAMES)
 def test_hostile_texts_through_every_format_under_the_grammar(random_model, format_name):
     """A model that has learned nothing still gives one prediction per text, in order, and only real spans."""
-    replica = extractor(random_model, format=format_name, decoding="constrained", temperature=1.0)
+    predictor = start_predictor(random_model, format=format_name, decoding="constrained", temperature=1.0)
     finished = []
     try:
-        predictions = replica.predict(HOSTILE, lambda rows, tokens: finished.append((rows, tokens)))
+        predictions = predictor.predict(HOSTILE, lambda rows, tokens: finished.append((rows, tokens)))
     finally:
-        replica.close()
+        predictor.close()
     assert [p.status for p in predictions[:3]] == [Status.EMPTY] * 3
     assert sum(rows for rows, _ in finished) == pytest.approx(len(HOSTILE))
     for text, prediction in zip(HOSTILE[3:], predictions[3:], strict=True):
@@ -63,15 +63,15 @@ def test_hostile_texts_through_every_format_under_the_grammar(random_model, form
 
 def test_free_answers_of_a_random_model_fail_visibly_and_auto_repairs_them(random_model):
     """Noise is `malformed` or `truncated` with a reason, never "no entities"; `auto` asks those again and pays for it."""
-    replica = extractor(random_model, decoding="free")
+    predictor = start_predictor(random_model, decoding="free")
     try:
-        free = replica.predict(HOSTILE[3:])
-        auto = extractor(random_model, start_engine=lambda *_: replica.engine, decoding="auto")
+        free = predictor.predict(HOSTILE[3:])
+        auto = start_predictor(random_model, start_engine=lambda *_: predictor.engine, decoding="auto")
         repaired = auto.predict(HOSTILE[3:])
-        short = extractor(random_model, start_engine=lambda *_: replica.engine, max_characters=5)
+        short = start_predictor(random_model, start_engine=lambda *_: predictor.engine, max_characters=5)
         limited = short.predict(["abcde", "abcdef", None])
     finally:
-        replica.close()
+        predictor.close()
     assert {p.status for p in free} <= {Status.MALFORMED, Status.PARTIAL, Status.TRUNCATED}
     assert all(p.error for p in free)
     assert all(r.completion_tokens > f.completion_tokens for f, r in zip(free, repaired, strict=True))
@@ -83,19 +83,19 @@ def test_free_answers_of_a_random_model_fail_visibly_and_auto_repairs_them(rando
 
 
 def test_more_batches_than_are_read_at_once(random_model):
-    """Two threads ask at once, each for more windows than the replica's two threads take at a time.
+    """Two threads ask at once, each for more windows than the predictor's two threads take at a time.
 
     Progress tells how much of the long row is read before it has ended.
     """
-    replica = extractor(random_model, window_tokens=4, max_in_flight=127, decoding="free")
+    predictor = start_predictor(random_model, window_tokens=4, max_in_flight=127, decoding="free")
     texts = ["Anna met Bob. " * 120]
     parts = [], []
     try:
         with ThreadPoolExecutor(2) as pool:
             calls = [lambda rows, _, part=part: part.append(rows) for part in parts]
-            (first,), (second,) = pool.map(replica.predict, [texts, texts], calls)
+            (first,), (second,) = pool.map(predictor.predict, [texts, texts], calls)
     finally:
-        replica.close()
+        predictor.close()
     for part in parts:
         assert len(part) > 3
         assert sum(part) == pytest.approx(1)
@@ -104,11 +104,11 @@ def test_more_batches_than_are_read_at_once(random_model):
 
 def test_a_prompt_that_cannot_fit_is_too_long_and_says_so(random_model):
     """Nothing is cut silently: the row's status tells, and the other rows are read."""
-    replica = extractor(random_model, window_tokens=100_000, decoding="constrained")
+    predictor = start_predictor(random_model, window_tokens=100_000, decoding="constrained")
     try:
-        long, short = replica.predict(["Anna met Bob. " * 400, "Anna"])
+        long, short = predictor.predict(["Anna met Bob. " * 400, "Anna"])
     finally:
-        replica.close()
+        predictor.close()
     assert (long.status, long.entities, long.prompt_tokens) == (Status.TOO_LONG, (), 0)
     assert "max_model_len" in long.error
     assert short.status is not Status.TOO_LONG

@@ -1,0 +1,128 @@
+"""The two jobs: a file of another tool becomes gold, and gold or an extraction becomes files of another tool."""
+
+from __future__ import annotations
+
+import posixpath
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from ner_batch.data import Example
+from ner_batch.errors import UserError
+from ner_batch.exchange import docbin, label_studio, select
+from ner_batch.exchange.kinds import KINDS
+from ner_batch.exchange.rows import Row, Rows
+from ner_batch.exchange.select import Selection
+from ner_batch.exchange.source import ImportOptions, short
+from ner_batch.exchange.writing import ExportOptions, refuse_existing, whole
+from ner_batch.io import storage
+from ner_batch.io.examples import examples_digest, examples_table
+
+SUFFIXES = {"spacy": (docbin.SUFFIX,), "mentions": (".parquet", ".parq", ".pq")}
+
+
+def import_gold(kind: str, uri: str, out: str, options: ImportOptions) -> list[str]:
+    """Write the examples of a file as one Parquet file, whole or not at all; lines that say what was read and decided.
+
+    ``kind`` is one of :data:`ner_batch.exchange.kinds.READABLE`. Raises UserError where the file cannot be read, has no
+    examples or an id twice, and where there is a file at ``out`` already, or none can be written.
+    """
+    read = KINDS[kind].read
+    assert read
+    refuse_existing(out)
+    counts: Counter[str] = Counter()
+    examples = read(uri, options, counts)
+    if not examples:
+        lines = "".join(f"; {line}" for line in _count_lines(counts))
+        raise UserError(f"{uri}: no annotated text in it: is this the file, and of the kind {kind}?{lines}")
+    _refuse_repeated_ids(uri, examples)
+    with storage.explained(out):
+        storage.write_table(out, examples_table(examples), {})
+    types = Counter(entity.type for example in examples for entity in example.entities)
+    return [
+        _summary(len(examples), types),
+        *_count_lines(counts),
+        f"{out}: digest {examples_digest(examples)}",
+    ]
+
+
+def _refuse_repeated_ids(uri: str, examples: Iterable[Example]) -> None:
+    numbers: dict[str, int] = {}
+    for number, example in enumerate(examples):
+        if (first := numbers.setdefault(example.id, number)) != number:
+            raise UserError(
+                f"{uri}: texts {first} and {number} (from 0) have the id {short(example.id)}: correct it, or let "
+                "ids be numbered (--renumber)"
+            )
+
+
+def export(kind: str, rows: Rows, out: str, options: ExportOptions, selection: Selection | None = None) -> list[str]:
+    """Write rows as a file of a kind, or a folder of files, whole or not at all; lines that say what became of them.
+
+    Rows pass one unit at a time, so memory does not depend on how many there are; with a ``selection`` the rows that it
+    takes are held. Of ``spacy`` an ``out`` that ends in .spacy is one file, which spaCy holds in memory, and else a
+    folder of files; of ``hf`` one that ends in .parquet is Parquet. Beside the file of ``label-studio`` lies its
+    labelling config.
+
+    Raises:
+        UserError: something is at ``out``, it cannot be written, a row is wrong, or no row is left.
+    """
+    beside = _check_places(kind, out)
+    if kind == "mentions":  # which say of each entity whether it was rejected, and of which task it is
+        rows = replace(rows, tasks_may_mix=True, keep_rejected=True)
+    counts: Counter[str] = Counter()
+    types: Counter[str] = Counter()
+    lines = list(rows.report)
+    if selection is None:
+        source: Iterable[Row] = rows.read(counts)
+    else:
+        selected, more = select.select(rows, selection, counts)
+        source, lines = selected, [*lines, *more]
+    options = replace(options, parquet=out.endswith(SUFFIXES["mentions"]))
+    if KINDS[kind].types or (kind == "hf" and options.parquet):
+        all_types = rows.types() if selection is None else {e.type for row in selected for e in row.entities}
+        options = replace(options, types=tuple(sorted(all_types)))
+    texts = 0
+
+    def counted() -> Iterator[Row]:
+        nonlocal texts
+        for row in source:
+            texts += 1
+            types.update(entity.type for entity in row.entities)
+            yield row
+
+    is_folder = kind == "brat" or (kind == "spacy" and not out.endswith(SUFFIXES[kind]))
+    with whole(out, folder=is_folder) as path:
+        KINDS[kind].write(counted(), path, options, counts)
+        if not texts:
+            said = "".join(f"; {line}" for line in _count_lines(counts))
+            raise UserError(f"nothing to export: no row is left{said}")
+        for config in beside:
+            with storage.explained(config):
+                storage.write_bytes(config, label_studio.labels_config(sorted(types)).encode())
+    written = [f"{out}: written", *(f"{place}: the labelling config" for place in beside)]
+    return [_summary(texts, types), *lines, *_count_lines(counts), *written]
+
+
+def _check_places(kind: str, out: str) -> list[str]:
+    """Where something is written beside ``out``: Label Studio's config.
+
+    Raises UserError where something is at one of the places, or the name of ``out`` does not suit the kind.
+    """
+    beside = [f"{posixpath.splitext(out)[0]}.xml"] if kind == "label-studio" else []
+    if out in beside:
+        raise UserError(f"{out}: this name is taken for the labelling config: let it end in .json")
+    if kind == "mentions" and not out.endswith(SUFFIXES[kind]):
+        raise UserError(f"{out}: mentions are written as Parquet: let its name end in .parquet")
+    for place in (out, *beside):
+        refuse_existing(place)
+    return beside
+
+
+def _summary(texts: int, types: Counter[str]) -> str:
+    listed = ", ".join(f"{type_} {count:,}" for type_, count in sorted(types.items()))
+    return f"{texts:,} texts, {types.total():,} entities: {listed or 'none'}"
+
+
+def _count_lines(counts: Counter[str]) -> list[str]:
+    return [f"{count:,} {words}" for words, count in counts.items() if count]

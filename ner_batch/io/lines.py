@@ -1,0 +1,458 @@
+"""JSON Lines and CSV files as shards: rows that stand one after another, plain or compressed.
+
+To list a file it is read once, for how many rows it has, where they lie and of which types its columns are: a unit is
+then read by its bytes, and its output has the columns of every other unit. What cannot be read as a row is a row all
+the same; it says why (:data:`ner_batch.io.shards.UNREADABLE`).
+"""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import hashlib
+import io
+import json
+import lzma
+import sys
+import threading
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import IO, Any
+
+import pyarrow as pa
+
+from ner_batch.data import clean
+from ner_batch.errors import UserError
+from ner_batch.io import storage
+from ner_batch.io.shards import UNREADABLE, Corrupt, Kind, Part, Shard, Unit, missing_column, text_problem
+
+_PART = 256 * 2**10  # bytes, about: what a unit reads beside its own rows is less than two of these
+_LONGEST = 2**30  # bytes of a line; a longer one is no text
+_INFERRED = 1000  # rows whose types are looked at together, at most
+_INFERRED_BYTES = 8 * 2**20  # of their lines, about
+_MOST_FIELDS = 200  # of a nested column; with more it is a map by nature, and stays JSON
+_DELIMITERS = (",", "\t", ";", "|")
+_JSON = pa.json_()
+"""The type, in a shard's schema, of a column whose values have no common type: strings of JSON in the table."""
+
+Row = Mapping[str, Any] | str
+"""A row by its columns, or why it cannot be read."""
+
+
+def inspect(file: storage.File, text_column: str | None, kind: Kind) -> tuple[Shard, str | None] | Corrupt:
+    """Read a file through; a shard, and what is wrong with its text column.
+
+    Raises:
+        UserError: it cannot be reached, or is JSON of another kind.
+    """
+    cut = _Cut()
+    try:
+        with storage.open_stream(file.uri) as raw, closing(_uncompressed(raw, file.uri)) as stream:
+            if kind == "csv":
+                shard, problem = _inspect_csv(file, text_column, _lines(stream), cut)
+            else:
+                shard, problem = _inspect_jsonl(file, text_column, _lines(stream), cut)
+    except (_NotRowsError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, pa.ArrowException) as error:
+        return Corrupt(file.uri, file.name, storage.cause_of(error))
+    except OSError as error:
+        if file.uri.endswith((".bz2", ".zst")) and error.errno is None:  # their word for bytes that are no such stream
+            return Corrupt(file.uri, file.name, storage.cause_of(error))
+        raise UserError(f"{file.uri}: cannot be read ({storage.cause_of(error)})") from error
+    return replace(shard, rows=cut.rows, digest=cut.digest.hexdigest()[:16], parts=cut.finished()), problem
+
+
+def with_common_columns(shards: Sequence[Shard]) -> list[Shard]:
+    """The shards, of which all JSON Lines have the columns of all of them, and one type for each."""
+    types: dict[str, pa.DataType] = {}
+    for shard in shards:
+        if shard.kind == "jsonl" and shard.schema is not None:
+            for column in shard.schema:
+                types[column.name] = _merged(types.get(column.name, pa.null()), column.type)
+    schema = pa.schema([(name, _settled(type_)) for name, type_ in types.items()])
+    return [
+        replace(
+            shard,
+            columns=(*schema.names, *(name for name, _ in shard.partitions if name not in types)),
+            partitions=tuple(pair for pair in shard.partitions if pair[0] not in types),
+            schema=schema,
+        )
+        if shard.kind == "jsonl"
+        else shard
+        for shard in shards
+    ]
+
+
+def read(unit: Unit, columns: Sequence[str] | None) -> pa.Table:
+    """A unit's rows: all columns, or those named, and :data:`UNREADABLE` where a row cannot be read.
+
+    Raises:
+        UserError: the file is not the one that was listed.
+        OSError: it cannot be reached at the moment.
+    """
+    shard = unit.shard
+    assert shard.schema is not None
+    rows: list[Row] = []
+    if shard.parts:
+        lines = _lines(io.BytesIO(_bytes(unit)))
+        pairs = _records(lines, shard) if shard.kind == "csv" else _objects(lines)
+        first = unit.start - shard.parts[0].row
+        rows = [row for _, row in pairs if row is not None][first : first + unit.rows]
+    errors = [f"row {unit.start + place}: {row}" if isinstance(row, str) else None for place, row in enumerate(rows)]
+    table: dict[str, pa.Array] = {}
+    for name in shard.schema.names if columns is None else columns:
+        values = [None if isinstance(row, str) else _value(row, name) for row in rows]
+        if name == shard.text_column:
+            for place, value in enumerate(values):
+                if value is not None and not isinstance(value, str):
+                    values[place] = None
+                    errors[place] = f"row {unit.start + place}: {name} is {_short(value)}, not a string"
+            table[name] = _array(values, pa.string())
+        else:
+            table[name] = _array(values, shard.schema.field(name).type)
+    if any(errors):
+        table[UNREADABLE] = pa.array(errors, pa.string())
+    return pa.table(table) if table else pa.table({"": pa.nulls(len(rows))}).select([])
+
+
+class _NotRowsError(ValueError):
+    """What a file holds are no rows of its kind."""
+
+
+@dataclass(slots=True)
+class _Cut:
+    """Rows counted, and cut into parts, while a file is read through."""
+
+    rows: int = 0
+    digest: Any = field(default_factory=hashlib.sha256)
+    parts: list[Part] = field(default_factory=list)
+    offset: int = 0
+    open: Part | None = None
+
+    def add(self, data: bytes, rows: int) -> None:
+        """The next bytes: a row, or none (an empty line)."""
+        self.digest.update(data)
+        part = self.open or Part(self.rows, self.offset, 0, 0)
+        self.open = Part(part.row, part.offset, part.size + len(data), zlib.crc32(data, part.crc))
+        self.rows += rows
+        self.offset += len(data)
+        if self.open.size >= _PART:
+            self.parts.append(self.open)
+            self.open = None
+
+    def skip(self, data: bytes) -> None:
+        """Bytes before the first row."""
+        self.digest.update(data)
+        self.offset += len(data)
+
+    def finished(self) -> tuple[Part, ...]:
+        """All parts."""
+        return (*self.parts, self.open) if self.open else tuple(self.parts)
+
+
+def _inspect_jsonl(
+    file: storage.File, text_column: str | None, lines: Iterator[bytes], cut: _Cut
+) -> tuple[Shard, str | None]:
+    types: dict[str, pa.DataType] = {}
+    text_bytes, strings, others, pending_bytes = 0, 0, "", 0
+    reason: str | None = None
+    pending: list[Mapping[str, Any]] = []
+    for line, row in _objects(lines):
+        cut.add(line, row is not None)
+        if cut.rows == 1 and row is not None and line.lstrip().startswith(b"["):
+            raise _NotRowsError("a JSON array, not an object a line: `jq -c '.[]'` makes lines of it")
+        if not isinstance(row, Mapping):
+            reason = reason or row
+            continue
+        pending.append(row)
+        pending_bytes += len(line)
+        value = None if text_column is None else _value(row, text_column)
+        if isinstance(value, str):
+            strings += 1
+            text_bytes += len(value.encode("utf-8", "surrogatepass"))
+        elif value is not None:
+            others = others or _short(value)
+        if len(pending) == _INFERRED or pending_bytes > _INFERRED_BYTES:
+            _infer(pending, types)
+            pending.clear()
+            pending_bytes = 0
+    _infer(pending, types)
+    if reason and not types:
+        raise _NotRowsError(f"no row can be read, the first for it is {reason}")
+    schema, problem = pa.schema(list(types.items())), None
+    if text_column is not None and others and not strings:
+        problem = f"{file.uri}: column {text_column!r} holds {others}, not strings; name another column"
+    elif text_column is not None and cut.rows and not strings:
+        problem = text_problem(schema, text_column, file.uri)
+    return Shard(
+        file.uri, file.name, 0, file.size, "", text_bytes, tuple(types), (), "jsonl", schema, text_column
+    ), problem
+
+
+def _inspect_csv(
+    file: storage.File, text_column: str | None, lines: Iterator[bytes], cut: _Cut
+) -> tuple[Shard, str | None]:
+    start = bytearray()
+    for line in lines:
+        start += line
+        if line.strip():
+            break
+    delimiter, header = _header(start, lines, text_column)
+    cut.skip(bytes(start))
+    schema = pa.schema([(name, pa.string()) for name in header])
+    shard = Shard(file.uri, file.name, 0, file.size, "", 0, tuple(header), (), "csv", schema, text_column, delimiter)
+    text_bytes, last = 0, b""
+    for record, row in _records(lines, shard):
+        cut.add(record, row is not None)
+        if row is not None:
+            last = record
+        if text_column in header and isinstance(row, Mapping):
+            text_bytes += len(row[text_column])
+    try:
+        list(csv.reader([last.decode("utf-8", "surrogateescape")], delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        if "unexpected end" in str(error):
+            raise _NotRowsError(f"row {cut.rows - 1}: a quote is opened and never closed") from None
+    problem = None if text_column is None or text_column in header else missing_column(file.uri, text_column, header)
+    return replace(shard, text_bytes=text_bytes), problem
+
+
+def _header(start: bytearray, lines: Iterator[bytes], text_column: str | None) -> tuple[str, list[str]]:
+    """The delimiter and the names of the columns: of those delimiters that give the text column, or most columns.
+
+    ``start``: the bytes up to the first line with anything in it; gains those that still belong to the header.
+    """
+    csv.field_size_limit(sys.maxsize)
+    if not start.strip():
+        raise _NotRowsError("no header: the first line names the columns")
+    try:
+        text = start.decode("utf-8-sig")
+        # Quoted names may have line ends in them.
+        while text.count('"') % 2 and (line := next(lines, b"")):
+            start += line
+            text += line.decode()
+        content = text.lstrip("\r\n")
+        headers = {mark: next(csv.reader(io.StringIO(content, newline=""), delimiter=mark)) for mark in _DELIMITERS}
+    except (UnicodeDecodeError, csv.Error, StopIteration) as error:
+        raise _NotRowsError(f"the first line is no header of UTF-8 text ({error})") from None
+    mark = max(_DELIMITERS, key=lambda mark: (text_column in headers[mark], len(headers[mark])))
+    names = [name or f"unnamed_{place}" for place, name in enumerate(headers[mark])]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise _NotRowsError(f"the header names {', '.join(map(repr, repeated))} more than once")
+    return mark, names
+
+
+def _objects(lines: Iterable[bytes]) -> Iterator[tuple[bytes, Row | None]]:
+    """Each line with its row; None for an empty one."""
+    for number, line in enumerate(lines):
+        if not line.strip(b" \t\r\n\xef\xbb\xbf"):
+            yield line, None
+            continue
+        try:
+            row = json.loads(line.decode("utf-8-sig" if number == 0 else "utf-8"))
+        except UnicodeDecodeError as error:
+            yield line, f"not UTF-8: {error.reason} at byte {error.start}"
+        except json.JSONDecodeError as error:
+            yield line, f"not JSON: {error.msg} at character {error.pos}"
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
+            yield line, f"not JSON: {error}"
+        else:
+            yield line, row if isinstance(row, dict) else f"a JSON {_short(row)}, not an object"
+
+
+def _records(lines: Iterator[bytes], shard: Shard) -> Iterator[tuple[bytes, Row | None]]:
+    """Each record of a CSV file, header excluded, with its bytes; None for an empty line."""
+    csv.field_size_limit(sys.maxsize)
+    consumed: list[bytes] = []
+
+    def texts() -> Iterator[str]:
+        for line in lines:
+            consumed.append(line)
+            yield line.decode("utf-8", "surrogateescape")
+
+    assert shard.schema is not None
+    names = shard.schema.names
+    reader = csv.reader(texts(), delimiter=shard.delimiter)
+    while True:
+        row: Row | None = None
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            fields, row = [], f"not CSV: {error}"
+        record = b"".join(consumed)
+        consumed.clear()
+        if fields and len(fields) != len(names):
+            row = f"{len(fields)} fields, where the header names {len(names)}"
+        elif fields:
+            try:
+                record.decode()
+                row = dict(zip(names, fields, strict=True))
+            except UnicodeDecodeError as error:
+                row = f"not UTF-8: {error.reason} at byte {error.start}"
+        yield record, row
+
+
+def _value(row: Mapping[str, Any], name: str) -> Any:
+    """A column of a row by its name, or by a path of fields (``doc.body``) where the row has no such name."""
+    if name in row:
+        return row[name]
+    value: Any = row
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _infer(rows: Sequence[Mapping[str, Any]], types: dict[str, pa.DataType]) -> None:
+    """Let ``types`` hold the types of these rows' columns too."""
+    for name in dict.fromkeys(name for row in rows for name in row):
+        values = [row.get(name) for row in rows]
+        try:
+            type_ = pa.array(values).type
+        except UnicodeEncodeError:
+            type_ = pa.string() if all(isinstance(value, str | None) for value in values) else _JSON  # lone surrogates
+        except (pa.ArrowException, OverflowError):
+            type_ = _JSON
+        types[name] = _merged(types.get(name, pa.null()), type_)
+
+
+def _merged(one: pa.DataType, other: pa.DataType) -> pa.DataType:
+    """The type that holds values of both."""
+    if one == other or pa.types.is_null(other):
+        return one
+    if pa.types.is_null(one):
+        return other
+    if {one, other} == {pa.int64(), pa.float64()}:
+        return pa.float64()
+    if pa.types.is_list(one) and pa.types.is_list(other):
+        item = _merged(one.value_type, other.value_type)
+        return _JSON if item == _JSON else pa.list_(item)
+    if pa.types.is_struct(one) and pa.types.is_struct(other):
+        fields = {column.name: column.type for column in one}
+        for column in other:
+            fields[column.name] = _merged(fields.get(column.name, pa.null()), column.type)
+        return _JSON if _JSON in fields.values() else pa.struct(list(fields.items()))
+    return _JSON
+
+
+def _settled(type_: pa.DataType) -> pa.DataType:
+    """A type that Parquet can write: what is null everywhere is a string, what has no fields or too many is JSON."""
+    leaves = 0
+
+    def settled(kind: pa.DataType) -> pa.DataType:
+        nonlocal leaves
+        leaves += 1
+        if pa.types.is_null(kind):
+            return pa.string()
+        if pa.types.is_list(kind):
+            return pa.list_(settled(kind.value_type))
+        if pa.types.is_struct(kind):
+            leaves += 0 if kind.num_fields else _MOST_FIELDS
+            return pa.struct([(column.name, settled(column.type)) for column in kind])
+        return kind
+
+    result = settled(type_)
+    return _JSON if leaves > _MOST_FIELDS else result
+
+
+def _array(values: Sequence[Any], type_: pa.DataType) -> pa.Array:
+    """Values of a column as its type wants them."""
+    if type_ == _JSON:
+        texts = [None if value is None else clean(json.dumps(value, ensure_ascii=False)) for value in values]
+        return pa.array(texts, pa.string())
+    try:
+        return pa.array(values, type_)
+    except (pa.ArrowException, UnicodeEncodeError):
+        return pa.array([_as(value, type_) for value in values], type_)
+
+
+def _as(value: Any, type_: pa.DataType) -> Any:
+    """A value of JSON as a type that holds it: large whole numbers among others become floats, surrogates U+FFFD."""
+    if value is None:
+        return None
+    if pa.types.is_string(type_):
+        return clean(value)
+    if pa.types.is_floating(type_):
+        return float(value)
+    if pa.types.is_list(type_):
+        return [_as(item, type_.value_type) for item in value]
+    if pa.types.is_struct(type_):
+        return {column.name: _as(value.get(column.name), column.type) for column in type_}
+    return value
+
+
+def _short(value: object) -> str:
+    """A value of JSON for an error: what it is."""
+    kinds: dict[type, str] = {
+        bool: "boolean",
+        int: "number",
+        float: "number",
+        str: "string",
+        list: "array",
+        dict: "object",
+    }
+    return kinds.get(type(value), "null")
+
+
+def _uncompressed(stream: IO[bytes], uri: str) -> IO[bytes]:
+    """A file's bytes as they were before they were compressed, which its name tells."""
+    suffix = uri.rpartition(".")[2].lower()
+    if suffix == "gz":
+        return gzip.GzipFile(fileobj=stream)  # type: ignore[return-value]  # not an IO by name
+    if suffix == "bz2":
+        return bz2.BZ2File(stream)
+    if suffix == "xz":
+        return lzma.LZMAFile(stream)
+    if suffix == "zst":
+        return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd"), storage.PART)
+    return stream
+
+
+def _lines(stream: IO[bytes]) -> Iterator[bytes]:
+    """Lines with their ends."""
+    first = True
+    while line := stream.readline(_LONGEST):
+        if first and line.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise _NotRowsError("UTF-16, not UTF-8: convert it")
+        first = False
+        if len(line) == _LONGEST:
+            raise _NotRowsError(f"a line is longer than {_LONGEST:,} bytes: is this text?")
+        yield line
+
+
+_LOCK = threading.Lock()
+_STREAMS: dict[
+    str, tuple[IO[bytes], int, bytes]
+] = {}  # the compressed file read last, how far, and the last part's bytes
+
+
+def _bytes(unit: Unit) -> bytes:
+    """The bytes of a unit's parts. A compressed file is read on from where the last unit ended, if they lie behind."""
+    uri, parts = unit.shard.uri, unit.shard.parts
+    start, end = parts[0].offset, parts[-1].offset + parts[-1].size
+    if uri.lower().endswith((".gz", ".bz2", ".xz", ".zst")):
+        with _LOCK:
+            stream, position, last = _STREAMS.pop(uri, (None, 0, b""))
+            if stream is None or position - len(last) > start:
+                for old, _, _ in _STREAMS.values():
+                    old.close()
+                _STREAMS.clear()
+                stream, position, last = _uncompressed(storage.open_stream(uri), uri), 0, b""
+            try:
+                while position < start and (passed := len(stream.read(min(storage.PART, start - position)))):
+                    position += passed
+                data = last[len(last) - position + start :] if position > start else b""  # units share a part
+                data += stream.read(end - start - len(data))
+            except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile):
+                data = b""  # it was whole when it was listed
+            _STREAMS[uri] = stream, start + len(data), data[parts[-1].offset - start :]
+    else:
+        ranges = [(place, min(place + storage.PART, end)) for place in range(start, end, storage.PART)]
+        data = b"".join(storage.read_ranges(uri, ranges))
+    for part in parts:
+        if zlib.crc32(data[part.offset - start : part.offset - start + part.size]) != part.crc:
+            raise UserError(f"{uri}: the file has changed since it was listed; start the run again")
+    return data

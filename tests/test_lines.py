@@ -1,0 +1,343 @@
+"""JSON Lines, CSV and Arrow as input: the rows of a file, whatever units it is cut into, and what cannot be read."""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from datasets import Dataset, DatasetDict
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ner_batch.data import clean
+from ner_batch.errors import UserError
+from ner_batch.io import lines
+from ner_batch.io.listing import covers, list_shards, read_unit
+from ner_batch.io.shards import UNREADABLE, plan_units, texts_of
+
+HYPOTHESIS = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of some rows, so that small files have several; and types looked at a few rows at a time."""
+    monkeypatch.setattr(lines, "_PART", 200)
+    monkeypatch.setattr(lines, "_INFERRED", 3)
+
+
+def written(path: Path, rows: list[Any]) -> Path:
+    """A file of JSON lines."""
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
+
+
+def read(path: Path | str, text_column: str | None = "text", unit_rows: int = 7) -> pa.Table:
+    """All rows, unit by unit."""
+    listing = list_shards(str(path), text_column)
+    assert not listing.corrupt
+    units = [read_unit(unit) for unit in plan_units(listing.shards, unit_rows, 10**9)]
+    return pa.concat_tables(units, promote_options="default")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@HYPOTHESIS
+@given(
+    rows=st.lists(
+        st.fixed_dictionaries({}, optional={"text": st.none() | st.text(), "a": JSON, "b": st.text(), "ç": JSON}),
+        min_size=1,
+        max_size=30,
+    ),
+    unit_rows=st.integers(1, 40),
+    ascii_only=st.booleans(),
+)
+def test_json_lines_come_back(tmp_path: Path, rows: list[dict[str, Any]], unit_rows: int, ascii_only: bool) -> None:
+    """Each value is itself, or itself as JSON where a column has no one type, for every cut into units."""
+    (tmp_path / "x.jsonl").write_text(
+        "".join(f"{json.dumps(row, ensure_ascii=ascii_only)}\n" for row in [*rows, {"text": "last", "b": "last"}])
+    )
+    table = read(tmp_path / "x.jsonl", unit_rows=unit_rows)
+    assert table.num_rows == len(rows) + 1
+    as_json = {f.name for f in list_shards(str(tmp_path), "text").shards[0].schema if f.type == pa.json_()}
+    for row, read_row in zip(rows, table.to_pylist(), strict=False):
+        assert read_row["text"] == row.get("text")
+        for name in ("a", "b", "ç"):
+            value = row.get(name)
+            read_value = read_row.get(name)
+            if value is not None and name in as_json:
+                read_value = json.loads(read_value)
+            assert without_nulls(read_value) == without_nulls(value)
+
+
+def without_nulls(value: Any) -> Any:
+    """Fields that are null mean the same as fields that are missing."""
+    if isinstance(value, dict):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [without_nulls(item) for item in value]
+    return value
+
+
+FIELD = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), max_size=12)
+
+
+@HYPOTHESIS
+@given(
+    rows=st.lists(st.tuples(FIELD, FIELD), min_size=1, max_size=30),
+    unit_rows=st.integers(1, 40),
+    delimiter=st.sampled_from(",;\t|"),
+    ends=st.sampled_from(["\n", "\r\n"]),
+)
+def test_csv_comes_back(tmp_path: Path, rows: list[tuple[str, str]], unit_rows: int, delimiter: str, ends: str) -> None:
+    """Line ends, quotes and delimiters in fields; every column a string, as it is written."""
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, delimiter=delimiter, lineterminator=ends, quoting=csv.QUOTE_ALL)
+    writer.writerows([("id", "text"), *rows])
+    (tmp_path / "x.csv").write_bytes(b"\xef\xbb\xbf" + out.getvalue().encode())
+    table = read(tmp_path / "x.csv", unit_rows=unit_rows)
+    assert table.to_pylist() == [{"id": id_, "text": text} for id_, text in rows]
+
+
+@pytest.mark.parametrize("end", ["", ".gz", ".bz2", ".xz", ".zst"])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_compressed_files_are_cut_too(tmp_path: Path, end: str, backwards: bool) -> None:
+    """Units of a compressed file may be read in any order."""
+    rows = [{"text": f"text {number} " * (number % 7), "n": number} for number in range(200)]
+    data = "".join(f"{json.dumps(row)}\n" for row in rows).encode()
+    compress = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, "": bytes}
+    half = len(data) // 2  # of two streams, as `cat` of two files has
+    compress[".zst"] = lambda part: pa.compress(part, "zstd", asbytes=True)
+    (tmp_path / f"x.jsonl{end}").write_bytes(compress[end](data[:half]) + compress[end](data[half:]))
+    units = plan_units(list_shards(str(tmp_path), "text").shards, 30, 10**9)
+    tables = [read_unit(unit) for unit in (units[::-1] if backwards else units)]
+    table = pa.concat_tables(tables[::-1] if backwards else tables)
+    assert table.to_pylist() == rows
+
+
+def test_a_row_that_cannot_be_read_is_a_row(tmp_path: Path) -> None:
+    """Torn, of another kind, not UTF-8, or with a text that is none: a row that says why, and the others are whole."""
+    (tmp_path / "x.jsonl").write_bytes(
+        b'\xef\xbb\xbf{"text": "good", "n": 1}\n\n  \n{"text": "torn\n[1]\n{"text": 5, "n": 2}\n'
+        b'{"text": "\xff"}\n{"text": "\\ud800 \\ud83d\\ude00"}\n{"text": "no line end", "n": 3}'
+    )
+    table = read(tmp_path / "x.jsonl")
+    texts, errors = texts_of(table, "text")
+    assert texts == ["good", None, None, None, None, clean("\ud800 😀"), "no line end"]
+    assert [errors[row].partition(":")[0] for row in sorted(errors)] == ["row 1", "row 2", "row 3", "row 4"]
+    assert errors[1].startswith("row 1: not JSON: Invalid control character")
+    assert errors[2] == "row 2: a JSON array, not an object"
+    assert errors[3] == "row 3: text is number, not a string"
+    assert errors[4] == "row 4: not UTF-8: invalid start byte at byte 10"
+    assert table["n"].to_pylist() == [1, None, None, 2, None, None, 3]
+    (tmp_path / "y.csv").write_bytes(b'id,text\n\n1,"a\nb"\n2,x,y\n3\n4,\xff\n5,a"b\n')
+    table = read(tmp_path / "y.csv")
+    texts, errors = texts_of(table, "text")
+    assert texts == ["a\nb", None, None, None, 'a"b']
+    assert errors == {
+        1: "row 1: 3 fields, where the header names 2",
+        2: "row 2: 1 fields, where the header names 2",
+        3: "row 3: not UTF-8: invalid start byte at byte 2",
+    }
+
+
+def test_the_columns_of_all_files_are_the_same(tmp_path: Path) -> None:
+    """What one file lacks is null, and a type holds for all of them."""
+    written(tmp_path / "a.jsonl", [{"text": "a", "n": 1, "meta": {"x": 1}}])
+    written(tmp_path / "b.jsonl", [{"text": "b", "n": 1.5, "more": [], "meta": {"y": ["z"]}, "odd": 1}])
+    written(tmp_path / "c.jsonl", [{"text": "c", "odd": "one", "void": None, "empty": {}}])
+    table = read(tmp_path)
+    assert table.schema.remove_metadata() == pa.schema(
+        [
+            ("text", pa.string()),
+            ("n", pa.float64()),
+            ("meta", pa.struct([("x", pa.int64()), ("y", pa.list_(pa.string()))])),
+            ("more", pa.list_(pa.string())),
+            ("odd", pa.string()),
+            ("void", pa.string()),
+            ("empty", pa.string()),
+        ]
+    )
+    assert table["odd"].to_pylist() == [None, "1", '"one"']
+    assert table["empty"].to_pylist() == [None, None, "{}"]
+    wide = [{"text": "x", "map": {f"key {number}": number}} for number in range(300)]
+    written(tmp_path / "c.jsonl", wide)
+    assert read(tmp_path).schema.field("map").type == pa.string()
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "arrow"])
+def test_the_text_may_be_a_field(tmp_path: Path, kind: str) -> None:
+    """By its path; the column it is a field of stays as it is, and a wrong path is one line."""
+    rows = [{"doc": {"body": f"text {number}", "n": number}} for number in range(20)] + [{"doc": None}]
+    dataset = Dataset.from_list(rows)
+    if kind == "jsonl":
+        written(tmp_path / "x.jsonl", rows)
+    elif kind == "parquet":
+        dataset.to_parquet(tmp_path / "x.parquet")
+    else:
+        dataset.save_to_disk(tmp_path)
+    (shard,) = list_shards(str(tmp_path), "doc.body").shards
+    assert shard.columns == ("doc",)
+    assert shard.text_bytes > 100
+    units = plan_units([shard], 6, 10**9)
+    table = pa.concat_tables([read_unit(unit, ["doc", "doc.body"]) for unit in units])
+    assert table["doc.body"].to_pylist() == [*(f"text {number}" for number in range(20)), None]
+    assert table["doc"].to_pylist() == [row["doc"] for row in rows]
+    assert read_unit(units[0], ["doc.body"]).column_names == ["doc.body"]
+    for wrong in ("doc.n", "dok.body", "doc.boddy", "doc"):
+        with pytest.raises(UserError, match=r"no column 'do[ck]\.bodd?y'|column 'doc(\.n)?' (is|holds)") as caught:
+            list_shards(str(tmp_path), wrong)
+        assert "\n" not in str(caught.value)
+
+
+def test_what_datasets_saves(tmp_path: Path) -> None:
+    """Both splits, in shards of several batches; files of its cache are none of the data."""
+    rows = [{"text": f"text {number}", "n": number} for number in range(2500)]
+    train, test = Dataset.from_list(rows[:2300]), Dataset.from_list(rows[2300:])
+    DatasetDict({"a": train, "b": test}).save_to_disk(tmp_path, num_shards={"a": 2, "b": 1})
+    (tmp_path / "a" / "cache-0123.arrow").write_bytes(b"of the cache")
+    listing = list_shards(str(tmp_path), "text")
+    assert listing.passed_over == ("a/cache-0123.arrow",)
+    assert len(listing.shards) == 3
+    assert {len(shard.parts) for shard in listing.shards} == {1, 2}
+    assert read(tmp_path, unit_rows=333).to_pylist() == rows
+    with pa.ipc.new_file(str(tmp_path / "x.feather"), pa.schema([("text", pa.string())])) as file:
+        file.write(pa.record_batch({"text": ["of a file, not a stream"]}))
+    assert read(tmp_path / "x.feather")["text"].to_pylist() == ["of a file, not a stream"]
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.csv", "x.jsonl.gz", "data.arrow"])
+def test_a_file_changed_since_the_listing_is_refused(tmp_path: Path, name: str) -> None:
+    """By the bytes of the unit's parts, also where the length is the same."""
+    contents = [f"text {digit}" * 20 for digit in "123"]
+    path = tmp_path / name
+
+    def write(texts: list[str]) -> None:
+        if name.endswith("arrow"):
+            with pa.ipc.new_stream(str(path), pa.schema([("text", pa.string())])) as stream:
+                for text in texts:
+                    stream.write(pa.record_batch({"text": [text]}))
+            return
+        header = "text\n" if "csv" in name else ""
+        data = header + "".join(f"{text if 'csv' in name else json.dumps({'text': text})}\n" for text in texts)
+        path.write_bytes(gzip.compress(data.encode()) if name.endswith("gz") else data.encode())
+
+    write(contents)
+    units = plan_units(list_shards(str(path), "text").shards, 1, 10**9)
+    write([*contents[:2], contents[2].replace("3", "4")])
+    if not name.endswith("gz"):  # its stream is still open, on what it was
+        assert read_unit(units[0])["text"].to_pylist() == contents[:1]
+    with pytest.raises(UserError, match=r"the file has changed since it was listed; start the run again"):
+        read_unit(units[2])
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("x.json", b'[{"text": "x"}]', "a JSON array, not an object a line: `jq -c"),
+        ("x.json", b'{\n"text": "x"\n}\n', "no row can be read, the first for it is not JSON"),
+        ("x.jsonl", "﻿{}".encode("utf-16"), "UTF-16, not UTF-8: convert it"),
+        ("x.csv", "text\nx\n".encode("utf-16"), "UTF-16, not UTF-8: convert it"),
+        ("x.csv", b"text,text\nx,y\n", "the header names 'text' more than once"),
+        ("x.csv", b"\n\n", "no header: the first line names the columns"),
+        ("x.csv", b'text\nx\n"y\nz\n', "row 1: a quote is opened and never closed"),
+        ("x.csv", b"\xff\xff\n", "the first line is no header of UTF-8 text"),
+        ("x.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 999)[:-12], "Compressed file ended before the end"),
+        ("x.jsonl.gz", b'{"text": "x"}\n', "Not a gzipped file"),
+        ("x.jsonl.zst", b'{"text": "x"}\n', "ZSTD|zstd"),
+        ("x.csv.bz2", b"text\nx\n", "Invalid data stream"),
+        ("x.arrow", b"no arrow at all, but many bytes", "."),
+        ("x.arrow", b"", "0 bytes"),
+    ],
+)
+def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, data: bytes, reason: str) -> None:
+    """Alone it is an error of one line, beside others it is told and they are read."""
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(UserError, match=reason) as caught:
+        list_shards(str(tmp_path / name), "text")
+    assert str(caught.value).count("\n") == 0
+    written(tmp_path / "good.jsonl", [{"text": "good"}])
+    listing = list_shards(f"{tmp_path}/*", "text")
+    assert [shard.name for shard in listing.shards] == ["good.jsonl"]
+    assert [corrupt.name for corrupt in listing.corrupt] == [name]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "problem"),
+    [
+        ("x.jsonl", b'{"Text": "x"}', r"no column 'text'; there are Text; did you mean 'Text'\?"),
+        ("x.jsonl", b'{"text": 1}\n{"text": [2]}', r"column 'text' holds number, not strings"),
+        ("x.csv", b"Text;id\nx;1\n", r"no column 'text'; there are Text, id; did you mean 'Text'\?"),
+        ("x.arrow", None, r"column 'text' is int64, not string"),
+    ],
+)
+def test_a_wrong_text_column_is_one_line(tmp_path: Path, name: str, data: bytes | None, problem: str) -> None:
+    """As in Parquet."""
+    if data is None:
+        with pa.ipc.new_stream(str(tmp_path / name), pa.schema([("text", pa.int64())])) as stream:
+            stream.write(pa.record_batch({"text": [1]}))
+    else:
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(UserError, match=problem) as caught:
+        list_shards(str(tmp_path), "text")
+    assert "\n" not in str(caught.value)
+
+
+def test_which_files_of_a_folder_are_read(tmp_path: Path) -> None:
+    """Parquet, if there is any; else one kind. JSON that is no data, as many folders have, is passed over."""
+    written(tmp_path / "a.jsonl", [{"text": "a"}])
+    (tmp_path / "config.json").write_text("{}")
+    assert list_shards(str(tmp_path), "text").passed_over == ("config.json",)
+    (tmp_path / "b.csv").write_text("text\nb\n")
+    with pytest.raises(UserError, match=r"files of several kinds \(a\.jsonl and b\.csv\): name those to read"):
+        list_shards(str(tmp_path), "text")
+    assert [shard.name for shard in list_shards(f"{tmp_path}/*.csv", "text").shards] == ["b.csv"]
+    assert not covers(f"{tmp_path}/**/*.jsonl", f"{tmp_path}/out")
+    assert covers(str(tmp_path), f"{tmp_path}/out")
+    Dataset.from_dict({"text": ["c"]}).to_parquet(tmp_path / "c.parquet")
+    listing = list_shards(str(tmp_path), "text")
+    assert [shard.name for shard in listing.shards] == ["c.parquet"]
+    assert listing.passed_over == ("a.jsonl", "b.csv", "config.json")
+
+
+def test_folders_of_partitions_are_columns(tmp_path: Path) -> None:
+    """As of Parquet; a column of that name in any file goes before."""
+    for lang, rows in {"en": [{"text": "a"}], "de": [{"text": "b", "n": 1}]}.items():
+        (tmp_path / f"lang={lang}").mkdir()
+        written(tmp_path / f"lang={lang}" / "x.jsonl", rows)
+    assert read(tmp_path).to_pylist() == [
+        {"text": "b", "n": 1, "lang": "de"},
+        {"text": "a", "n": None, "lang": "en"},
+    ]
+
+
+def test_the_digest_is_of_the_contents(tmp_path: Path) -> None:
+    """A copy has the same, another row another."""
+    one = written(tmp_path / "a.jsonl", [{"text": "x"}])
+    other = written(tmp_path / "b.jsonl", [{"text": "x"}])
+    third = written(tmp_path / "c.jsonl", [{"text": "y"}])
+    digests = [list_shards(str(path), "text").shards[0].digest for path in (one, other, third)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_no_row_can_be_read_and_none_is_named(tmp_path: Path) -> None:
+    """Columns that are asked for come alone, with the reasons."""
+    written(tmp_path / "x.jsonl", [{"text": "x", "id": 7}, "no object"])
+    (unit,) = plan_units(list_shards(str(tmp_path), "text").shards, 10, 10**9)
+    table = read_unit(unit, ["id"])
+    assert table.column_names == ["id", UNREADABLE]
+    assert table["id"].to_pylist() == [7, None]
