@@ -377,9 +377,10 @@ def import_(  # noqa: PLR0913, PLR0917 - a verb's options
     ] = False,
     spans_key: Annotated[str | None, typer.Option(help="spacy: the group of spans that is read; else sc")] = None,
 ) -> None:
-    """Make gold of other tools' files: Parquet, text and entities.
+    """Make gold of other tools' files: Parquet.
 
-    Tells what had to be repaired, and a digest.
+    With columns id, text and entities. Tells what had to be repaired, and
+    a digest.
 
     Examples:
       ner-batch import columns train.bmes gold/train.parquet
@@ -422,13 +423,13 @@ def export(  # noqa: PLR0913, PLR0917 - a verb's options
     language: Annotated[str | None, typer.Option(help="spacy: whose tokenizer cuts (en, zh, ...); else xx")] = None,
     model_version: Annotated[str | None, typer.Option(help="label-studio: what predictions are said to be of")] = None,
 ) -> None:
-    """Write gold, or an extraction's entities, for other tools.
+    """Write gold or entities for other tools to read.
 
-    Or choose texts to annotate (--select). Tells what is left out.
+    Or choose texts to annotate. Tells what is left out.
 
     Examples:
-      ner-batch export mentions /data/entities mentions.parquet
-      ner-batch export label-studio /data/entities tasks.json --select uncertain --count 200
+      ner-batch export label-studio /data/entities tasks.json
+      ner-batch export prodigy /data/entities t.jsonl --select uncertain --count 9
     """
     from ner_batch.exchange import job as exchange
     from ner_batch.exchange.kinds import export_options

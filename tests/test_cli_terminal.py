@@ -24,8 +24,8 @@ CASES = {
     "help in a pipe": {"args": ["extract", "--help"]},
     "help without colour": {"args": ["extract", "--help"], "stdout": "terminal", "env": {"NO_COLOR": "1"}},
     "help with colour in a pipe": {"args": ["extract", "--help"], "env": {"FORCE_COLOR": "1"}},
-    "error with colour": {"args": ["extrct"], "env": {"FORCE_COLOR": "1"}},
-    "error": {"args": ["extrct"], "stdout": "terminal"},
+    "error with colour": {"args": ["statsu"], "env": {"FORCE_COLOR": "1"}},
+    "error": {"args": ["statsu"], "stdout": "terminal"},
     "closed stdout": {"args": ["schema", "task"], "stdout": "closed"},
     "closed stdin": {"args": ["extract", "-"], "stdin": None},
     "empty stdin": {"args": ["extract", "-"], "stdin": " \n"},
@@ -63,7 +63,7 @@ def test_colour_is_for_terminals(outcomes):
     assert codes["help without colour"] <= {"0", "1", "2", "1;2"}  # bold and dim are none
     assert any("36" in code for code in codes["help with colour in a pipe"])
     assert "\x1b[1;31merror:\x1b[0m No such command" in outcomes["error with colour"][2]
-    assert outcomes["error"][2] == "error: No such command 'extrct'. Did you mean 'extract'? (ner-batch --help)\n"
+    assert outcomes["error"][2] == "error: No such command 'statsu'. Did you mean 'status'? (ner-batch --help)\n"
 
 
 def test_help_ends_with_examples(outcomes):
@@ -110,7 +110,7 @@ def invoke(*arguments, **environment):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["extrct"], "Did you mean 'extract'? (ner-batch --help)"),
+        (["statsu"], "Did you mean 'status'? (ner-batch --help)"),
         (["extract"], "Missing argument 'CONFIG' (ner-batch extract --help)"),
         (["extract", "x.yaml", "--dryrun"], "--dry-run"),
         (["extract", "x.yaml", "--limit", "many"], "--limit"),

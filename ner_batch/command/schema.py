@@ -66,6 +66,7 @@ def _for_yaml(schema: Any) -> Any:
         return schema
     described = {key: _for_yaml(value) for key, value in schema.items()}
     if isinstance(words := schema.get("description"), str):
+        words = re.split(r"\n\n(Args|Raises):", words)[0]  # those are of Python's class
         words = re.sub(r":(class|func|meth):`(\w+)`", r"\2", words)
         described["description"] = re.sub(r"\bNone\b", "null", " ".join(words.split()))
     return described
