@@ -79,15 +79,20 @@ def sizes(tmp_path_factory):
 
 
 def profiles():
-    """The rows of the guide's table of profiles for a 4090: size, quantization, max_num_seqs, and tokens of cache."""
-    text = (ROOT / "docs" / "guide.md").read_text()
-    rows = re.findall(r"^\| (\S+B) \| (none|fp8|awq) \| (\d+) \| (\d+) \|.*\| ([\d,]+) \|$", text, re.MULTILINE)
-    assert len(rows) == 4
-    return rows
+    """The rows of the recipe's table for a 4090: size, quantization, max_num_seqs, max_model_len and tokens of cache."""
+    text = (ROOT / "docs" / "recipe-4090.md").read_text()
+    table = re.findall(
+        r"^\| Qwen3 (\S+) B.*? \| `Qwen/(\S+)` \|.*? \| (\d+) \| (\d+) \|.*\| ([\d,]+) \|$", text, re.MULTILINE
+    )
+    assert len(table) == 4
+    return [
+        (f"{size}B", next((kind for kind in ("fp8", "awq") if name.lower().endswith(kind)), "none"), *numbers)
+        for size, name, *numbers in table
+    ]
 
 
 @pytest.mark.parametrize("row", profiles(), ids=" ".join)
-def test_the_guides_profiles_fit_a_4090(sizes, row):
+def test_the_recipes_models_fit_a_4090(sizes, row):
     """Each leaves room for eight prompts of full length at least, and for as many tokens as the table says."""
     size, quantization, seqs, length, tokens = row
     engine = EngineConfig(
