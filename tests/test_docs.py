@@ -124,7 +124,7 @@ def check_verb(words: list[str], folder: Path) -> None:
     verb = VERBS.commands[name]
     if arguments == ["--help"]:
         return
-    if name == "init" and "--label" not in arguments:
+    if name == "init" and "--input" not in arguments:
         return  # it asks
     if name == "init":
         with contextlib.chdir(folder):
