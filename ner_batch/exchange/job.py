@@ -9,16 +9,15 @@ from dataclasses import replace
 
 from ner_batch.data import Example
 from ner_batch.errors import UserError
-from ner_batch.exchange import docbin, label_studio, select
+from ner_batch.exchange import json_kinds, select, span_kinds
+from ner_batch.exchange.files import ExportOptions, ImportOptions, refuse_existing, short, whole
 from ner_batch.exchange.kinds import KINDS
 from ner_batch.exchange.rows import Row, Rows
 from ner_batch.exchange.select import Selection
-from ner_batch.exchange.source import ImportOptions, short
-from ner_batch.exchange.writing import ExportOptions, refuse_existing, whole
 from ner_batch.io import storage
 from ner_batch.io.examples import examples_digest, examples_table
 
-SUFFIXES = {"spacy": (docbin.SUFFIX,), "mentions": (".parquet", ".parq", ".pq")}
+SUFFIXES = {"spacy": (span_kinds.SPACY_SUFFIX,), "mentions": (".parquet", ".parq", ".pq")}
 
 
 def import_gold(kind: str, uri: str, out: str, options: ImportOptions) -> list[str]:
@@ -99,7 +98,7 @@ def export(kind: str, rows: Rows, out: str, options: ExportOptions, selection: S
             raise UserError(f"nothing to export: no row is left{said}")
         for config in beside:
             with storage.explained(config):
-                storage.write_bytes(config, label_studio.labels_config(sorted(types)).encode())
+                storage.write_bytes(config, json_kinds.labels_config(sorted(types)).encode())
     written = [f"{out}: written", *(f"{place}: the labelling config" for place in beside)]
     return [_summary(texts, types), *lines, *_count_lines(counts), *written]
 

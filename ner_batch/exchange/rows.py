@@ -172,6 +172,11 @@ def open_rows(
     return Rows(units, is_output, text_column, id_column, task, taken, report=tuple(report))
 
 
+def count_scores(row: Row, counts: Counter[str]) -> None:
+    """Count the scores of a row that a kind of file has no place for."""
+    counts["scores of entities, left out"] += sum(entity.score is not None for entity in row.entities)
+
+
 def _stem(name: str) -> str:
     return posixpath.splitext(name)[0]
 
