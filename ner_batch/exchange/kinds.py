@@ -67,7 +67,7 @@ _CHOICES = {"join": tuple(_JOINERS), "offsets": OFFSET_UNITS, "tokens": TOKENS, 
 
 def import_options(kind: str, name: str, given: Mapping[str, Any], *, renumber: bool = False) -> ImportOptions:
     """Options out of what a person gave, None where nothing. Raises UserError as :func:`_checked`."""
-    values = _checked(kind, given, {one: KINDS[one].import_options for one in READABLE})
+    values = _checked(kind, given, {name: KINDS[name].import_options for name in READABLE})
     if (join := values.pop("join", None)) is not None:
         values["joiner"] = _JOINERS[join]
     if (names := values.pop("tag_names", None)) is not None:

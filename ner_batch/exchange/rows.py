@@ -149,7 +149,10 @@ def open_rows(
     shards = listing.shards
     if id_column is None and all("id" in shard.columns for shard in shards):
         id_column = "id"
-    is_output = all("status" in shard.columns for shard in shards)
+    without_status = [shard.uri for shard in shards if "status" not in shard.columns]
+    is_output = not without_status
+    if 0 < len(without_status) < len(shards):  # as gold, rows that no model has read would count as read
+        problems.append(f"{without_status[0]}: no column 'status', which others have: export gold and output apart")
     for shard in shards:
         missing = {"entities", *([id_column] if id_column else [])} - set(shard.columns)
         problems += [f"{shard.uri}: no column {name!r} among {', '.join(shard.columns)}" for name in sorted(missing)]
