@@ -15,6 +15,7 @@ from ner_batch.io import storage
 from ner_batch.io.examples import is_spans
 from ner_batch.io.listing import list_shards, read_unit
 from ner_batch.io.shards import Unit, plan_units, texts_of
+from ner_batch.jobs.record import is_unfinished
 
 ALL = "all"
 REJECTED = "entities that verification rejected, left out"
@@ -22,7 +23,6 @@ NO_TEXT = "rows without text, left out"
 UNGROUNDED = "mentions that are not in their text (ungrounded), left out"
 
 _UNIT_ROWS, _UNIT_BYTES = 5_000, 16 * 2**20  # read at a time
-_MANIFEST = "_manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +165,8 @@ def open_rows(
     if problems:
         raise UserError("\n".join(problems))
     report = [f"{uri}: {listing.about_passed_over}"] if listing.about_passed_over else []
-    manifest = storage.join(uri, _MANIFEST)
-    if is_output and storage.exists(manifest):
-        about = storage.read_json(manifest)
-        if isinstance(about, dict) and about.get("state") != "complete":
-            report.append(f"{uri}: its manifest says that the run is not complete")
+    if is_output and is_unfinished(uri):
+        report.append(f"{uri}: its manifest says that the run is not complete")
     taken = frozenset(Status if ALL in statuses else statuses or {Status.OK})
     units = plan_units(shards, _UNIT_ROWS, _UNIT_BYTES)
     return Rows(units, is_output, text_column, id_column, task, taken, report=tuple(report))
