@@ -460,6 +460,8 @@ def test_what_is_no_output_is_refused(command, tmp_path):
     for folder in (tmp_path / "nowhere", tmp_path, tmp_path / "a.parquet"):
         refused(command(folder=str(folder)), folder, "no extraction has begun here")
         refused(command("--against", folder), folder, "no extraction has begun here")
+    refused(command(folder=""), "folder")
+    refused(command("--out", ""), "out")
 
 
 def test_wrong_gold_is_refused(command, tmp_path):

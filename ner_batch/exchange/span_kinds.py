@@ -165,7 +165,7 @@ def read_docbin(uri: str, options: ImportOptions, counts: Counter[str]) -> list[
 
     The id is what ``user_data`` has as ``id``. Raises UserError where the file is none, or the extra is not installed.
     """
-    require_extra("spacy", "spacy", purpose="the kind spacy")
+    require_extra("spacy", purpose="the kind spacy")
     from spacy.tokens import DocBin
     from spacy.vocab import Vocab
 
@@ -201,7 +201,7 @@ def write_docbin(rows: Iterable[Row], out: Path, options: ExportOptions, counts:
     Raises:
         UserError: spaCy has no such language, or is not installed.
     """
-    require_extra("spacy", "spacy", purpose="the kind spacy")
+    require_extra("spacy", purpose="the kind spacy")
     import spacy
     from spacy.tokens import DocBin
 

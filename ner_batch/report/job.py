@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 OK = 0
 PAGE = "_report.html"
-SCORING = ("duckdb", "matplotlib")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ def prepare(config: ReportConfig) -> Plan:
         UserError: every problem found, one line each.
     """
     if config.scored:
-        require_extra("evaluate", *SCORING, purpose="`report` with gold")
+        require_extra("evaluate", purpose="`report` with gold")
     problems, notes = Problems(), []
     target = config.out or storage.join(config.folder, PAGE)
     problems.check(lambda: check_lasting("--out", target))
