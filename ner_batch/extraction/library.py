@@ -326,16 +326,11 @@ def _set_up(
             raise UserError("demonstrations: retrieval.index is given too: leave one out")
         if not isinstance(demonstrations, str | os.PathLike):
             scratch = TemporaryDirectory(prefix="ner-batch-", ignore_cleanup_errors=True)
-            demonstrations = _index(demonstrations, scratch.name)
+            folder = os.path.join(scratch.name, "index")  # noqa: PTH118 - of strings, for a string
+            retrieval.build(demonstrations, "lexical", folder)
+            demonstrations = folder
         values["retrieval"] = section | {"index": demonstrations}
     return _Setup(make_recipe(validate(RecipeConfig, values)), scratch)
-
-
-def _index(examples: Sequence[Example], scratch: str) -> str:
-    """An index over the words of some examples."""
-    folder = os.path.join(scratch, "index")  # noqa: PTH118 - of strings, for a string
-    retrieval.build(examples, "lexical", folder)
-    return folder
 
 
 def _engine(model: StrPath | None, adapter: StrPath | None, engine: EngineConfig | Settings | None) -> dict[str, Any]:
