@@ -5,110 +5,22 @@ Exit codes: 0 fine, 1 crash, 2 config or input wrong, 3 more rows failed than al
 
 from __future__ import annotations
 
-import functools
-import inspect
 import json
-import os
-from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, ParamSpec
+from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from ner_batch.command import schema as schemas
+from ner_batch.command.app import BEGIN, DRY_RUN, MEASURE, READ, TEACH, ConfigFile, Overrides, app, print_lines, verb
 from ner_batch.command.schema import Kind, load
-from ner_batch.command.terminal import (
-    LOG_FORMAT,
-    NOT_COMPLETE,
-    QUIET,
-    VERBOSE,
-    LogFormat,
-    Verb,
-    Verbs,
-    console,
-    errors,
-    exit_code,
-    print_raw,
-)
+from ner_batch.command.terminal import NOT_COMPLETE, console, errors, exit_code, print_raw
+from ner_batch.config import validate
 from ner_batch.errors import require_extra
 from ner_batch.task import Language
 
 __all__ = ["app", "console", "errors", "exit_code", "main"]
-
-# What the extras bring, as it is imported; a node that only extracts has none of it.
-ENCODING = ("accelerate", "datasets", "sentence_transformers")
-TRAINING = ("accelerate", "matplotlib", "peft", "safetensors", "tensorboardX")
-SCORING = ("duckdb", "matplotlib")
-
-# The groups of `ner-batch --help`.
-BEGIN, READ, TEACH, MEASURE = "Begin", "Read a corpus", "Examples, indexes and adapters", "Measure"
-
-P = ParamSpec("P")
-
-app = typer.Typer(
-    cls=Verbs,
-    help="""Named entities from files of text (Parquet, JSON lines, CSV), with your own open LLM.
-
-Every verb has examples in its own help: ner-batch VERB --help.""",
-    epilog=escape("""Exit codes: 0 fine, 1 crash, 2 config or input wrong (nothing is written),
-3 more rows failed than allowed, 130 interrupted with state saved."""),
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
-
-
-def complete_override(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    """A shell's question about an override."""
-    written = [str(word) for word in context.params.get("overrides") or ()]
-    words = os.environ.get("COMP_WORDS", "").split("\n")  # bash's; typer keeps back an `=` that stands alone
-    if not incomplete and words[int(os.environ.get("COMP_CWORD", "0")) :][:1] == ["="]:
-        incomplete = "="
-    return schemas.complete_override(str(context.info_name), written, incomplete)
-
-
-ConfigFile = Annotated[
-    Path, typer.Argument(help="YAML config, e.g. jobs/extract.yaml; - reads standard input", metavar="CONFIG")
-]
-DRY_RUN = functools.partial(typer.Option, "--dry-run")
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(help="a.b=value, on top of the file", metavar="A.B=VALUE", autocompletion=complete_override),
-]
-
-
-def verb(panel: str) -> Callable[[Callable[P, int | None]], Callable[P, None]]:
-    """Make a command of a job. It imports what it needs once its config is read: `--help` needs no Ray or torch.
-
-    ``panel`` is its group in `ner-batch --help`, which shows the docstring's first paragraph; what stands below
-    ``Examples:`` ends its own help.
-    """
-
-    def register(job: Callable[P, int | None]) -> Callable[P, None]:
-        text, _, examples = inspect.cleandoc(job.__doc__ or "").partition("\n\nExamples:\n")
-
-        @app.command(
-            job.__name__.strip("_").replace("_", "-"),
-            cls=Verb,
-            help=escape(text),
-            epilog=escape(f"Examples:\n{examples}"),
-            rich_help_panel=panel,
-        )
-        @functools.wraps(job)
-        def command(*arguments: P.args, **options: P.kwargs) -> None:
-            raise typer.Exit(exit_code(lambda: job(*arguments, **options)))
-
-        return command
-
-    return register
-
-
-def print_lines(lines: Iterable[str]) -> None:
-    """Print what a job is going to do."""
-    for line in lines:
-        console.print(line, highlight=False, markup=False)
 
 
 @verb(BEGIN)
@@ -178,7 +90,7 @@ def demo(
       ner-batch demo
       ner-batch demo --out /tmp/demo
     """
-    require_extra("train", *TRAINING, purpose="`demo`")
+    require_extra("train", purpose="`demo`")
     from ner_batch.demo import show
 
     return show.run(out, console)
@@ -290,7 +202,7 @@ def train(
     from ner_batch.train.settings import TrainConfig
 
     config = load(TrainConfig, config_file, overrides or ())
-    require_extra("train", *TRAINING, purpose="`train`")
+    require_extra("train", purpose="`train`")
     from ner_batch.train import job as training
     from ner_batch.train.plan import prepare
 
@@ -318,7 +230,7 @@ def train_encoder(
     from ner_batch.encoder.settings import TrainEncoderConfig
 
     config = load(TrainEncoderConfig, config_file, overrides or ())
-    require_extra("encoder", *ENCODING, purpose="`train-encoder`")
+    require_extra("encoder", purpose="`train-encoder`")
     from ner_batch.encoder import job as encoder
     from ner_batch.encoder.plan import prepare
 
@@ -484,7 +396,7 @@ def evaluate(
 
     more = [f"against={json.dumps(against)}"] if against else []
     config = load(EvaluateConfig, config_file, [*(overrides or ()), *more])
-    require_extra("evaluate", *SCORING, purpose="`evaluate`")
+    require_extra("evaluate", purpose="`evaluate`")
     from ner_batch.evaluate import job as evaluation
 
     plan = evaluation.prepare(config)
@@ -514,23 +426,15 @@ def report(  # noqa: PLR0913, PLR0917 - options of the command line, each by its
 
     Examples:
       ner-batch report /data/entities
-      ner-batch report /data/entities --gold gold.parquet --against /data/entities-before
+      ner-batch report /data/entities --gold gold.parquet --against /data/before
     """
-    from ner_batch.report import job as reporting
     from ner_batch.report.settings import ReportConfig
 
-    config = ReportConfig(
-        folder=folder,
-        gold=gold,
-        gold_column=gold_column,
-        id_column=id_column,
-        gold_id_column=gold_id_column,
-        task=task,
-        against=against,
-        rows=rows,
-        seed=seed,
-        out=out,
-    )
+    given: dict[str, Any] = {"folder": folder, "gold": gold, "gold_column": gold_column, "id_column": id_column}
+    given |= {"gold_id_column": gold_id_column, "task": task, "against": against, "rows": rows, "seed": seed}
+    config = validate(ReportConfig, given | {"out": out})
+    from ner_batch.report import job as reporting
+
     return reporting.run(reporting.prepare(config), console)
 
 
@@ -551,9 +455,9 @@ def ablate(
     from ner_batch.experiments.settings import AblateConfig
 
     config = load(AblateConfig, config_file, overrides or ())
-    require_extra("evaluate", *SCORING, purpose="`ablate`")
+    require_extra("evaluate", purpose="`ablate`")
     if config.curve and config.curve.train:
-        require_extra("train", *TRAINING, purpose="`curve.train`")
+        require_extra("train", purpose="`curve.train`")
     from ner_batch.experiments import job as experiments
     from ner_batch.experiments.plan import dry_report, prepare
 
@@ -562,42 +466,6 @@ def ablate(
         print_lines(dry_report(plan))
         return 0
     return experiments.run(plan, console)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        console.print(version("ner-batch"), highlight=False)
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    context: typer.Context,
-    show_version: Annotated[  # noqa: ARG001 - its callback has done all
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version")
-    ] = False,
-    verbose: Annotated[
-        bool,
-        typer.Option("--verbose", "-v", envvar=VERBOSE, help="Ray's and vLLM's own logs too; tracebacks of errors"),
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", envvar=QUIET, help="Only errors and the last line")] = False,
-    log_format: Annotated[
-        LogFormat, typer.Option(envvar=LOG_FORMAT, help="What a job prints: lines, or a JSON object a line")
-    ] = LogFormat.text,
-) -> None:
-    if verbose and quiet:  # one on the command line beats the other in the environment
-        typed = {
-            name for name in ("verbose", "quiet") if str(context.get_parameter_source(name)).endswith("COMMANDLINE")
-        }
-        if len(typed) != 1:
-            raise typer.BadParameter("--verbose and --quiet exclude each other: give one of them")
-        verbose, quiet = "verbose" in typed, "quiet" in typed
-    for name, wanted in ((VERBOSE, verbose), (QUIET, quiet)):  # what Ray's workers, which are told of it, read
-        if wanted:
-            os.environ[name] = "1"
-        else:
-            os.environ.pop(name, None)
-    os.environ[LOG_FORMAT] = log_format
 
 
 def main(*arguments: str) -> None:

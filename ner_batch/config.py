@@ -9,7 +9,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
@@ -40,6 +40,7 @@ class Config(BaseModel):
 
 
 C = TypeVar("C", bound=Config)
+M = TypeVar("M", bound=BaseModel)
 
 
 def load(kind: type[C], path: str | Path, overrides: Sequence[str] = ()) -> C:
@@ -157,6 +158,18 @@ def _apply(values: dict[str, Any], override: str) -> str | None:
         values = values[part]
     values[leaf] = value
     return None
+
+
+def validate(kind: type[M], values: Mapping[str, Any]) -> M:
+    """A model of values that a program or a command line gives.
+
+    Raises:
+        UserError: every problem found, one line each, by the field's name.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise UserError("\n".join(explain(kind, error))) from None
 
 
 def explain(kind: type[BaseModel], error: ValidationError) -> list[str]:

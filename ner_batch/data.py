@@ -34,6 +34,10 @@ class Status(StrEnum):
     FAILED = "failed"  # the engine could not answer; `error` says why
 
 
+ANSWERED = (Status.OK, Status.EMPTY)
+"""Statuses of rows that have all there is to say; the others are no full answer."""
+
+
 def worst(statuses: Iterable[Status]) -> Status:
     """The most severe of some statuses; ``ok`` for none."""
     return max(statuses, key=list(Status).index, default=Status.OK)

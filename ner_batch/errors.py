@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 T = TypeVar("T")
+
+EXTRAS: Mapping[str, tuple[str, ...]] = {
+    "encoder": ("accelerate", "datasets", "sentence_transformers"),
+    "evaluate": ("duckdb", "matplotlib"),
+    "qlora": ("bitsandbytes",),
+    "spacy": ("spacy",),
+    "train": ("accelerate", "matplotlib", "peft", "safetensors", "tensorboardX"),
+}
+"""What the optional dependency groups of pyproject.toml bring, as it is imported; who only extracts needs none."""
 
 
 class UserError(ValueError):
@@ -53,8 +62,9 @@ def first_line(error: BaseException) -> str:
 def require_extra(extra: str, *modules: str, purpose: str) -> None:
     """Raise a UserError where modules of an optional dependency group cannot be found; nothing is imported.
 
-    ``extra`` is the group's name in pyproject.toml; ``purpose``, what they are needed for, begins the message.
+    ``extra`` is one of :data:`EXTRAS`; ``modules`` are those that are needed, by default all of it; ``purpose``, what
+    they are needed for, begins the message.
     """
-    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    missing = [module for module in modules or EXTRAS[extra] if importlib.util.find_spec(module) is None]
     if missing:
         raise UserError(f"{purpose} needs {', '.join(missing)}: pip install 'ner-batch[{extra}]'")

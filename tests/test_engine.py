@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import pickle
 import random
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -302,6 +304,23 @@ def test_an_engine_that_hangs_at_its_start_is_dead(random_model: str, tmp_path: 
     (dead,) = [line for line in printed if line.startswith("dead:")]
     assert dead.startswith("dead: vLLM was not ready after 45 s (engine.start_seconds;")
     assert "left: []" in printed, why
+
+
+def test_an_interrupted_start_leaves_no_engine(random_model: str) -> None:
+    """Ctrl-C while the model loads: a notebook's process goes on, and the thread ends what it has started."""
+    main, others = threading.get_ident(), {*threading.enumerate()}
+    starting: list[threading.Thread] = []
+
+    def interrupt() -> None:
+        while not starting:
+            starting.extend(t for t in threading.enumerate() if t.name == "vllm-step" and t not in others)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        Engine(EngineConfig(model=random_model, dtype="float32", max_model_len=1024, cpu_kv_cache_gib=1))
+    starting[0].join(120)
+    assert not starting[0].is_alive()
 
 
 def test_engine_dead_pickles() -> None:

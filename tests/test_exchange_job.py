@@ -11,7 +11,11 @@ from typer.testing import CliRunner
 
 from ner_batch.cli import app
 from ner_batch.data import Entity, Prediction, Status, Ungrounded, predictions_table
+from ner_batch.exchange import job as exchange
+from ner_batch.exchange import json_kinds
+from ner_batch.exchange.files import ExportOptions
 from ner_batch.exchange.kinds import KINDS, READABLE
+from ner_batch.exchange.rows import open_rows
 from ner_batch.io.examples import read_examples
 from ner_batch.io.storage import list_files
 
@@ -473,3 +477,22 @@ def test_ids_that_name_no_files(tmp_path):
             done("import", "brat", tmp_path / "brat", tmp_path / "g.parquet")
             assert sorted(e.id for e in read_examples(str(tmp_path / "g.parquet"))) == sorted(strange)
         assert {path.name for path in tmp_path.iterdir()} == {"in.parquet", "brat", "g.parquet"}
+
+
+def test_gold_and_output_in_one_folder_are_refused(tmp_path):
+    """As gold, the rows of the output that no model has read would count as read, without entities."""
+    for name, columns in (("a", ["text", "entities", "status"]), ("b", ["text", "entities"])):
+        table = predictions_table([Prediction(status=Status.FAILED)])
+        pq.write_table(table.append_column("text", pa.array(["Ada"])).select(columns), tmp_path / f"{name}.parquet")
+    line = refused("export", "prodigy", tmp_path, tmp_path / "out.jsonl")
+    assert "b.parquet: no column 'status', which others have" in line
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_tasks_do_not_stay_without_their_config(tmp_path, monkeypatch):
+    """Where the config cannot be written, what was written before it goes again."""
+    pq.write_table(predictions_table([Prediction()]).append_column("text", pa.array(["Ada"])), tmp_path / "run.parquet")
+    monkeypatch.setattr(json_kinds, "labels_config", lambda _: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        exchange.export("label-studio", open_rows(str(tmp_path)), str(tmp_path / "tasks.json"), ExportOptions())
+    assert [path.name for path in tmp_path.iterdir()] == ["run.parquet"]

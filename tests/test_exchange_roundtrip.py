@@ -16,12 +16,11 @@ from seqeval.metrics.sequence_labeling import get_entities
 from strategies import annotated
 
 from ner_batch.data import Entity, Status
-from ner_batch.exchange import label_studio
+from ner_batch.exchange import json_kinds
+from ner_batch.exchange.files import ExportOptions, ImportOptions, Offsets
 from ner_batch.exchange.kinds import KINDS, READABLE
 from ner_batch.exchange.rows import Row
-from ner_batch.exchange.source import ImportOptions, Offsets
 from ner_batch.exchange.tags import HEADLESS, OPEN, SCHEMES, flat, tags_of, tokenize
-from ner_batch.exchange.writing import ExportOptions
 
 BY_OFFSETS = ("spacy", "spacy-jsonl", "prodigy", "doccano", "label-studio", "brat", "langextract", "cluener")
 BY_TOKENS = ("columns", "hf", "w2ner", "mrc")
@@ -195,7 +194,7 @@ def test_a_docbin_as_spacy_reads_it(tmp_path):
 def test_pre_annotations_are_valid_to_label_studio(given_rows):
     """Its SDK accepts tasks and predictions under the config that is written, and its JSON-MIN is read back alike."""
     types = sorted({e.type for row in given_rows for e in row.entities} | {'A & "B"'})
-    config = label_studio.labels_config(types)
+    config = json_kinds.labels_config(types)
     interface = LabelInterface(config)
     interface.validate()
     with TemporaryDirectory() as folder:

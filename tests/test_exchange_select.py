@@ -93,6 +93,17 @@ def test_the_least_certain_first(tmp_path):
     assert "only 5 rows could be taken, not 100" in lines
 
 
+def test_what_verification_rejected_is_left_out_and_counted(tmp_path):
+    """Of the rows taken; the flat table has them, as it does without a selection."""
+    entities = (Entity(0, 1, "X", "a", 0.9), Entity(1, 2, "X", "b", 0.4, False))
+    run = written(tmp_path / "run", [("ab", Prediction(entities)), scored("sure thing", 0.99)])
+    texts, lines = chosen(tmp_path, run, "uncertain", 1)
+    assert texts == ["ab"]
+    assert "1 entities that verification rejected, left out" in lines
+    done("export", "mentions", run, tmp_path / "m.parquet", "--select", "uncertain", "--count", 1)
+    assert pq.read_table(tmp_path / "m.parquet")["verified"].to_pylist() == [None, False]
+
+
 def test_near_duplicates_are_not_all_taken(tmp_path):
     """A hundred variants of one sentence are one candidate; without spread they take all places."""
     same = [scored(f"the very same sentence about Ohio {n}", 0.5) for n in range(30)]

@@ -14,9 +14,8 @@ import pytest
 import yaml
 from random_model import save_random_model
 
-from ner_batch import cli
 from ner_batch.data import Entity, Example
-from ner_batch.errors import UserError, require_extra
+from ner_batch.errors import EXTRAS, UserError, require_extra
 from ner_batch.retrieval import build
 
 ROOT = Path(__file__).parent.parent
@@ -63,11 +62,10 @@ VERBS = (
 COMMAND_LINE = "from ner_batch.cli import main\nsys.argv[0] = 'ner-batch'\nmain()"
 
 
-@pytest.mark.parametrize("extra", ["encoder", "train", "evaluate"])
+@pytest.mark.parametrize("extra", EXTRAS)
 def test_what_is_asked_for_is_what_the_extra_brings(extra: str) -> None:
     """A module that a verb asks for must come with the extra that its message names."""
-    asked = {"encoder": cli.ENCODING, "train": cli.TRAINING, "evaluate": cli.SCORING}[extra]
-    assert set(asked) == extra_modules(extra)
+    assert set(EXTRAS[extra]) == extra_modules(extra)
 
 
 def test_a_missing_module_is_one_line_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

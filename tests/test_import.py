@@ -12,9 +12,9 @@ from seqeval.metrics.sequence_labeling import get_entities
 
 from ner_batch.cli import main
 from ner_batch.errors import UserError
+from ner_batch.exchange.files import ImportOptions
 from ner_batch.exchange.job import import_gold
 from ner_batch.exchange.json_kinds import read_cluener
-from ner_batch.exchange.source import ImportOptions
 from ner_batch.exchange.tags import has_end_tags, tagged_spans
 from ner_batch.exchange.token_kinds import read_columns, read_w2ner
 from ner_batch.io.examples import examples_digest, read_examples

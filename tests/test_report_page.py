@@ -29,13 +29,11 @@ from ner_batch.io.examples import examples_table
 from ner_batch.io.listing import list_shards
 from ner_batch.report.against import compare
 from ner_batch.report.job import build, prepare
-from ner_batch.report.output import open_output
+from ner_batch.report.output import choose_places, open_output
 from ner_batch.report.page import script_json
 from ner_batch.report.rows import HEAD, fold
-from ner_batch.report.sample import choose
 from ner_batch.report.settings import ReportConfig
-from ner_batch.report.timeline import timeline
-from ner_batch.report.totals import SurfaceCounts
+from ner_batch.report.totals import SurfaceCounts, timeline
 
 ROWS = corpus(400)
 
@@ -203,7 +201,7 @@ def test_the_sample_is_spread_and_holds_what_must_be_there(unit_rows, count, see
     """In order, each row once; one row in every stretch of the output; what comes first is among them."""
     everything = [(unit, row) for unit, rows in enumerate(unit_rows) for row in range(rows)]
     first = {"failed": everything[-2:]}
-    places = choose(unit_rows, first, count, seed)
+    places = choose_places(unit_rows, first, count, seed)
     assert places == sorted(set(places))
     assert set(places) <= set(everything)
     if len(everything) <= count:
@@ -462,6 +460,8 @@ def test_what_is_no_output_is_refused(command, tmp_path):
     for folder in (tmp_path / "nowhere", tmp_path, tmp_path / "a.parquet"):
         refused(command(folder=str(folder)), folder, "no extraction has begun here")
         refused(command("--against", folder), folder, "no extraction has begun here")
+    refused(command(folder=""), "folder")
+    refused(command("--out", ""), "out")
 
 
 def test_wrong_gold_is_refused(command, tmp_path):

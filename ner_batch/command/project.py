@@ -15,10 +15,9 @@ from string import Template
 
 import typer
 import yaml
-from pydantic import ValidationError
 
 from ner_batch.command.schema import json_schema
-from ner_batch.config import explain
+from ner_batch.config import validate
 from ner_batch.errors import UserError
 from ner_batch.task import Task
 
@@ -48,7 +47,7 @@ def read_labels(options: Sequence[str]) -> dict[str, str]:
             raise UserError(f"--label {name.strip()}: given twice")
         labels[name.strip()] = definition.strip()
     if labels:
-        _task("project", "en", labels)
+        validate(Task, {"name": "project", "labels": labels})
     return labels
 
 
@@ -127,7 +126,7 @@ def contents(folder: Path, answers: Answers) -> dict[str, str]:
     name = folder.resolve().name or "project"
     others = [answers.model, answers.input, answers.output, answers.text_column]
     try:
-        task = _task(name, str(answers.language), answers.labels)
+        task = validate(Task, {"name": name, "language": answers.language, "labels": dict(answers.labels)})
         " ".join([str(folder.resolve()), *answers.labels, *answers.labels.values(), *others]).encode()
     except UnicodeEncodeError:
         raise UserError("a word of the command line is not UTF-8: YAML can hold no other text") from None
@@ -167,14 +166,6 @@ def context_length(model: str) -> int:
         return int(config.get("max_position_embeddings") or MAX_MODEL_LEN)
     except (OSError, ValueError, TypeError, AttributeError):
         return MAX_MODEL_LEN
-
-
-def _task(name: str, language: str, labels: Mapping[str, str]) -> Task:
-    """A task, checked. Raises UserError."""
-    try:
-        return Task.model_validate({"name": name, "language": language, "labels": dict(labels)})
-    except ValidationError as error:
-        raise UserError("\n".join(explain(Task, error))) from None
 
 
 def _label_lines(labels: Mapping[str, str]) -> Iterator[str]:

@@ -37,8 +37,8 @@ C = TypeVar("C", bound=Config)
 
 def config_class(kind: str) -> type[BaseModel]:
     """The class of a file's content; its module is imported now, which for `index` and `train` takes a second."""
-    found: type[BaseModel] = pkgutil.resolve_name(KINDS[kind])
-    return found
+    class_: type[BaseModel] = pkgutil.resolve_name(KINDS[kind])
+    return class_
 
 
 class _Untitled(GenerateJsonSchema):

@@ -94,14 +94,18 @@ class Engine:
         started: Future[list[BaseProcess]] = Future()
         args = (chat, adapters, started)
         before = set(multiprocessing.active_children())
-        threading.Thread(target=self._run, args=args, name="vllm-step", daemon=True).start()
+        thread = threading.Thread(target=self._run, args=args, name="vllm-step", daemon=True)
         try:
+            thread.start()
             processes = started.result(config.start_seconds)
         except TimeoutError:
             for process in set(multiprocessing.active_children()) - before:
                 process.kill()  # it would outlive this one and keep the GPU's memory
             message = f"vLLM was not ready after {config.start_seconds:g} s (engine.start_seconds; {_VERBOSE})"
             raise EngineDeadError(message) from None
+        except KeyboardInterrupt:  # in a notebook the process goes on: the thread shuts down what it has started
+            self._die("the start of the engine was interrupted")
+            raise
         threading.Thread(target=self._watch, args=(processes,), name="vllm-watchdog", daemon=True).start()
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:

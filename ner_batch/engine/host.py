@@ -45,12 +45,12 @@ def stdout_descriptor() -> Iterator[None]:
     try:
         stream.fileno()
     except (AttributeError, OSError):
-        lent = lambda: 1  # noqa: E731 - an attribute of the stream, which goes again
+        standard_output = lambda: 1  # noqa: E731 - an attribute of the stream, which goes again
     else:
         yield
         return
     with suppress(AttributeError):  # it takes no attributes: vLLM says then what it lacks
-        stream.fileno = lent  # type: ignore[method-assign]
+        stream.fileno = standard_output  # type: ignore[method-assign]
     try:
         yield
     finally:

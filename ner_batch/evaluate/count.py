@@ -16,11 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ner_batch.data import Status
+from ner_batch.data import ANSWERED
 from ner_batch.evaluate.calibration import Reliability
 from ner_batch.evaluate.match import Span, align, outcome, same_type
 
-ANSWERED = (Status.OK, Status.EMPTY)
 NAMED = 100
 """Ids kept for each status that is no full answer."""
 GROUPS = 65_536

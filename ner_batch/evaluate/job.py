@@ -20,9 +20,9 @@ from ner_batch.io.listing import list_shards
 from ner_batch.io.shards import plan_units
 from ner_batch.jobs.cluster import check_lasting
 from ner_batch.jobs.progress import ProgressLine
+from ner_batch.jobs.record import is_unfinished
 
 OK = 0
-MANIFEST = "_manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def prepare(config: EvaluateConfig) -> Plan:
         sources.insert(0, sources[0])
     problems.check(lambda: storage.check_writable(config.output))
     runs = [path for path in (predictions.path, config.against) if path]
-    unfinished = problems.check(lambda: tuple(filter(_is_unfinished, runs))) or ()
+    unfinished = problems.check(lambda: tuple(filter(is_unfinished, runs))) or ()
     report += [f"{path}: its manifest says that the run is not complete" for path in unfinished]
     problems.stop_if_any()
     return Plan(config, tuple(source for source in sources if source), unfinished, tuple(report))
@@ -93,12 +93,6 @@ def _source(
         report.append(f"{name}: {line}")
     units = plan_units(listing.shards, config.job.unit_rows, config.job.unit_bytes)
     return Source(name, units, named, config.predictions.task, config.predictions.rejected == "keep")
-
-
-def _is_unfinished(path: str) -> bool:
-    manifest = storage.join(path, MANIFEST)
-    values = storage.read_json(manifest) if storage.exists(manifest) else None
-    return isinstance(values, dict) and values.get("state") != "complete"
 
 
 def run(plan: Plan, console: Console) -> int:

@@ -7,18 +7,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from ner_batch.data import Example
 from ner_batch.errors import UserError
-from ner_batch.exchange import docbin, label_studio, select
+from ner_batch.exchange import json_kinds, select, span_kinds
+from ner_batch.exchange.files import ExportOptions, ImportOptions, refuse_existing, short, whole
 from ner_batch.exchange.kinds import KINDS
 from ner_batch.exchange.rows import Row, Rows
 from ner_batch.exchange.select import Selection
-from ner_batch.exchange.source import ImportOptions, short
-from ner_batch.exchange.writing import ExportOptions, refuse_existing, whole
 from ner_batch.io import storage
 from ner_batch.io.examples import examples_digest, examples_table
 
-SUFFIXES = {"spacy": (docbin.SUFFIX,), "mentions": (".parquet", ".parq", ".pq")}
+SUFFIXES = {"spacy": (span_kinds.SPACY_SUFFIX,), "mentions": (".parquet", ".parq", ".pq")}
 
 
 def import_gold(kind: str, uri: str, out: str, options: ImportOptions) -> list[str]:
@@ -33,9 +31,15 @@ def import_gold(kind: str, uri: str, out: str, options: ImportOptions) -> list[s
     counts: Counter[str] = Counter()
     examples = read(uri, options, counts)
     if not examples:
-        lines = "".join(f"; {line}" for line in _count_lines(counts))
-        raise UserError(f"{uri}: no annotated text in it: is this the file, and of the kind {kind}?{lines}")
-    _refuse_repeated_ids(uri, examples)
+        left_out = "".join(f"; {line}" for line in _count_lines(counts))
+        raise UserError(f"{uri}: no annotated text in it: is this the file, and of the kind {kind}?{left_out}")
+    numbers: dict[str, int] = {}
+    for number, example in enumerate(examples):
+        if (first := numbers.setdefault(example.id, number)) != number:
+            raise UserError(
+                f"{uri}: texts {first} and {number} (from 0) have the id {short(example.id)}: correct it, or let "
+                "ids be numbered (--renumber)"
+            )
     with storage.explained(out):
         storage.write_table(out, examples_table(examples), {})
     types = Counter(entity.type for example in examples for entity in example.entities)
@@ -44,16 +48,6 @@ def import_gold(kind: str, uri: str, out: str, options: ImportOptions) -> list[s
         *_count_lines(counts),
         f"{out}: digest {examples_digest(examples)}",
     ]
-
-
-def _refuse_repeated_ids(uri: str, examples: Iterable[Example]) -> None:
-    numbers: dict[str, int] = {}
-    for number, example in enumerate(examples):
-        if (first := numbers.setdefault(example.id, number)) != number:
-            raise UserError(
-                f"{uri}: texts {first} and {number} (from 0) have the id {short(example.id)}: correct it, or let "
-                "ids be numbered (--renumber)"
-            )
 
 
 def export(kind: str, rows: Rows, out: str, options: ExportOptions, selection: Selection | None = None) -> list[str]:
@@ -67,7 +61,7 @@ def export(kind: str, rows: Rows, out: str, options: ExportOptions, selection: S
     Raises:
         UserError: something is at ``out``, it cannot be written, a row is wrong, or no row is left.
     """
-    beside = _check_places(kind, out)
+    config_uri = _check_places(kind, out)
     if kind == "mentions":  # which say of each entity whether it was rejected, and of which task it is
         rows = replace(rows, tasks_may_mix=True, keep_rejected=True)
     counts: Counter[str] = Counter()
@@ -95,28 +89,34 @@ def export(kind: str, rows: Rows, out: str, options: ExportOptions, selection: S
     with whole(out, folder=is_folder) as path:
         KINDS[kind].write(counted(), path, options, counts)
         if not texts:
-            said = "".join(f"; {line}" for line in _count_lines(counts))
-            raise UserError(f"nothing to export: no row is left{said}")
-        for config in beside:
-            with storage.explained(config):
-                storage.write_bytes(config, label_studio.labels_config(sorted(types)).encode())
-    written = [f"{out}: written", *(f"{place}: the labelling config" for place in beside)]
+            left_out = "".join(f"; {line}" for line in _count_lines(counts))
+            raise UserError(f"nothing to export: no row is left{left_out}")
+    written = [f"{out}: written"]
+    if config_uri:
+        try:
+            with whole(config_uri) as path:
+                path.write_text(json_kinds.labels_config(sorted(types)), encoding="utf-8")
+        except BaseException:  # tasks without their config are half of what was asked for
+            storage.remove(out)
+            raise
+        written.append(f"{config_uri}: the labelling config")
     return [_summary(texts, types), *lines, *_count_lines(counts), *written]
 
 
-def _check_places(kind: str, out: str) -> list[str]:
-    """Where something is written beside ``out``: Label Studio's config.
+def _check_places(kind: str, out: str) -> str | None:
+    """Where something is written beside ``out``: Label Studio's config; None for other kinds.
 
     Raises UserError where something is at one of the places, or the name of ``out`` does not suit the kind.
     """
-    beside = [f"{posixpath.splitext(out)[0]}.xml"] if kind == "label-studio" else []
-    if out in beside:
+    config_uri = f"{posixpath.splitext(out)[0]}.xml" if kind == "label-studio" else None
+    if out == config_uri:
         raise UserError(f"{out}: this name is taken for the labelling config: let it end in .json")
     if kind == "mentions" and not out.endswith(SUFFIXES[kind]):
         raise UserError(f"{out}: mentions are written as Parquet: let its name end in .parquet")
-    for place in (out, *beside):
-        refuse_existing(place)
-    return beside
+    for uri in (out, config_uri):
+        if uri:
+            refuse_existing(uri)
+    return config_uri
 
 
 def _summary(texts: int, types: Counter[str]) -> str:

@@ -10,11 +10,10 @@ from typing import Any
 
 from ner_batch.data import Example
 from ner_batch.errors import UserError
-from ner_batch.exchange import brat, docbin, json_kinds, label_studio, mentions, token_kinds
+from ner_batch.exchange import json_kinds, span_kinds, token_kinds
+from ner_batch.exchange.files import OFFSET_UNITS, TOKENS, ExportOptions, ImportOptions
 from ner_batch.exchange.rows import Row
-from ner_batch.exchange.source import OFFSET_UNITS, ImportOptions
-from ner_batch.exchange.tags import SCHEMES, TOKENS
-from ner_batch.exchange.writing import ExportOptions
+from ner_batch.exchange.tags import SCHEMES
 
 Reader = Callable[[str, ImportOptions, Counter[str]], list[Example]]
 Writer = Callable[[Iterable[Row], Path, ExportOptions, Counter[str]], None]
@@ -43,22 +42,22 @@ KINDS: Mapping[str, Kind] = {
         "tokens scheme",
     ),
     "hf": _kind(token_kinds.write_hf, token_kinds.read_hf, "join tag_names", "tokens scheme"),
-    "spacy": _kind(docbin.write_docbin, docbin.read_docbin, "spans_key", "language"),
+    "spacy": _kind(span_kinds.write_docbin, span_kinds.read_docbin, "spans_key", "language"),
     "spacy-jsonl": _kind(json_kinds.write_spacy_jsonl, json_kinds.read_spacy_jsonl, "offsets", "offsets"),
     "prodigy": _kind(json_kinds.write_prodigy, json_kinds.read_prodigy, "offsets", "offsets"),
     "doccano": _kind(json_kinds.write_doccano, json_kinds.read_doccano, "offsets", "offsets"),
     "label-studio": _kind(
-        label_studio.write_label_studio,
-        label_studio.read_label_studio,
+        json_kinds.write_label_studio,
+        json_kinds.read_label_studio,
         "offsets text_field predictions",
         "offsets model_version",
     ),
-    "brat": _kind(brat.write_brat, brat.read_brat, "offsets", "offsets"),
+    "brat": _kind(span_kinds.write_brat, span_kinds.read_brat, "offsets", "offsets"),
     "mrc": _kind(token_kinds.write_mrc, token_kinds.read_mrc, "join", "tokens", types=True),
     "langextract": _kind(json_kinds.write_langextract, json_kinds.read_langextract, "offsets", "offsets"),
     "w2ner": _kind(token_kinds.write_w2ner, token_kinds.read_w2ner, "join", "tokens"),
     "cluener": _kind(json_kinds.write_cluener, json_kinds.read_cluener),
-    "mentions": _kind(mentions.write_mentions, None),
+    "mentions": _kind(span_kinds.write_mentions, None),
 }
 READABLE = tuple(name for name, kind in KINDS.items() if kind.read)
 
@@ -68,7 +67,7 @@ _CHOICES = {"join": tuple(_JOINERS), "offsets": OFFSET_UNITS, "tokens": TOKENS, 
 
 def import_options(kind: str, name: str, given: Mapping[str, Any], *, renumber: bool = False) -> ImportOptions:
     """Options out of what a person gave, None where nothing. Raises UserError as :func:`_checked`."""
-    values = _checked(kind, given, {one: KINDS[one].import_options for one in READABLE})
+    values = _checked(kind, given, {name: KINDS[name].import_options for name in READABLE})
     if (join := values.pop("join", None)) is not None:
         values["joiner"] = _JOINERS[join]
     if (names := values.pop("tag_names", None)) is not None:

@@ -15,6 +15,7 @@ from ner_batch.io import storage
 from ner_batch.io.examples import is_spans
 from ner_batch.io.listing import list_shards, read_unit
 from ner_batch.io.shards import Unit, plan_units, texts_of
+from ner_batch.jobs.record import is_unfinished
 
 ALL = "all"
 REJECTED = "entities that verification rejected, left out"
@@ -22,7 +23,6 @@ NO_TEXT = "rows without text, left out"
 UNGROUNDED = "mentions that are not in their text (ungrounded), left out"
 
 _UNIT_ROWS, _UNIT_BYTES = 5_000, 16 * 2**20  # read at a time
-_MANIFEST = "_manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,10 @@ def open_rows(
     shards = listing.shards
     if id_column is None and all("id" in shard.columns for shard in shards):
         id_column = "id"
-    is_output = all("status" in shard.columns for shard in shards)
+    without_status = [shard.uri for shard in shards if "status" not in shard.columns]
+    is_output = not without_status
+    if 0 < len(without_status) < len(shards):  # as gold, rows that no model has read would count as read
+        problems.append(f"{without_status[0]}: no column 'status', which others have: export gold and output apart")
     for shard in shards:
         missing = {"entities", *([id_column] if id_column else [])} - set(shard.columns)
         problems += [f"{shard.uri}: no column {name!r} among {', '.join(shard.columns)}" for name in sorted(missing)]
@@ -162,14 +165,16 @@ def open_rows(
     if problems:
         raise UserError("\n".join(problems))
     report = [f"{uri}: {listing.about_passed_over}"] if listing.about_passed_over else []
-    manifest = storage.join(uri, _MANIFEST)
-    if is_output and storage.exists(manifest):
-        about = storage.read_json(manifest)
-        if isinstance(about, dict) and about.get("state") != "complete":
-            report.append(f"{uri}: its manifest says that the run is not complete")
+    if is_output and is_unfinished(uri):
+        report.append(f"{uri}: its manifest says that the run is not complete")
     taken = frozenset(Status if ALL in statuses else statuses or {Status.OK})
     units = plan_units(shards, _UNIT_ROWS, _UNIT_BYTES)
     return Rows(units, is_output, text_column, id_column, task, taken, report=tuple(report))
+
+
+def count_scores(row: Row, counts: Counter[str]) -> None:
+    """Count the scores of a row that a kind of file has no place for."""
+    counts["scores of entities, left out"] += sum(entity.score is not None for entity in row.entities)
 
 
 def _stem(name: str) -> str:

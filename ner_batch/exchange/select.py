@@ -33,10 +33,10 @@ import numpy as np
 
 from ner_batch.data import Entity, Status
 from ner_batch.errors import UserError
-from ner_batch.exchange.rows import NO_TEXT, Row, Rows
+from ner_batch.exchange.rows import NO_TEXT, REJECTED, UNGROUNDED, Row, Rows
 
 By = Literal["uncertain", "disagreement", "random"]
-_UNREAD = (Status.EMPTY, Status.TOO_LONG, Status.FAILED)
+_UNREAD = frozenset({Status.EMPTY, Status.TOO_LONG, Status.FAILED})
 _CANDIDATES = 10  # for each row that is taken; spreading costs count x candidates comparisons
 _MOST_CANDIDATES = 20_000
 _CHARACTERS = 4_000  # of a text that are compared
@@ -94,22 +94,31 @@ def select(rows: Rows, selection: Selection, counts: Counter[str]) -> tuple[list
     scored: Counter[bool] = Counter()
     best = _best(_valued(every, selection, counts), selection, scored)
     numbers = {number: place for place, (_, _, number) in enumerate(best)}
-    candidates: list[Row | None] = [None] * len(best)
+    by_place: dict[int, Row] = {}
     for number, row in enumerate(every.read(Counter())):
         if number in numbers:
-            kept = tuple(entity for entity in row.entities if entity.verified is not False)
-            candidates[numbers[number]] = replace(row, entities=kept)
-    found = [row for row in candidates if row is not None]
+            by_place[numbers[number]] = row
+    candidates = [by_place[place] for place in range(len(best))]
     values = [value for value, _, _ in best]
-    places = _spread(found, values, selection.count) if selection.spread else range(min(selection.count, len(found)))
-    taken = [found[place] for place in places]
+    places = (
+        _spread(candidates, values, selection.count)
+        if selection.spread
+        else range(min(selection.count, len(candidates)))
+    )
+    taken = [candidates[place] for place in places]
+    counts[UNGROUNDED] += sum(row.ungrounded for row in taken)
+    if not rows.keep_rejected:
+        counts[REJECTED] += sum(entity.verified is False for row in taken for entity in row.entities)
+        standing = [tuple(entity for entity in row.entities if entity.verified is not False) for row in taken]
+        taken = [replace(row, entities=entities) for row, entities in zip(taken, standing, strict=True)]
     lines = []
     if taken and selection.by != "random":
         chosen = [values[place] for place in places]
         lines.append(f"{selection.by}: {min(chosen):.2f} to {max(chosen):.2f} of the {len(taken):,} taken")
     if selection.by == "uncertain" and scored[False]:
-        some = f"{scored[False]:,} of {scored.total():,} rows have"
-        lines.append(f"{some} entities without a score, which count as certain")
+        lines.append(
+            f"{scored[False]:,} of {scored.total():,} rows have entities without a score, which count as certain"
+        )
     if len(taken) < selection.count:
         lines.append(f"only {len(taken):,} rows could be taken, not {selection.count:,}")
     return taken, lines
@@ -168,7 +177,7 @@ def _valued(rows: Rows, selection: Selection, counts: Counter[str]) -> Iterator[
                 "have read the same texts, and be complete"
             )
         statuses = {row.status, partner.status if partner else row.status}
-        if unread := statuses & set(_UNREAD):
+        if unread := statuses & _UNREAD:
             counts[f"rows of status {min(map(str, unread))}, which no model has read, left out"] += 1
             yield row, None
         elif selection.by == "random":

@@ -7,17 +7,13 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Literal
 
 from ner_batch.data import Entity, Example
-from ner_batch.exchange.source import example
+from ner_batch.exchange.files import Tokens, example
 from ner_batch.text.boundaries import word_chunks
 
 Span = tuple[int, int, str]
 """First token, token after the last, type."""
-
-Tokens = Literal["words", "space", "characters"]
-TOKENS: tuple[Tokens, ...] = ("words", "space", "characters")
 
 SCHEMES: Mapping[str, str] = {"BIO": "BIIB", "BIOES": "BIES", "BILOU": "BILU", "BMES": "BMES"}
 """The prefixes of an entity's first, inner and last token, and of the only one."""

@@ -16,8 +16,20 @@ from pydantic import BaseModel, Field, StrictInt, StrictStr
 
 from ner_batch.data import Example
 from ner_batch.errors import UserError
+from ner_batch.exchange.files import (
+    GAPS,
+    ExportOptions,
+    ImportOptions,
+    Label,
+    batched,
+    checked,
+    read_rows,
+    read_text,
+    short,
+    write_json_array,
+    write_json_lines,
+)
 from ner_batch.exchange.rows import Row
-from ner_batch.exchange.source import ImportOptions, Label, checked, read_rows, read_text, short
 from ner_batch.exchange.tags import (
     CUT,
     TAG,
@@ -31,10 +43,8 @@ from ner_batch.exchange.tags import (
     tokenize,
     without_iob1,
 )
-from ner_batch.exchange.writing import ExportOptions, batched, write_json_array, write_json_lines
 from ner_batch.io import storage
 
-GAPS = "entities with gaps, left out"
 NO_TOKENS = "texts without a token, left out"
 _DOCUMENT = "-DOCSTART-"
 _PARQUET_ROWS = 10_000  # of a row group
@@ -371,7 +381,7 @@ def write_mrc(rows: Iterable[Row], out: Path, options: ExportOptions, counts: Co
             visible = [place for place in places if not row.text[slice(*place)].isspace()]
             if len(visible) < len(places):  # characters, of which white ones cannot be words
                 counts["white space characters, left out"] += len(places) - len(visible)
-                places, spans = tokenize_visible(places, visible, spans)
+                places, spans = _only_visible(places, visible, spans)
             if not places:
                 counts[NO_TOKENS] += 1
                 continue
@@ -393,7 +403,7 @@ def write_mrc(rows: Iterable[Row], out: Path, options: ExportOptions, counts: Co
     write_json_array(values(), out)
 
 
-def tokenize_visible(
+def _only_visible(
     places: Sequence[tuple[int, int]], visible: Sequence[tuple[int, int]], spans: Sequence[Span]
 ) -> tuple[list[tuple[int, int]], list[Span]]:
     """Tokens without white ones, and spans of the tokens that stay; both ends of a span are visible."""

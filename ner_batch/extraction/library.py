@@ -20,11 +20,10 @@ from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
 
 import pyarrow as pa
-from pydantic import ValidationError
 
 from ner_batch import adapter as adapters
 from ner_batch import retrieval
-from ner_batch.config import Config, FormatName, explain
+from ner_batch.config import Config, FormatName, validate
 from ner_batch.data import Example, Prediction
 from ner_batch.engine.settings import EngineConfig
 from ner_batch.errors import UserError
@@ -327,20 +326,11 @@ def _set_up(
             raise UserError("demonstrations: retrieval.index is given too: leave one out")
         if not isinstance(demonstrations, str | os.PathLike):
             scratch = TemporaryDirectory(prefix="ner-batch-", ignore_cleanup_errors=True)
-            demonstrations = _index(demonstrations, scratch.name)
+            folder = os.path.join(scratch.name, "index")  # noqa: PTH118 - of strings, for a string
+            retrieval.build(demonstrations, "lexical", folder)
+            demonstrations = folder
         values["retrieval"] = section | {"index": demonstrations}
-    try:
-        config = RecipeConfig.model_validate(values)
-    except ValidationError as error:
-        raise UserError("\n".join(explain(RecipeConfig, error))) from None
-    return _Setup(make_recipe(config), scratch)
-
-
-def _index(examples: Sequence[Example], scratch: str) -> str:
-    """An index over the words of some examples."""
-    folder = os.path.join(scratch, "index")  # noqa: PTH118 - of strings, for a string
-    retrieval.build(examples, "lexical", folder)
-    return folder
+    return _Setup(make_recipe(validate(RecipeConfig, values)), scratch)
 
 
 def _engine(model: StrPath | None, adapter: StrPath | None, engine: EngineConfig | Settings | None) -> dict[str, Any]:

@@ -12,12 +12,11 @@ from ner_batch.errors import UserError
 from ner_batch.extraction.units import NAMED_IDS, UnitReport, read_report
 from ner_batch.io import storage
 from ner_batch.io.shards import Listing, Unit
-from ner_batch.jobs.record import versions
+from ner_batch.jobs.record import MANIFEST, versions
 
 if TYPE_CHECKING:
     from ner_batch.extraction.plan import Plan
 
-MANIFEST = "_manifest.json"
 SUCCESS = "_SUCCESS"
 SCHEMA_VERSION = 1
 FIRST_ANSWERS_VERSION = "1"  # that of runs whose manifest names none

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from ner_batch.data import Status
+from ner_batch.data import ANSWERED, Status
 from ner_batch.errors import Problems, UserError
 from ner_batch.extraction import manifest
 from ner_batch.extraction.recipe import Recipe, local, make_recipe
@@ -116,7 +116,7 @@ def prepare(config: ExtractConfig, limit: int | None = None, *, retry: Iterable[
 
 def _statuses(names: Iterable[str]) -> frozenset[Status]:
     """The statuses of these names; of one that asked nothing nothing can be asked again."""
-    choice = [status.value for status in Status if status not in {Status.OK, Status.EMPTY}]
+    choice = [status.value for status in Status if status not in ANSWERED]
     if wrong := [name for name in names if name not in choice]:
         raise UserError(f"--retry-status {wrong[0]}: known are {', '.join(choice)}")
     return frozenset(map(Status, names))

@@ -20,8 +20,7 @@ from ner_batch.engine.settings import EngineConfig
 from ner_batch.extraction.reader import Reader, Reading
 from ner_batch.extraction.recipe import Recipe
 from ner_batch.prompts.chat import load_tokenizer
-from ner_batch.text import windows
-from ner_batch.text.windows import Window
+from ner_batch.text.windows import Window, split
 
 # Windows prompted and parsed together: large enough for one retrieval search, small enough that the engine gets its
 # first prompts after some 10 ms, and that a slow machine (2 windows a second) tells of progress several times a minute.
@@ -69,18 +68,18 @@ class Predictor:
         limit = self.recipe.max_characters
         too_long = {row: len(text) for row, text in enumerate(texts) if text is not None and len(text) > limit}
         documents = [None if text is None or row in too_long else clean(text) for row, text in enumerate(texts)]
-        cut = windows.split(documents, self.recipe.window_tokens, self.tokenizer.count)
-        windows_of = Counter(window.document for window in cut)
+        windows = split(documents, self.recipe.window_tokens, self.tokenizer.count)
+        window_counts = Counter(window.document for window in windows)
         if progress:
-            progress(len(texts) - len(windows_of), 0)
+            progress(len(texts) - len(window_counts), 0)
         readings: list[list[Reading]] = []
-        batches = [cut[i : i + BATCH_WINDOWS] for i in range(0, len(cut), BATCH_WINDOWS)]
-        for batch, read in zip(batches, self.pool.map(self._read, batches), strict=True):
+        batches = [windows[i : i + BATCH_WINDOWS] for i in range(0, len(windows), BATCH_WINDOWS)]
+        for batch, batch_readings in zip(batches, self.pool.map(self._read, batches), strict=True):
             if progress:
-                rows = sum(1 / windows_of[window.document] for window in batch)
-                progress(rows, sum(r.prompt_tokens + r.completion_tokens for of_window in read for r in of_window))
-            readings += read
-        predictions = merge(texts, cut, readings)
+                rows = sum(1 / window_counts[window.document] for window in batch)
+                progress(rows, sum(r.prompt_tokens + r.completion_tokens for r in itertools.chain(*batch_readings)))
+            readings += batch_readings
+        predictions = merge(texts, windows, readings)
         for row, length in too_long.items():
             error = f"{length:,} characters, over windows.max_characters ({limit:,})"
             predictions[row] = Prediction(status=Status.FAILED, error=error)
@@ -88,39 +87,43 @@ class Predictor:
 
     def close(self) -> None:
         """Stop the engine and the threads."""
-        self.engine.close()
-        self.pool.shutdown()
+        try:
+            self.engine.close()
+        finally:
+            self.pool.shutdown()
 
     def _read(self, batch: Sequence[Window]) -> list[list[Reading]]:
         """The readings of some windows by every task's reader."""
         by_task = [reader.read(batch, self.recipe.tagged) for reader in self.readers]
-        return [list(itertools.chain(*of_window)) for of_window in zip(*by_task, strict=True)]
+        return [list(itertools.chain(*window_readings)) for window_readings in zip(*by_task, strict=True)]
 
 
 def merge(
-    texts: Sequence[str | None], cut: Sequence[Window], readings: Sequence[Sequence[Reading]]
+    texts: Sequence[str | None], windows: Sequence[Window], readings: Sequence[Sequence[Reading]]
 ) -> list[Prediction]:
-    """One prediction per text from the readings of its windows.
+    """One prediction per text from the readings of its windows: ``readings`` has a list for each of the ``windows``.
 
     Offsets are mapped back to the whole, untouched text: the promise ``text[start:end] == surface`` is made here.
     """
     predictions = [Prediction(status=Status.EMPTY)] * len(texts)
-    for document, parts in itertools.groupby(zip(cut, readings, strict=True), key=lambda part: part[0].document):
+    for document, parts in itertools.groupby(zip(windows, readings, strict=True), key=lambda part: part[0].document):
         text = texts[document] or ""
         by_window: list[Sequence[Reading]] = []
         shifted: list[Entity] = []
-        for window, of_window in parts:
-            by_window.append(of_window)
-            shifted += [entity.shifted(window.start) for reading in of_window for entity in reading.parsed.entities]
-        of_text = list(itertools.chain(*by_window))
+        for window, window_readings in parts:
+            by_window.append(window_readings)
+            for reading in window_readings:
+                shifted += [entity.shifted(window.start) for entity in reading.parsed.entities]
+        text_readings = list(itertools.chain(*by_window))
+        ungrounded = (mention for reading in text_readings for mention in reading.parsed.ungrounded)
         status, error = outcome(by_window)
         predictions[document] = Prediction(
             entities=distinct(replace(entity, text=text[entity.start : entity.end]) for entity in shifted),
-            ungrounded=tuple(dict.fromkeys(mention for reading in of_text for mention in reading.parsed.ungrounded)),
+            ungrounded=tuple(dict.fromkeys(ungrounded)),
             status=status,
             error=error,
-            prompt_tokens=sum(reading.prompt_tokens for reading in of_text),
-            completion_tokens=sum(reading.completion_tokens for reading in of_text),
+            prompt_tokens=sum(reading.prompt_tokens for reading in text_readings),
+            completion_tokens=sum(reading.completion_tokens for reading in text_readings),
         )
     return predictions
 
@@ -133,16 +136,18 @@ def outcome(by_window: Sequence[Sequence[Reading]]) -> tuple[Status, str | None]
     """
     readings = list(itertools.chain(*by_window))
     if len(by_window) > 1:
-        parts, statuses = "windows", [worst(reading.parsed.status for reading in of_window) for of_window in by_window]
+        parts = "windows"
+        statuses = [worst(reading.parsed.status for reading in window_readings) for window_readings in by_window]
     else:
-        parts, statuses = "answers", [reading.parsed.status for reading in readings]
+        parts = "answers"
+        statuses = [reading.parsed.status for reading in readings]
     status = worst(statuses)
     counts = Counter(statuses)
     reasons = []
     for wrong in sorted(counts.keys() - {Status.OK}, key=list(Status).index, reverse=True):
         reason = next(reading.error for reading in readings if reading.parsed.status is wrong)
-        of_all = f"{counts[wrong]:,} of {len(statuses):,} {parts}: " if len(statuses) > 1 else ""
-        reasons.append(f"{of_all}{reason}")
+        share = f"{counts[wrong]:,} of {len(statuses):,} {parts}: " if len(statuses) > 1 else ""
+        reasons.append(f"{share}{reason}")
     if status not in {Status.OK, Status.FAILED} and any(reading.parsed.status is Status.OK for reading in readings):
         status = Status.PARTIAL
     return status, "; ".join(reasons) or None

@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 import pyarrow as pa
@@ -28,7 +28,7 @@ from ner_batch.extraction.recipe import Recipe
 from ner_batch.extraction.tracker import SharedLock, Tracker
 from ner_batch.io.shards import texts_of
 
-TELL_SECONDS = 2.0
+REPORT_SECONDS = 2.0
 
 # The exit status of a replica whose engine died, so that the cause can be told from other crashes in Ray's logs.
 ENGINE_DEAD_STATUS = 70
@@ -75,7 +75,7 @@ class Replica:
         self.names_lock = threading.Lock()
         alive = [node["NodeID"] for node in ray.nodes() if node["Alive"]] if context else []
         self.tracker.replica_started(self.name, self.node, alive)
-        threading.Thread(target=self._tell_answered, name="progress", daemon=True).start()
+        threading.Thread(target=self._report_answered, name="progress", daemon=True).start()
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """The table with the columns of :func:`ner_batch.data.predictions_schema` appended, row by row.
@@ -91,30 +91,34 @@ class Replica:
         rows = [row for row, prediction in enumerate(earlier) if prediction is None]
         with self._in_flight(unit_of_table.get("name"), texts) as unit:
             try:
-                read = self._predict_unit(unit, [texts[row] for row in rows])
-            except EngineDeadError as death:
+                predictions_of_rows = self._predict_unit(unit, [texts[row] for row in rows])
+            except EngineDeadError as error:
                 # Ray restarts an actor whose process ends, not one whose engine is gone (ray#60145); and the engine's
-                # own processes may still hang on to the GPU.
-                self.tracker.engine_died(str(death))
-                for child in psutil.Process().children(recursive=True):
-                    child.kill()
-                os._exit(ENGINE_DEAD_STATUS)
-        now = dict(zip(rows, read, strict=True))
-        now |= {row: Prediction(status=Status.FAILED, error=why) for row, why in unreadable.items() if row in now}
-        predictions = [before or now[row] for row, before in enumerate(earlier)]
+                # own processes may still hang on to the GPU. So this process ends, whether the tracker hears of it or
+                # is gone itself, and whether a child has ended meanwhile or not.
+                try:
+                    self.tracker.engine_died(str(error))
+                finally:
+                    for child in psutil.Process().children(recursive=True):
+                        with suppress(psutil.NoSuchProcess):
+                            child.kill()
+                    os._exit(ENGINE_DEAD_STATUS)
+        new = dict(zip(rows, predictions_of_rows, strict=True))
+        new |= {row: Prediction(status=Status.FAILED, error=why) for row, why in unreadable.items() if row in new}
+        predictions = [prediction or new[row] for row, prediction in enumerate(earlier)]
         return units.with_predictions(table, predictions, self.predictor.recipe.tagged)
 
-    def _tell_answered(self) -> None:
-        """Tell what the engine has answered, every two seconds: a slow one takes minutes for its first rows."""
+    def _report_answered(self) -> None:
+        """Report what the engine has answered, every two seconds: a slow one takes minutes for its first rows."""
         engine, reported = self.predictor.engine, (0, 0, 0)
         while True:
-            time.sleep(TELL_SECONDS)
-            if (now := (*engine.answered, engine.waiting)) != reported:
+            time.sleep(REPORT_SECONDS)
+            if (current := (*engine.answered, engine.waiting)) != reported:
                 try:
-                    self.tracker.engine_answered(self.name, *now)
+                    self.tracker.engine_answered(self.name, *current)
                 except ray.exceptions.RayError:  # the job has ended
                     return
-                reported = now
+                reported = current
 
     @contextmanager
     def _in_flight(self, name: str | None, texts: Sequence[str | None]) -> Iterator[str]:
@@ -127,7 +131,7 @@ class Replica:
             if name is None:
                 digest = hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
                 numbered = (f"{self.name}-{digest}-{number}" for number in itertools.count())
-                name = next(one for one in numbered if one not in self.names_in_flight)
+                name = next(candidate for candidate in numbered if candidate not in self.names_in_flight)
             self.names_in_flight.add(name)
         try:
             yield name

@@ -11,6 +11,7 @@ from ner_batch.errors import UserError
 from ner_batch.extraction import lease, manifest
 from ner_batch.io import storage
 from ner_batch.jobs.progress import duration
+from ner_batch.jobs.record import MANIFEST
 
 KILLED = "killed"
 NAMED_REASONS = 3
@@ -75,9 +76,9 @@ def status(folder: str) -> RunStatus:
     Raises:
         UserError: no run has begun there, or the folder cannot be read.
     """
-    path = storage.join(folder, manifest.MANIFEST)
+    path = storage.join(folder, MANIFEST)
     if not storage.exists(path):
-        raise UserError(f"{folder}: no extraction has begun here ({manifest.MANIFEST} is missing)")
+        raise UserError(f"{folder}: no extraction has begun here ({MANIFEST} is missing)")
     about, holder = _manifest_and_lease(folder)
     if about["state"] == "running" and (holder is None or not lease.alive(folder, holder)):
         about, holder = _manifest_and_lease(folder)  # perhaps it has ended in this moment
@@ -109,7 +110,7 @@ def status(folder: str) -> RunStatus:
 def _manifest_and_lease(folder: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The lease is read first: a run removes it last."""
     holder = lease.read(folder)
-    path = storage.join(folder, manifest.MANIFEST)
+    path = storage.join(folder, MANIFEST)
     about = storage.read_json(path)
     has_counts = isinstance(about, dict) and all(isinstance(about.get(name), int) for name in ("rows_in", "units"))
     if not has_counts or not isinstance(about.get("state"), str):

@@ -1,4 +1,4 @@
-"""What a job writes down about itself: versions of the packages that decided its result, digests of what went in."""
+"""What a job writes down about itself: its manifest, versions of packages that decide its result, digests."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+
+from ner_batch.io import storage
+
+MANIFEST = "_manifest.json"
+"""In the output folder of an extraction: what ran there, and how it ended."""
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -19,6 +24,17 @@ def versions(*packages: str) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return installed
+
+
+def is_unfinished(folder: str) -> bool:
+    """Whether a manifest in a folder says that its run is not complete; one without a manifest is no run's.
+
+    Raises:
+        UserError: the manifest cannot be read.
+    """
+    uri = storage.join(folder, MANIFEST)
+    manifest = storage.read_json(uri) if storage.exists(uri) else None
+    return isinstance(manifest, dict) and manifest.get("state") != "complete"
 
 
 def digest(value: Any, length: int = 16) -> str:

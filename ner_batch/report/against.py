@@ -15,8 +15,7 @@ import pyarrow.compute as pc
 
 from ner_batch.errors import UserError
 from ner_batch.io import storage
-from ner_batch.report.output import READERS, Output, unit_start
-from ner_batch.report.sample import Place
+from ner_batch.report.output import READERS, Output, Place, unit_start
 
 SPAN_BYTES = 12  # start, end and the number of its type, four bytes each
 

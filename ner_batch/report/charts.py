@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ner_batch.jobs.progress import duration
-from ner_batch.report.timeline import Timeline
+from ner_batch.report.totals import Timeline
 
 WIDTH, HEIGHT = 480.0, 200.0
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 10.0, 10.0, 36.0

@@ -14,12 +14,11 @@ from ner_batch.errors import Problems, require_extra
 from ner_batch.io import storage
 from ner_batch.jobs.cluster import check_lasting
 from ner_batch.jobs.progress import ProgressLine
-from ner_batch.report import against, page, sample
-from ner_batch.report.output import Output, open_output
+from ner_batch.report import against, page
+from ner_batch.report.output import Output, Place, choose_places, ids_of_places, open_output, places_of_ids, read_rows
 from ner_batch.report.rows import PageRows
 from ner_batch.report.settings import ReportConfig
-from ner_batch.report.timeline import timeline
-from ner_batch.report.totals import count
+from ner_batch.report.totals import count, timeline
 
 if TYPE_CHECKING:
     from ner_batch.evaluate.job import Plan as Evaluation
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 OK = 0
 PAGE = "_report.html"
-SCORING = ("duckdb", "matplotlib")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,7 @@ def prepare(config: ReportConfig) -> Plan:
         UserError: every problem found, one line each.
     """
     if config.scored:
-        require_extra("evaluate", *SCORING, purpose="`report` with gold")
+        require_extra("evaluate", purpose="`report` with gold")
     problems, notes = Problems(), []
     target = config.out or storage.join(config.folder, PAGE)
     problems.check(lambda: check_lasting("--out", target))
@@ -98,9 +96,9 @@ def build(plan: Plan, progress: Callable[[str], None] = lambda _: None) -> bytes
         progress("comparing the runs")
         differences, counterparts = against.compare(output, other, totals.unit_rows, other_totals.unit_rows, kept)
         first["differing"] = differences.places
-    places = sample.choose(totals.unit_rows, first, config.rows, config.seed)
+    places = choose_places(totals.unit_rows, first, config.rows, config.seed)
     scored: Scored | None = None
-    ids: dict[sample.Place, str] = {}
+    ids: dict[Place, str] = {}
     if plan.evaluation:
         scored, ids = _score(plan, plan.evaluation, places, progress)
         places = sorted({*places, *ids})
@@ -115,7 +113,7 @@ def build(plan: Plan, progress: Callable[[str], None] = lambda _: None) -> bytes
             others.get(row.place),
             compared=other is not None,
         )
-        for row in sample.read_rows(output, places, config.id_column)
+        for row in read_rows(output, places, config.id_column)
     ]
     data = {
         "types": page_rows.types.values,
@@ -132,24 +130,24 @@ def build(plan: Plan, progress: Callable[[str], None] = lambda _: None) -> bytes
 
 
 def _score(
-    plan: Plan, evaluation: Evaluation, places: list[sample.Place], progress: Callable[[str], None]
-) -> tuple[Scored, dict[sample.Place, str]]:
+    plan: Plan, evaluation: Evaluation, places: list[Place], progress: Callable[[str], None]
+) -> tuple[Scored, dict[Place, str]]:
     """The evaluation, and ids of rows by their places: of those asked for, and of those with the most errors."""
     from ner_batch.report import gold
 
     id_column = evaluation.config.predictions.id_column
-    ids = sample.ids_of_places(plan.output, places, id_column)
+    ids = ids_of_places(plan.output, places, id_column)
     scored = gold.score(evaluation, ids.values(), progress)
-    return scored, ids | sample.places_of_ids(plan.output, {*scored.worst} - {*ids.values()}, id_column)
+    return scored, ids | places_of_ids(plan.output, {*scored.worst} - {*ids.values()}, id_column)
 
 
 def _other_predictions(
-    plan: Plan, places: list[sample.Place], counterparts: against.Counterparts | None
-) -> dict[sample.Place, Prediction]:
+    plan: Plan, places: list[Place], counterparts: against.Counterparts | None
+) -> dict[Place, Prediction]:
     """What the other run predicted for rows, by their place in this run."""
     if counterparts is None or plan.other is None:
         return {}
     there = {place: other for place in places if (other := counterparts.place(place)) is not None}
-    rows = sample.read_rows(plan.other, sorted(set(there.values())), plan.config.id_column, with_text=False)
+    rows = read_rows(plan.other, sorted(set(there.values())), plan.config.id_column, with_text=False)
     predictions = {row.place: row.prediction for row in rows}
     return {place: predictions[other] for place, other in there.items()}

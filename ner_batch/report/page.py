@@ -19,8 +19,7 @@ from ner_batch.jobs.progress import duration
 from ner_batch.report import charts
 from ner_batch.report.against import Differences
 from ner_batch.report.output import Output
-from ner_batch.report.timeline import Timeline
-from ner_batch.report.totals import Totals
+from ner_batch.report.totals import Timeline, Totals
 
 TYPES = 40
 """Types in a table: those that occur most; more are counted."""
@@ -209,15 +208,16 @@ def _gold(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _differences(found: Differences) -> dict[str, Any]:
-    names = sorted({*found.both, *found.this, *found.other}, key=lambda n: (-found.this[n] - found.other[n], n))
-    names = [name for name in names if found.both[name] + found.this[name] + found.other[name]]
+def _differences(differences: Differences) -> dict[str, Any]:
+    both, this, other = differences.both, differences.this, differences.other
+    names = sorted({*both, *this, *other}, key=lambda n: (-this[n] - other[n], n))
+    names = [name for name in names if both[name] + this[name] + other[name]]
     return {
-        "rows": found.rows,
-        "rows_different": found.rows_different,
-        "rows_this": found.rows_this,
-        "rows_other": found.rows_other,
-        "types": [(name, found.both[name], found.this[name], found.other[name]) for name in names[:TYPES]],
+        "rows": differences.rows,
+        "rows_different": differences.rows_different,
+        "rows_this": differences.rows_this,
+        "rows_other": differences.rows_other,
+        "types": [(name, both[name], this[name], other[name]) for name in names[:TYPES]],
         "more": max(0, len(names) - TYPES),
     }
 

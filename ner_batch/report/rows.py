@@ -9,7 +9,7 @@ from typing import Any
 
 from ner_batch.data import Entity, Prediction, clean
 from ner_batch.evaluate.match import OUTCOMES, Span, align, outcome
-from ner_batch.report.sample import SampleRow
+from ner_batch.report.output import SampleRow
 
 HEAD, CONTEXT = 400, 160
 """Code points shown of a long text: at its beginning, and on both sides of an entity."""

@@ -1,26 +1,32 @@
-"""An output's rows counted, file by file in bounded memory: statuses, types, scores, the most frequent surfaces."""
+"""An output's rows counted, file by file in bounded memory; and how many a run wrote when."""
 
 from __future__ import annotations
 
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ner_batch.data import PREDICTIONS, Status
-from ner_batch.report.output import Output
+from ner_batch.data import ANSWERED, PREDICTIONS
+from ner_batch.io.storage import File
+from ner_batch.report.output import Output, Place
 
 SCORE_BINS = 20
 SURFACE = 120
 """Code points by which a surface is known; longer ones of one beginning are one."""
 CAPACITY = 200_000
 """Surfaces counted at once: some 40 MB. Fewer different ones are counted exactly."""
-COLUMNS = PREDICTIONS.names
-ANSWERED = (Status.OK, Status.EMPTY)
+TIME_BINS = 60
+FEWEST_TIMES = 5
+"""Files of different times below which there is no course to show."""
+CLOCK_SLACK = 30.0
+"""Seconds that a store's clock may go wrong."""
 
 
 class SurfaceCounts:
@@ -53,7 +59,7 @@ class SurfaceCounts:
         for (type_, surface), count in self.counts.items():
             if type_ in by_type:
                 by_type[type_].append((surface, count))
-        return {name: sorted(found, key=lambda s: (-s[1], s[0]))[:most] for name, found in by_type.items()}
+        return {name: sorted(surfaces, key=lambda s: (-s[1], s[0]))[:most] for name, surfaces in by_type.items()}
 
 
 class Totals:
@@ -105,8 +111,8 @@ class Totals:
             kept = [*self._unanswered.get(status, ()), *((float(priorities[row]), unit, int(row)) for row in rows)]
             self._unanswered[status] = sorted(kept)[: self._kept]
 
-    def unanswered(self) -> dict[str, list[tuple[int, int]]]:
-        """Rows by status, for statuses that are no full answer: (index of the file, row in it), drawn at random."""
+    def unanswered(self) -> dict[str, list[Place]]:
+        """Rows by status, for statuses that are no full answer, drawn at random."""
         return {status: [row[1:] for row in rows] for status, rows in sorted(self._unanswered.items())}
 
 
@@ -117,7 +123,46 @@ def _counted(values: pa.Array) -> Mapping[Any, int]:
 def count(output: Output, seed: int, kept: int, progress: Callable[[str], None]) -> Totals:
     """The totals of an output. Raises UserError where a file cannot be read."""
     totals = Totals(seed, kept)
-    for file, table in zip(output.files, output.tables(COLUMNS), strict=True):
+    for file, table in zip(output.files, output.tables(PREDICTIONS.names), strict=True):
         totals.add(file.name, table)
         progress(f"{totals.rows:,} of {output.status.rows_written:,} rows of {output.folder} counted")
     return totals
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Rows per second in stretches of ``step`` seconds; runs that went on stand end to end, at ``starts`` (seconds)."""
+
+    step: float
+    rows_per_second: tuple[float, ...]
+    starts: tuple[float, ...]
+
+
+def timeline(files: Sequence[File], rows: Sequence[int], runs: Sequence[Mapping[str, Any]]) -> Timeline | None:
+    """The course of the runs in a manifest, without the time between them.
+
+    None where files are few, the store tells no times, or they are not the runs' (a copied folder has its own): the
+    files of a run are written between its start and its end. Rows that were done again count when that was.
+    """
+    spans = []
+    before = 0.0
+    for run in runs:
+        start = datetime.fromisoformat(run["started"]).timestamp()
+        spans.append((start, run["seconds"], before))
+        before += run["seconds"]
+    moments: list[tuple[float, int]] = []
+    for file, count in zip(files, rows, strict=True):
+        times = [
+            earlier + min(max(0.0, file.written - start), seconds)
+            for start, seconds, earlier in spans
+            if file.written is not None and start - CLOCK_SLACK <= file.written <= start + seconds + CLOCK_SLACK
+        ]
+        if times:
+            moments.append((times[-1], count))
+    if len({moment for moment, _ in moments}) < FEWEST_TIMES or 2 * len(moments) < len(files) or before <= 0:
+        return None
+    bins = min(TIME_BINS, max(4, len(moments) // 2))
+    at, counts = zip(*moments, strict=True)
+    summed, _ = np.histogram(at, bins, (0.0, before), weights=counts)
+    step = before / bins
+    return Timeline(step, tuple((summed / step).tolist()), tuple(earlier for _, _, earlier in spans))

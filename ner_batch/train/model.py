@@ -59,7 +59,7 @@ def load(base: BaseModelConfig, lora: LoraSettings, device: torch.device, seed: 
     dtype = auto if base.dtype == "auto" else base.dtype
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     if base.quantization:
-        require_extra("qlora", "bitsandbytes", purpose=f"base.quantization={base.quantization}")
+        require_extra("qlora", purpose=f"base.quantization={base.quantization}")
         options["device_map"] = {"": device}
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,

@@ -111,7 +111,7 @@ def prepare(config: TrainConfig) -> Plan:
 
         problems.check(lambda: check_base(base, config.lora))
         if base.quantization and not is_named(config.run.address):  # elsewhere the workers know
-            problems.check(lambda: require_extra("qlora", "bitsandbytes", purpose="base.quantization=4bit"))
+            problems.check(lambda: require_extra("qlora", purpose="base.quantization=4bit"))
         problems.check(lambda: adapters.check_base(base.model, base.revision))
     problems.check(lambda: _check_init(config, fingerprint))
     if task and chat and config.augmentation.verification:
