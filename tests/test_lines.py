@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from ner_batch.data import clean
 from ner_batch.errors import UserError
-from ner_batch.io import lines
+from ner_batch.io import lines, storage
 from ner_batch.io.listing import covers, list_shards, read_unit
 from ner_batch.io.shards import UNREADABLE, plan_units, texts_of
 
@@ -256,6 +256,10 @@ def test_a_file_changed_since_the_listing_is_refused(tmp_path: Path, name: str) 
         ("x.csv", b"\n\n", "no header: the first line names the columns"),
         ("x.csv", b'text\nx\n"y\nz\n', "row 1: a quote is opened and never closed"),
         ("x.csv", b"\xff\xff\n", "the first line is no header of UTF-8 text"),
+        ("x.csv", b"id,text\r1,a\r", "its lines end in CR, not LF: convert them"),
+        ("x.csv", b'text,id\n"a"b,"open\nc,2\n', "row 0: a quote is opened and never closed"),
+        ("x.csv", b"text," * 10_001, "more than 10,000 columns: names that are data belong in one column"),
+        ("x.jsonl", json.dumps({str(n): n for n in range(10_001)}).encode(), "more than 10,000 columns"),
         ("x.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 999)[:-12], "Compressed file ended before the end"),
         ("x.jsonl.gz", b'{"text": "x"}\n', "Not a gzipped file"),
         ("x.jsonl.zst", b'{"text": "x"}\n', "ZSTD|zstd"),
@@ -341,3 +345,80 @@ def test_no_row_can_be_read_and_none_is_named(tmp_path: Path) -> None:
     table = read_unit(unit, ["id"])
     assert table.column_names == ["id", UNREADABLE]
     assert table["id"].to_pylist() == [7, None]
+
+
+def test_a_header_ends_where_its_record_ends(tmp_path: Path) -> None:
+    """A quote within a name opens nothing, and a quoted name may have line ends in it: by the delimiter that counts."""
+    (tmp_path / "x.csv").write_text('id,size 5",text\n1,a,b\n2,c,d\n')
+    assert read(tmp_path / "x.csv").to_pylist() == [
+        {"id": "1", 'size 5"': "a", "text": "b"},
+        {"id": "2", 'size 5"': "c", "text": "d"},
+    ]
+    (tmp_path / "x.csv").write_text('id;"si\nze";text\n1;a,1;b\n2;c;d\n')
+    assert read(tmp_path / "x.csv").to_pylist() == [
+        {"id": "1", "si\nze": "a,1", "text": "b"},
+        {"id": "2", "si\nze": "c", "text": "d"},
+    ]
+
+
+def test_a_quote_that_stays_open_is_not_read_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded by the longest row there may be."""
+    monkeypatch.setattr(lines, "_LONGEST_RECORD", 100)
+    (tmp_path / "x.csv").write_text('text,id\n"abc,1\n' + "x,1\n" * 50)
+    with pytest.raises(UserError, match=r"a row is longer than 100 bytes: is a quote opened and never closed\?"):
+        list_shards(str(tmp_path), "text")
+    (tmp_path / "x.csv").write_text("text,id\n" + f"{'x' * 60},1\n" * 50)
+    assert read(tmp_path).num_rows == 50
+
+
+def test_names_that_no_column_can_have(tmp_path: Path) -> None:
+    """Half a surrogate pair fails its row; a byte order mark, as in files put one after another, does not."""
+    rows = [b'{"text": "a", "n": 1}', b'{"\\ud800": 1, "text": "b"}', b'\xef\xbb\xbf{"text": "c", "n": "x"}']
+    (tmp_path / "x.jsonl").write_bytes(b"\n".join(row for row in rows for _ in range(30)))
+    table = read(tmp_path, unit_rows=1)
+    texts, errors = texts_of(table, "text")
+    assert texts == ["a"] * 30 + [None] * 30 + ["c"] * 30
+    assert errors == {row: f"row {row}: not JSON of Unicode: half a surrogate pair in a name" for row in range(30, 60)}
+    assert table["n"].to_pylist() == ["1"] * 30 + [None] * 30 + ['"x"'] * 30
+
+
+@pytest.mark.parametrize(("start", "end"), ["[]", ('{"a":', "}")])
+def test_what_is_deep_stays_json(tmp_path: Path, start: str, end: str) -> None:
+    """Parquet of 100 levels cannot be read again, and some hundreds are too many for Python."""
+    for depth in (10, 50, 700):
+        value = start * depth + "1" + end * depth
+        (tmp_path / "x.jsonl").write_text(f'{{"text": "a", "n": {value}}}\n{{"text": "b"}}\n')
+        table = read(tmp_path)
+        storage.write_table(str(tmp_path / "x.out"), table, {})
+        assert storage.read_table(str(tmp_path / "x.out")).num_rows == 2
+        if depth > 10:
+            assert table["n"].to_pylist() == [value.replace(":", ": "), None]
+
+
+def test_keys_that_are_data_take_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As columns of their own, each would have a value in every row."""
+    rows = [{"text": "a", "map": {f"{row}-{key}": key for key in range(100)}} for row in range(300)]
+    written(tmp_path / "x.jsonl", rows)
+    monkeypatch.setattr(lines, "_INFERRED", 300)
+    before = pa.default_memory_pool().max_memory()
+    assert [json.loads(value) for value in read(tmp_path)["map"].to_pylist()] == [row["map"] for row in rows]
+    assert pa.default_memory_pool().max_memory() - before < 30 * 2**20
+
+
+@pytest.mark.parametrize("end", [".gz", ".bz2", ".xz", ".zst"])
+@pytest.mark.parametrize("now", ["plain", "cut", "gone wrong"])
+def test_a_compressed_file_that_is_none_now_has_changed(tmp_path: Path, end: str, now: str) -> None:
+    """It is no failure of the store, which would be waited for."""
+    data = "".join(f"{json.dumps({'text': hex(row**9)})}\n" for row in range(300)).encode()
+    compress = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+    compress[".zst"] = lambda part: pa.compress(part, "zstd", asbytes=True)
+    packed = compress[end](data)
+    path = tmp_path / f"x.jsonl{end}"
+    path.write_bytes(packed)
+    last = plan_units(list_shards(str(path), "text").shards, 50, 10**9)[-1]
+    half = len(packed) // 2
+    path.write_bytes(
+        {"plain": data, "cut": packed[:half], "gone wrong": packed[:half] + bytes(99) + packed[half + 99 :]}[now]
+    )
+    with pytest.raises(UserError, match=r"the file has changed since it was listed; start the run again"):
+        read_unit(last)

@@ -166,11 +166,10 @@ def _of_one_kind(folder: str, files: Sequence[storage.File]) -> list[storage.Fil
         # A folder that `datasets` saved names its files in state.json; others are of its caches.
         for state in [file for file in files if posixpath.basename(file.name) == "state.json"]:
             place = posixpath.dirname(state.name)
-            saved = {
-                posixpath.join(place, entry["filename"])
-                for entry in storage.read_json(state.uri).get("_data_files") or ()
-            }
-            chosen = [file for file in chosen if posixpath.dirname(file.name) != place or file.name in saved]
+            about = storage.read_json(state.uri)
+            if isinstance(about, dict) and about.get("_data_files"):  # another one is of something else
+                saved = {posixpath.join(place, entry["filename"]) for entry in about["_data_files"]}
+                chosen = [file for file in chosen if posixpath.dirname(file.name) != place or file.name in saved]
     return chosen
 
 

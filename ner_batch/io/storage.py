@@ -237,13 +237,50 @@ def _local_files(root: Path) -> Iterator[File]:
                 yield File(relative, str(path), about.st_size, str(about.st_mtime_ns), about.st_mtime)
 
 
-def open_stream(uri: str) -> IO[bytes]:
+class Stream(io.BufferedReader):
+    """A file to be read from its beginning to its end; ``failure`` is set where the store has failed meanwhile.
+
+    For who reads through a decoder: what it raises besides is about the bytes, not the store.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._source = _Source(stream)
+        super().__init__(self._source, PART)
+
+    @property
+    def failure(self) -> OSError | None:
+        """What a read has raised."""
+        return self._source.failure
+
+
+class _Source(io.RawIOBase):
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream = stream
+        self.failure: OSError | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            data = self.stream.read(len(buffer))
+        except Exception as error:  # those of other packages too
+            self.failure = error if isinstance(error, OSError) else OSError(f"{type(error).__name__}: {error}")
+            raise self.failure from error
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self.stream.close()
+        super().close()
+
+
+def open_stream(uri: str) -> Stream:
     """A file to be read from its beginning to its end. Raises OSError where it cannot be read."""
     with _opened(uri) as (filesystem, path):
         if isinstance(filesystem, LocalFileSystem):
-            return Path(path).open("rb")
-        stream: IO[bytes] = filesystem.open(path, "rb", block_size=PART)
-        return stream
+            return Stream(Path(path).open("rb", buffering=0))
+        return Stream(filesystem.open(path, "rb", block_size=PART))
 
 
 def read_bytes(uri: str) -> bytes:
