@@ -49,7 +49,8 @@ def inspect(file: storage.File, text_column: str | None) -> tuple[Shard, str | N
     try:
         with storage.open_stream(file.uri) as stream:
             tee = _Tee(stream)
-            if stream.peek(len(_FILE))[: len(_FILE)] == _FILE:
+            is_file = stream.peek(len(_FILE))[: len(_FILE)] == _FILE
+            if is_file:
                 tee.offset = len(stream.read(len(_FILE)))
             reader = pa.ipc.MessageReader.open_stream(pa.PythonFile(tee, mode="r"))
             schema = pa.ipc.read_schema(reader.read_next_message())
@@ -64,6 +65,8 @@ def inspect(file: storage.File, text_column: str | None) -> tuple[Shard, str | N
                 if text_column is not None and problem is None:
                     text_bytes += named(pa.Table.from_batches([batch]), [text_column]).nbytes
                 start, tee.crc = tee.offset, 0
+            if is_file and not stream.read().endswith(_FILE.rstrip(b"\0")):  # its messages may end between two batches
+                return Corrupt(file.uri, file.name, "it ends before its footer: is it copied whole?")
     except (pa.ArrowException, EOFError, StopIteration, OSError) as error:
         if isinstance(error, OSError) and (stream is None or stream.failure):
             raise UserError(f"{file.uri}: cannot be read ({storage.cause_of(error)})") from error

@@ -167,8 +167,11 @@ def _of_one_kind(folder: str, files: Sequence[storage.File]) -> list[storage.Fil
         for state in [file for file in files if posixpath.basename(file.name) == "state.json"]:
             place = posixpath.dirname(state.name)
             about = storage.read_json(state.uri)
-            if isinstance(about, dict) and about.get("_data_files"):  # another one is of something else
-                saved = {posixpath.join(place, entry["filename"]) for entry in about["_data_files"]}
+            entries = about.get("_data_files") if isinstance(about, dict) else None
+            saved = {posixpath.join(place, str(entry["filename"])) for entry in entries or () if "filename" in entry}
+            if missing := sorted(saved - {file.name for file in chosen}):
+                raise UserError(f"{state.uri}: {missing[0]}, which it names, is not there: is the folder copied whole?")
+            if saved:  # another state.json is of something else
                 chosen = [file for file in chosen if posixpath.dirname(file.name) != place or file.name in saved]
     return chosen
 
