@@ -88,6 +88,18 @@ def test_gold_in_the_same_rows(run, tmp_path):
     assert nameless["runs"][0]["worst"][0]["id"].startswith("part-")
 
 
+def test_gold_in_json_lines(run, tmp_path):
+    """The same figures, also where its text is a field."""
+    gold, good, _ = corpus(30)
+    write(tmp_path / "run", run_table(good))
+    write(tmp_path / "gold", gold_table(gold))
+    expected = without_paths(report_of(run(), tmp_path / "report"))
+    rows = [row | {"doc": {"body": row.pop("text")}} for row in gold_table(gold).to_pylist()]
+    (tmp_path / "gold.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    outcome = run(f"gold.path={tmp_path}/gold.jsonl", "gold.text_column=doc.body")
+    assert without_paths(report_of(outcome, tmp_path / "report")) == expected
+
+
 def test_is_another_run_better(run, tmp_path):
     """`--against`: difference, interval, share and p-value, and a sentence; against itself nothing."""
     gold, good, bad = corpus(200)

@@ -85,6 +85,7 @@ def test_a_wrong_row_is_named(tmp_path: Path, row: dict[str, Any], said: str) ->
             {"text": "Anna", "entities": [{"start": 0.0, "end": 4.0, "type": "PER"}]},
             "row 0: entity from 0.0 to 4.0: offsets are whole numbers",
         ),
+        ({"text": "Anna", "entities": [{**SPAN, "type": 5}]}, "row 0: entity .* has the type 5: a string is needed"),
         ({"text": "Anna", "entities": ["Anna"]}, "column 'entities' is list"),
         ({"text": "Anna", "entities": "Anna"}, "column 'entities' is string"),
         ({"text": "Anna", "entities": [{"start": 0, "end": 4}]}, "column 'entities' is list"),

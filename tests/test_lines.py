@@ -16,11 +16,13 @@ import pytest
 from datasets import Dataset, DatasetDict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from s3_server import BUCKET, Proxy, point_at, s3_server
 
 from ner_batch.data import clean
 from ner_batch.errors import UserError
-from ner_batch.io import lines
+from ner_batch.io import lines, s3, storage
 from ner_batch.io.listing import covers, list_shards, read_unit
+from ner_batch.io.outage import may_pass
 from ner_batch.io.shards import UNREADABLE, plan_units, texts_of
 
 HYPOTHESIS = settings(
@@ -215,9 +217,24 @@ def test_what_datasets_saves(tmp_path: Path) -> None:
     assert len(listing.shards) == 3
     assert {len(shard.parts) for shard in listing.shards} == {1, 2}
     assert read(tmp_path, unit_rows=333).to_pylist() == rows
-    with pa.ipc.new_file(str(tmp_path / "x.feather"), pa.schema([("text", pa.string())])) as file:
-        file.write(pa.record_batch({"text": ["of a file, not a stream"]}))
-    assert read(tmp_path / "x.feather")["text"].to_pylist() == ["of a file, not a stream"]
+    (tmp_path / "a" / "data-00001-of-00002.arrow").unlink()
+    with pytest.raises(UserError, match=r"a/data-00001-of-00002\.arrow, which it names, is not there"):
+        list_shards(str(tmp_path), "text")
+    (tmp_path / "a" / "state.json").write_text('["of something else"]')
+    assert len(list_shards(str(tmp_path / "a"), "text").shards) == 1
+
+
+def test_a_file_of_arrow(tmp_path: Path) -> None:
+    """Not a stream; cut between two of its batches it is not whole."""
+    path = tmp_path / "x.feather"
+    with pa.ipc.new_file(str(path), pa.schema([("text", pa.string())])) as file:
+        for _ in range(2):
+            file.write(pa.record_batch({"text": ["of a file, not a stream"]}))
+    assert read(path)["text"].to_pylist() == ["of a file, not a stream"] * 2
+    (part, _) = list_shards(str(path), "text").shards[0].parts
+    path.write_bytes(path.read_bytes()[: part.offset + part.size])
+    with pytest.raises(UserError, match=r"it ends before its footer: is it copied whole\?"):
+        list_shards(str(path), "text")
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.csv", "x.jsonl.gz", "data.arrow"])
@@ -256,6 +273,10 @@ def test_a_file_changed_since_the_listing_is_refused(tmp_path: Path, name: str) 
         ("x.csv", b"\n\n", "no header: the first line names the columns"),
         ("x.csv", b'text\nx\n"y\nz\n', "row 1: a quote is opened and never closed"),
         ("x.csv", b"\xff\xff\n", "the first line is no header of UTF-8 text"),
+        ("x.csv", b"id,text\r1,a\r", "its lines end in CR, not LF: convert them"),
+        ("x.csv", b'text,id\n"a"b,"open\nc,2\n', "row 0: a quote is opened and never closed"),
+        ("x.csv", b"text," * 10_001, "more than 10,000 columns: names that are data belong in one column"),
+        ("x.jsonl", json.dumps({str(n): n for n in range(10_001)}).encode(), "more than 10,000 columns"),
         ("x.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 999, mtime=0)[:-12], "Compressed file ended before the end"),
         ("x.jsonl.gz", b'{"text": "x"}\n', "Not a gzipped file"),
         ("x.jsonl.zst", b'{"text": "x"}\n', "ZSTD|zstd"),
@@ -341,3 +362,110 @@ def test_no_row_can_be_read_and_none_is_named(tmp_path: Path) -> None:
     table = read_unit(unit, ["id"])
     assert table.column_names == ["id", UNREADABLE]
     assert table["id"].to_pylist() == [7, None]
+
+
+def test_a_header_ends_where_its_record_ends(tmp_path: Path) -> None:
+    """A quote within a name opens nothing, and a quoted name may have line ends in it: by the delimiter that counts."""
+    (tmp_path / "x.csv").write_text('id,size 5",text\n1,a,b\n2,c,d\n')
+    assert read(tmp_path / "x.csv").to_pylist() == [
+        {"id": "1", 'size 5"': "a", "text": "b"},
+        {"id": "2", 'size 5"': "c", "text": "d"},
+    ]
+    (tmp_path / "x.csv").write_text('id;"si\nze";text\n1;a,1;b\n2;c;d\n')
+    assert read(tmp_path / "x.csv").to_pylist() == [
+        {"id": "1", "si\nze": "a,1", "text": "b"},
+        {"id": "2", "si\nze": "c", "text": "d"},
+    ]
+
+
+def test_a_quote_that_stays_open_is_not_read_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded by the longest row there may be."""
+    monkeypatch.setattr(lines, "_LONGEST_RECORD", 100)
+    (tmp_path / "x.csv").write_text('text,id\n"abc,1\n' + "x,1\n" * 50)
+    with pytest.raises(UserError, match=r"a row is longer than 100 bytes: is a quote opened and never closed\?"):
+        list_shards(str(tmp_path), "text")
+    (tmp_path / "x.csv").write_text("text,id\n" + f"{'x' * 60},1\n" * 50)
+    assert read(tmp_path).num_rows == 50
+
+
+def test_names_that_no_column_can_have(tmp_path: Path) -> None:
+    """Half a surrogate pair fails its row; a byte order mark, as in files put one after another, does not."""
+    rows = [b'{"text": "a", "n": 1}', b'{"\\ud800": 1, "text": "b"}', b'\xef\xbb\xbf{"text": "c", "n": "x"}']
+    (tmp_path / "x.jsonl").write_bytes(b"\n".join(row for row in rows for _ in range(30)))
+    table = read(tmp_path, unit_rows=1)
+    texts, errors = texts_of(table, "text")
+    assert texts == ["a"] * 30 + [None] * 30 + ["c"] * 30
+    assert errors == {row: f"row {row}: not JSON of Unicode: half a surrogate pair in a name" for row in range(30, 60)}
+    assert table["n"].to_pylist() == ["1"] * 30 + [None] * 30 + ['"x"'] * 30
+
+
+@pytest.mark.parametrize(("start", "end"), ["[]", ('{"a":', "}")])
+def test_what_is_deep_stays_json(tmp_path: Path, start: str, end: str) -> None:
+    """Parquet of 100 levels cannot be read again, and some hundreds are too many for Python."""
+    for depth in (10, 50, 700):
+        value = start * depth + "1" + end * depth
+        (tmp_path / "x.jsonl").write_text(f'{{"text": "a", "n": {value}}}\n{{"text": "b"}}\n')
+        table = read(tmp_path)
+        storage.write_table(str(tmp_path / "x.out"), table, {})
+        assert storage.read_table(str(tmp_path / "x.out")).num_rows == 2
+        if depth > 10:
+            assert table["n"].to_pylist() == [value.replace(":", ": "), None]
+
+
+def test_keys_that_are_data_take_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As columns of their own, each would have a value in every row."""
+    rows = [{"text": "a", "map": {f"{row}-{key}": key for key in range(100)}} for row in range(300)]
+    written(tmp_path / "x.jsonl", rows)
+    monkeypatch.setattr(lines, "_INFERRED", 300)
+    before = pa.default_memory_pool().max_memory()
+    assert [json.loads(value) for value in read(tmp_path)["map"].to_pylist()] == [row["map"] for row in rows]
+    assert pa.default_memory_pool().max_memory() - before < 30 * 2**20
+
+
+@pytest.mark.parametrize(("end", "now"), [(".gz", "cut"), (".bz2", "plain"), (".zst", "cut"), (".zst", "plain")])
+def test_a_compressed_file_that_is_none_now_has_changed(tmp_path: Path, end: str, now: str) -> None:
+    """It is no failure of the store, which would be waited for."""
+    data = "".join(f"{json.dumps({'text': hex(row**9)})}\n" for row in range(300)).encode()
+    compress = {".gz": gzip.compress, ".bz2": bz2.compress}
+    compress[".zst"] = lambda part: pa.compress(part, "zstd", asbytes=True)
+    packed = compress[end](data)
+    path = tmp_path / f"x.jsonl{end}"
+    path.write_bytes(packed)
+    last = plan_units(list_shards(str(path), "text").shards, 50, 10**9)[-1]
+    path.write_bytes(data if now == "plain" else packed[: len(packed) // 2])
+    with pytest.raises(UserError, match=r"the file has changed since it was listed; start the run again"):
+        read_unit(last)
+
+
+@pytest.mark.parametrize("name", ["x.jsonl.zst", "x.arrow"])
+def test_a_store_that_fails_says_nothing_of_the_file(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """While it is listed or read; answers that break off are asked for again, and a file that is cut is corrupt."""
+    data = "".join(f"{json.dumps({'text': hex(row**99)})}\n" for row in range(999)).encode()
+    if name.endswith("arrow"):
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, pa.schema([("text", pa.string())])) as stream:
+            stream.write(pa.record_batch({"text": [hex(row**99) for row in range(999)]}))
+        data = sink.getvalue().to_pybytes()
+    else:
+        data = pa.compress(data, "zstd", asbytes=True)
+    monkeypatch.setattr(s3, "ATTEMPTS", 2)
+    with s3_server() as (endpoint, client), Proxy(endpoint) as proxy:
+        point_at(monkeypatch, proxy.url)
+        client.put_object(Bucket=BUCKET, Key=name, Body=data)
+        uri = f"s3://{BUCKET}/{name}"
+        proxy.fail(name, 1, "cut")
+        (unit,) = plan_units(list_shards(uri, "text").shards, 999, 10**9)
+        assert read_unit(unit).num_rows == 999
+        lines._STREAMS.clear()
+        proxy.fail(name, how="cut")
+        with pytest.raises(UserError, match="cannot be read") as listing:
+            list_shards(uri, "text")
+        with pytest.raises(OSError, match="broke off 2 times") as reading:
+            read_unit(unit)
+        assert may_pass(listing.value)
+        assert may_pass(reading.value)
+        proxy.mend()
+        assert read_unit(unit).num_rows == 999
+        client.put_object(Bucket=BUCKET, Key=name, Body=data[:-50])
+        with pytest.raises(UserError, match="no readable file"):
+            list_shards(uri, "text")

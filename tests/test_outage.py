@@ -66,6 +66,7 @@ REQUEST = aiohttp.RequestInfo(URL("http://h"), "GET", CIMultiDictProxy(CIMultiDi
         (FSTimeoutError(), True, True),
         (socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"), True, True),
         (aiohttp.ServerDisconnectedError(), True, True),
+        (aiohttp.http_exceptions.ContentLengthError("Not enough data"), True, True),
         (aiohttp.ClientResponseError(REQUEST, (), status=503), True, True),
         (aiohttp.ClientResponseError(REQUEST, (), status=404), False, False),
         (aiohttp.ClientResponseError(REQUEST, (), status=403), False, True),

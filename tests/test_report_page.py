@@ -29,7 +29,7 @@ from ner_batch.io.examples import examples_table
 from ner_batch.io.listing import list_shards
 from ner_batch.report.against import compare
 from ner_batch.report.job import build, prepare
-from ner_batch.report.output import choose_places, open_output
+from ner_batch.report.output import choose_places, open_output, read_rows
 from ner_batch.report.page import script_json
 from ner_batch.report.rows import HEAD, fold
 from ner_batch.report.settings import ReportConfig
@@ -488,3 +488,19 @@ def test_another_input_is_refused(command, tmp_path):
     refused(
         command("--against", write_output(tmp_path / "a-other", others)), "another text", "give two runs on one input"
     )
+
+
+@pytest.mark.parametrize("rename", [{}, {"doc": "document"}])
+def test_the_text_may_be_a_field(tmp_path, rename):
+    """By the path that the run read, under the name that its column has now; also where two runs are compared."""
+    rows = [(id_, text, prediction) for id_, text, prediction in ROWS[:30]]
+    column = {rename.get("doc", "doc"): [{"body": f"of the field: {text}"} for _, text, _ in rows]}
+    folders = [write_output(tmp_path / name, rows, **column) for name in ("one", "other")]
+    for folder in folders:
+        manifest = storage.read_json(f"{folder}/_manifest.json")
+        manifest["config"]["input"] |= {"text_column": "doc.body", "rename": rename}
+        storage.write_json(f"{folder}/_manifest.json", manifest)
+    (one, other) = map(open_output, folders)
+    texts = [sample.text for sample in read_rows(one, [(0, row) for row in range(30)], "id")]
+    assert texts == [f"of the field: {text}" for _, text, _ in rows]
+    assert compare(one, other, [30], [30], 1)[0].rows == 30

@@ -78,7 +78,7 @@ def _source(
     problems = [f"{name}: {corrupt.uri}: {corrupt.reason}" for corrupt in listing.corrupt]
     for shard in listing.shards:
         for ours, column in named.items():
-            if column not in shard.columns:
+            if ours != "text" and column not in shard.columns:  # the listing knows of the text, a field of a column too
                 section = "gold" if "gold" in (ours, name) else "predictions"
                 field = f"{ours}_column" if ours in ("id", "text") else "column"
                 there = f"in {shard.uri} ({name}); there are {', '.join(shard.columns)}"

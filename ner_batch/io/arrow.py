@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Sequence
-from typing import IO
 
 import pyarrow as pa
 
@@ -23,7 +22,7 @@ _FILE = b"ARROW1\0\0"  # begins a file, whose messages come then, and a footer
 class _Tee:
     """A stream that is read, with what was read of it: its length, its digest, its CRC since the last message."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: storage.Stream) -> None:
         self.stream, self.offset, self.crc, self.digest = stream, 0, 0, hashlib.sha256()
         self.closed = False
 
@@ -46,13 +45,13 @@ def inspect(file: storage.File, text_column: str | None) -> tuple[Shard, str | N
     """
     parts: list[Part] = []
     rows = text_bytes = 0
+    stream: storage.Stream | None = None
     try:
         with storage.open_stream(file.uri) as stream:
             tee = _Tee(stream)
-            if stream.read(len(_FILE)) == _FILE:
-                tee.offset = len(_FILE)
-            else:
-                stream.seek(0)
+            is_file = stream.peek(len(_FILE))[: len(_FILE)] == _FILE
+            if is_file:
+                tee.offset = len(stream.read(len(_FILE)))
             reader = pa.ipc.MessageReader.open_stream(pa.PythonFile(tee, mode="r"))
             schema = pa.ipc.read_schema(reader.read_next_message())
             problem = None if text_column is None else text_problem(schema, text_column, file.uri)
@@ -66,12 +65,12 @@ def inspect(file: storage.File, text_column: str | None) -> tuple[Shard, str | N
                 if text_column is not None and problem is None:
                     text_bytes += named(pa.Table.from_batches([batch]), [text_column]).nbytes
                 start, tee.crc = tee.offset, 0
-    except (pa.ArrowException, EOFError, StopIteration) as error:
-        return Corrupt(file.uri, file.name, storage.cause_of(error))
-    except OSError as error:
-        if error.errno is None and "://" not in file.uri:  # Arrow's word for bytes that are no message
-            return Corrupt(file.uri, file.name, storage.cause_of(error))
-        raise UserError(f"{file.uri}: cannot be read ({storage.cause_of(error)})") from error
+            if is_file and not stream.read().endswith(_FILE.rstrip(b"\0")):  # its messages may end between two batches
+                return Corrupt(file.uri, file.name, "it ends before its footer: is it copied whole?")
+    except (pa.ArrowException, EOFError, StopIteration, OSError) as error:
+        if isinstance(error, OSError) and (stream is None or stream.failure):
+            raise UserError(f"{file.uri}: cannot be read ({storage.cause_of(error)})") from error
+        return Corrupt(file.uri, file.name, storage.cause_of(error))  # an OSError is Arrow's word for no message too
     shard = Shard(
         file.uri,
         file.name,

@@ -124,6 +124,8 @@ def example_from_row(row: Mapping[str, Any], place: str = "example") -> Example:
         start, end, type_ = span["start"], span["end"], span["type"]
         if not (isinstance(start, int) and isinstance(end, int)):
             raise UserError(f"{place}: entity from {start!r} to {end!r}: offsets are whole numbers")
+        if not isinstance(type_, str):
+            raise UserError(f"{place}: entity [{start}, {end}) has the type {type_!r}: a string is needed")
         surface = text[start:end] if 0 <= start < end <= len(text) else None
         annotated = surface if span.get("text") is None else span["text"]
         if surface is None or surface != annotated:

@@ -8,6 +8,7 @@ the same; it says why (:data:`ner_batch.io.shards.UNREADABLE`).
 from __future__ import annotations
 
 import bz2
+import codecs
 import csv
 import gzip
 import hashlib
@@ -17,9 +18,11 @@ import lzma
 import sys
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import IO, Any
 
 import pyarrow as pa
@@ -31,10 +34,15 @@ from ner_batch.io.shards import UNREADABLE, Corrupt, Kind, Part, Shard, Unit, mi
 
 _PART = 256 * 2**10  # bytes, about: what a unit reads beside its own rows is less than two of these
 _LONGEST = 2**30  # bytes of a line; a longer one is no text
+_LONGEST_RECORD = 2**27  # bytes of a CSV record, of which a quote that nobody closes makes one: 15 times that in memory
+_MOST_COLUMNS = 10_000
 _INFERRED = 1000  # rows whose types are looked at together, at most
 _INFERRED_BYTES = 8 * 2**20  # of their lines, about
 _MOST_FIELDS = 200  # of a nested column; with more it is a map by nature, and stays JSON
+_DEEPEST = 20  # levels of a nested column; Arrow reads no Parquet of more than 100, of which a list takes two
 _DELIMITERS = (",", "\t", ";", "|")
+# What is raised for bytes that are no compressed stream. That a store fails is an OSError too: see storage.Stream.
+_NOT_COMPRESSED = (EOFError, zlib.error, lzma.LZMAError, OSError, pa.ArrowException)
 _JSON = pa.json_()
 """The type, in a shard's schema, of a column whose values have no common type: strings of JSON in the table."""
 
@@ -48,19 +56,17 @@ def inspect(file: storage.File, text_column: str | None, kind: Kind) -> tuple[Sh
     Raises:
         UserError: it cannot be reached, or is JSON of another kind.
     """
-    cut = _Cut()
+    cut, raw = _Cut(), None
     try:
         with storage.open_stream(file.uri) as raw, closing(_uncompressed(raw, file.uri)) as stream:
             if kind == "csv":
                 shard, problem = _inspect_csv(file, text_column, _lines(stream), cut)
             else:
                 shard, problem = _inspect_jsonl(file, text_column, _lines(stream), cut)
-    except (_NotRowsError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, pa.ArrowException) as error:
+    except (_NotRowsError, *_NOT_COMPRESSED) as error:
+        if isinstance(error, OSError) and (raw is None or raw.failure):
+            raise UserError(f"{file.uri}: cannot be read ({storage.cause_of(error)})") from error
         return Corrupt(file.uri, file.name, storage.cause_of(error))
-    except OSError as error:
-        if file.uri.endswith((".bz2", ".zst")) and error.errno is None:  # their word for bytes that are no such stream
-            return Corrupt(file.uri, file.name, storage.cause_of(error))
-        raise UserError(f"{file.uri}: cannot be read ({storage.cause_of(error)})") from error
     return replace(shard, rows=cut.rows, digest=cut.digest.hexdigest()[:16], parts=cut.finished()), problem
 
 
@@ -194,13 +200,8 @@ def _inspect_jsonl(
 def _inspect_csv(
     file: storage.File, text_column: str | None, lines: Iterator[bytes], cut: _Cut
 ) -> tuple[Shard, str | None]:
-    start = bytearray()
-    for line in lines:
-        start += line
-        if line.strip():
-            break
-    delimiter, header = _header(start, lines, text_column)
-    cut.skip(bytes(start))
+    delimiter, header, start, lines = _header(lines, text_column)
+    cut.skip(start)
     schema = pa.schema([(name, pa.string()) for name in header])
     shard = Shard(file.uri, file.name, 0, file.size, "", 0, tuple(header), (), "csv", schema, text_column, delimiter)
     text_bytes, last = 0, b""
@@ -210,50 +211,77 @@ def _inspect_csv(
             last = record
         if text_column in header and isinstance(row, Mapping):
             text_bytes += len(row[text_column])
-    try:
-        list(csv.reader([last.decode("utf-8", "surrogateescape")], delimiter=delimiter, strict=True))
-    except csv.Error as error:
-        if "unexpected end" in str(error):
-            raise _NotRowsError(f"row {cut.rows - 1}: a quote is opened and never closed") from None
+    # A reader that asks for another line is within quotes.
+    reader = csv.reader([last.decode("utf-8", "surrogateescape"), ""], delimiter=delimiter)
+    with suppress(csv.Error):
+        next(reader)
+    if reader.line_num > 1:
+        raise _NotRowsError(f"row {cut.rows - 1}: a quote is opened and never closed")
     problem = None if text_column is None or text_column in header else missing_column(file.uri, text_column, header)
     return replace(shard, text_bytes=text_bytes), problem
 
 
-def _header(start: bytearray, lines: Iterator[bytes], text_column: str | None) -> tuple[str, list[str]]:
-    """The delimiter and the names of the columns: of those delimiters that give the text column, or most columns.
+def _header(lines: Iterator[bytes], text_column: str | None) -> tuple[str, list[str], bytes, Iterator[bytes]]:
+    """The delimiter, the names of the columns, their bytes with empty lines before them, and the lines that follow.
 
-    ``start``: the bytes up to the first line with anything in it; gains those that still belong to the header.
+    Of the delimiters it is the one that gives the text column, or most columns.
     """
     csv.field_size_limit(sys.maxsize)
-    if not start.strip():
-        raise _NotRowsError("no header: the first line names the columns")
-    try:
-        text = start.decode("utf-8-sig")
-        # Quoted names may have line ends in them.
-        while text.count('"') % 2 and (line := next(lines, b"")):
-            start += line
-            text += line.decode()
-        content = text.lstrip("\r\n")
-        headers = {mark: next(csv.reader(io.StringIO(content, newline=""), delimiter=mark)) for mark in _DELIMITERS}
-    except (UnicodeDecodeError, csv.Error, StopIteration) as error:
-        raise _NotRowsError(f"the first line is no header of UTF-8 text ({error})") from None
-    mark = max(_DELIMITERS, key=lambda mark: (text_column in headers[mark], len(headers[mark])))
-    names = [name or f"unnamed_{place}" for place, name in enumerate(headers[mark])]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
+    taken: list[bytes] = []
+    headers: dict[str, tuple[list[str], int]] = {}
+    problem = "no header: the first line names the columns"
+    for mark in _DELIMITERS:
+        consumed: list[bytes] = []
+        reader = csv.reader(_texts(chain(taken, lines), consumed, "utf-8-sig", "strict"), delimiter=mark)
+        try:
+            names = next((fields for fields in reader if any(map(str.strip, fields))), [])
+            headers[mark] = names, len(consumed)
+        except (UnicodeDecodeError, csv.Error) as error:
+            problem = f"the first line is no header of UTF-8 text ({error})"
+            if "new-line" in str(error):
+                problem = "its lines end in CR, not LF: convert them"
+        taken = max(taken, consumed, key=len)
+    mark = max(headers, key=lambda mark: (text_column in headers[mark][0], len(headers[mark][0])), default="")
+    if not mark or not headers[mark][0]:
+        raise _NotRowsError(problem)
+    header, count = headers[mark]
+    _check_width(header)
+    names = [name or f"unnamed_{place}" for place, name in enumerate(header)]
+    if repeated := sorted(name for name, times in Counter(names).items() if times > 1):
         raise _NotRowsError(f"the header names {', '.join(map(repr, repeated))} more than once")
-    return mark, names
+    return mark, names, b"".join(taken[:count]), chain(taken[count:], lines)
+
+
+def _texts(lines: Iterable[bytes], consumed: list[bytes], encoding: str, errors: str) -> Iterator[str]:
+    """Lines as the reader of CSV takes them, noted in ``consumed``, which is emptied after each record."""
+    size = 0
+    for line in lines:
+        size = len(line) + (size if consumed else 0)
+        consumed.append(line)
+        if size > _LONGEST_RECORD:
+            raise _NotRowsError(f"a row is longer than {_LONGEST_RECORD:,} bytes: is a quote opened and never closed?")
+        yield line.decode(encoding, errors)
+
+
+def _check_width(names: Collection[str]) -> None:
+    if len(names) > _MOST_COLUMNS:
+        raise _NotRowsError(f"more than {_MOST_COLUMNS:,} columns: names that are data belong in one column")
 
 
 def _objects(lines: Iterable[bytes]) -> Iterator[tuple[bytes, Row | None]]:
     """Each line with its row; None for an empty one."""
-    for number, line in enumerate(lines):
+    for line in lines:
         if not line.strip(b" \t\r\n\xef\xbb\xbf"):
             yield line, None
             continue
         try:
-            row = json.loads(line.decode("utf-8-sig" if number == 0 else "utf-8"))
+            row = json.loads(line.removeprefix(codecs.BOM_UTF8).decode())  # of files one after another each may have it
+            if isinstance(row, dict):
+                "".join(row).encode()  # what no column can be called
         except UnicodeDecodeError as error:
             yield line, f"not UTF-8: {error.reason} at byte {error.start}"
+        except UnicodeEncodeError:
+            yield line, "not JSON of Unicode: half a surrogate pair in a name"
         except json.JSONDecodeError as error:
             yield line, f"not JSON: {error.msg} at character {error.pos}"
         except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
@@ -267,14 +295,9 @@ def _records(lines: Iterator[bytes], shard: Shard) -> Iterator[tuple[bytes, Row 
     csv.field_size_limit(sys.maxsize)
     consumed: list[bytes] = []
 
-    def texts() -> Iterator[str]:
-        for line in lines:
-            consumed.append(line)
-            yield line.decode("utf-8", "surrogateescape")
-
     assert shard.schema is not None
     names = shard.schema.names
-    reader = csv.reader(texts(), delimiter=shard.delimiter)
+    reader = csv.reader(_texts(lines, consumed, "utf-8", "surrogateescape"), delimiter=shard.delimiter)
     while True:
         row: Row | None = None
         try:
@@ -308,15 +331,30 @@ def _value(row: Mapping[str, Any], name: str) -> Any:
 
 def _infer(rows: Sequence[Mapping[str, Any]], types: dict[str, pa.DataType]) -> None:
     """Let ``types`` hold the types of these rows' columns too."""
-    for name in dict.fromkeys(name for row in rows for name in row):
+    names = dict.fromkeys(name for row in rows for name in row)
+    _check_width(types.keys() | names.keys())
+    for name in names:
         values = [row.get(name) for row in rows]
         try:
-            type_ = pa.array(values).type
+            type_ = pa.infer_type(values)
+            type_ = _JSON if _is_map(type_) else pa.array(values, type_).type
         except UnicodeEncodeError:
             type_ = pa.string() if all(isinstance(value, str | None) for value in values) else _JSON  # lone surrogates
         except (pa.ArrowException, OverflowError):
             type_ = _JSON
-        types[name] = _merged(types.get(name, pa.null()), type_)
+        merged = _merged(types.get(name, pa.null()), type_)
+        types[name] = _JSON if _is_map(merged) else merged
+
+
+def _is_map(kind: pa.DataType) -> bool:
+    """Whether a type has too many fields, or too deep ones, for a column: 100 keys in each of 1,000 rows take 1 GB."""
+    level, fields = [kind], 0
+    for _ in range(_DEEPEST):
+        level = [inner.field(place).type for inner in level for place in range(inner.num_fields)]
+        fields += len(level)
+        if not level or fields > _MOST_FIELDS:
+            break
+    return bool(level)
 
 
 def _merged(one: pa.DataType, other: pa.DataType) -> pa.DataType:
@@ -397,7 +435,7 @@ def _short(value: object) -> str:
     return kinds.get(type(value), "null")
 
 
-def _uncompressed(stream: IO[bytes], uri: str) -> IO[bytes]:
+def _uncompressed(stream: storage.Stream, uri: str) -> IO[bytes]:
     """A file's bytes as they were before they were compressed, which its name tells."""
     suffix = uri.rpartition(".")[2].lower()
     if suffix == "gz":
@@ -424,9 +462,8 @@ def _lines(stream: IO[bytes]) -> Iterator[bytes]:
 
 
 _LOCK = threading.Lock()
-_STREAMS: dict[
-    str, tuple[IO[bytes], int, bytes]
-] = {}  # the compressed file read last, how far, and the last part's bytes
+# The compressed file read last: as it is stored, uncompressed, how far, and the last part's bytes.
+_STREAMS: dict[str, tuple[storage.Stream, IO[bytes], int, bytes]] = {}
 
 
 def _bytes(unit: Unit) -> bytes:
@@ -435,24 +472,33 @@ def _bytes(unit: Unit) -> bytes:
     start, end = parts[0].offset, parts[-1].offset + parts[-1].size
     if uri.lower().endswith((".gz", ".bz2", ".xz", ".zst")):
         with _LOCK:
-            stream, position, last = _STREAMS.pop(uri, (None, 0, b""))
-            if stream is None or position - len(last) > start:
-                for old, _, _ in _STREAMS.values():
-                    old.close()
-                _STREAMS.clear()
-                stream, position, last = _uncompressed(storage.open_stream(uri), uri), 0, b""
-            try:
-                while position < start and (passed := len(stream.read(min(storage.PART, start - position)))):
-                    position += passed
-                data = last[len(last) - position + start :] if position > start else b""  # units share a part
-                data += stream.read(end - start - len(data))
-            except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile):
-                data = b""  # it was whole when it was listed
-            _STREAMS[uri] = stream, start + len(data), data[parts[-1].offset - start :]
+            data = _uncompressed_bytes(uri, start, end, parts[-1].offset)
     else:
         ranges = [(place, min(place + storage.PART, end)) for place in range(start, end, storage.PART)]
         data = b"".join(storage.read_ranges(uri, ranges))
     for part in parts:
         if zlib.crc32(data[part.offset - start : part.offset - start + part.size]) != part.crc:
             raise UserError(f"{uri}: the file has changed since it was listed; start the run again")
+    return data
+
+
+def _uncompressed_bytes(uri: str, start: int, end: int, last_part: int) -> bytes:
+    """Bytes of a compressed file; none where it is not whole any more."""
+    if uri not in _STREAMS or _STREAMS[uri][2] - len(_STREAMS[uri][3]) > start:
+        for _, old, _, _ in _STREAMS.values():
+            old.close()
+        _STREAMS.clear()
+        raw = storage.open_stream(uri)
+        _STREAMS[uri] = raw, _uncompressed(raw, uri), 0, b""
+    raw, stream, position, last = _STREAMS.pop(uri)
+    try:
+        while position < start and (passed := len(stream.read(min(storage.PART, start - position)))):
+            position += passed
+        data = last[len(last) - position + start :] if position > start else b""  # units share a part
+        data += stream.read(end - start - len(data))
+    except _NOT_COMPRESSED:
+        if raw.failure:
+            raise
+        return b""  # it was whole when it was listed
+    _STREAMS[uri] = raw, stream, start + len(data), data[last_part - start :]
     return data

@@ -166,11 +166,13 @@ def _of_one_kind(folder: str, files: Sequence[storage.File]) -> list[storage.Fil
         # A folder that `datasets` saved names its files in state.json; others are of its caches.
         for state in [file for file in files if posixpath.basename(file.name) == "state.json"]:
             place = posixpath.dirname(state.name)
-            saved = {
-                posixpath.join(place, entry["filename"])
-                for entry in storage.read_json(state.uri).get("_data_files") or ()
-            }
-            chosen = [file for file in chosen if posixpath.dirname(file.name) != place or file.name in saved]
+            about = storage.read_json(state.uri)
+            entries = about.get("_data_files") if isinstance(about, dict) else None
+            saved = {posixpath.join(place, str(entry["filename"])) for entry in entries or () if "filename" in entry}
+            if missing := sorted(saved - {file.name for file in chosen}):
+                raise UserError(f"{state.uri}: {missing[0]}, which it names, is not there: is the folder copied whole?")
+            if saved:  # another state.json is of something else
+                chosen = [file for file in chosen if posixpath.dirname(file.name) != place or file.name in saved]
     return chosen
 
 

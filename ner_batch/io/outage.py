@@ -77,6 +77,8 @@ def _passing_answer(answer: dict[str, Any], writing: bool) -> bool:
 
 def _http_status(error: BaseException) -> int:
     """The status of an HTTP answer that an error of some package carries; 0 for none."""
+    if type(error).__module__ == "aiohttp.http_exceptions":  # of an answer that broke off: 400 is aiohttp's own number
+        return 0
     values = (getattr(error, name, None) for name in ("status", "status_code", "code"))
     return next((value for value in values if type(value) is int and 100 <= value < 600), 0)
 

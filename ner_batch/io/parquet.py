@@ -54,7 +54,7 @@ def read(unit: Unit, columns: Sequence[str] | None) -> pa.Table:
             raise UserError(f"{shard.uri}: the file has changed since it was listed; start the run again")
         file = storage.parquet_file(tail)
         metadata, pieces = file.metadata, [] if unit.rows else [file.schema_arrow.empty_table()]
-        stored = None if columns is None else top_level(columns, file.schema_arrow)
+        stored = None if columns is None else top_level(columns, file.schema_arrow.names)
         first = 0
         for group in range(metadata.num_row_groups):
             after = first + metadata.row_group(group).num_rows

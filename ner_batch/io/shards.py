@@ -145,9 +145,9 @@ def texts_of(table: pa.Table, text_column: str) -> tuple[list[str | None], dict[
     return texts, errors
 
 
-def top_level(columns: Sequence[str], schema: pa.Schema) -> list[str]:
+def top_level(columns: Sequence[str], stored: Sequence[str]) -> list[str]:
     """The columns of a file that hold these: themselves, and those in which paths of fields (``doc.body``) begin."""
-    return list(dict.fromkeys(name if name in schema.names else name.partition(".")[0] for name in columns))
+    return list(dict.fromkeys(name if name in stored else name.partition(".")[0] for name in columns))
 
 
 def named(table: pa.Table, columns: Sequence[str]) -> pa.Table:

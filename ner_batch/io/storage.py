@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from mmap import mmap
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
@@ -237,13 +237,49 @@ def _local_files(root: Path) -> Iterator[File]:
                 yield File(relative, str(path), about.st_size, str(about.st_mtime_ns), about.st_mtime)
 
 
-def open_stream(uri: str) -> IO[bytes]:
+class Stream(io.BufferedReader):
+    """A file to be read from its beginning to its end; ``failure`` is set where the store has failed meanwhile.
+
+    For who reads through a decoder: what it raises besides is about the bytes, not the store.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._pieces = _Pieces(uri)
+        super().__init__(self._pieces, PART)
+
+    @property
+    def failure(self) -> Exception | None:
+        """What a read has raised."""
+        return self._pieces.failure
+
+
+class _Pieces(io.RawIOBase):
+    """A file read piece by piece, each asked for as :func:`read_ranges` does, with its attempts and its errors."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri, self._position, self._size = uri, 0, size(uri)
+        self.failure: Exception | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        end = min(self._position + len(buffer), self._size)
+        if end == self._position:
+            return 0
+        try:
+            (data,) = read_ranges(self._uri, [(self._position, end)])
+        except (OSError, UserError) as error:
+            self.failure = error
+            raise
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+def open_stream(uri: str) -> Stream:
     """A file to be read from its beginning to its end. Raises OSError where it cannot be read."""
-    with _opened(uri) as (filesystem, path):
-        if isinstance(filesystem, LocalFileSystem):
-            return Path(path).open("rb")
-        stream: IO[bytes] = filesystem.open(path, "rb", block_size=PART)
-        return stream
+    return Stream(uri)
 
 
 def read_bytes(uri: str) -> bytes:

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ner_batch.errors import UserError
-from ner_batch.io import storage
 from ner_batch.report.output import READERS, Output, Place, unit_start
 
 SPAN_BYTES = 12  # start, end and the number of its type, four bytes each
@@ -99,11 +98,11 @@ def compare(
 def _of_unit(this: Output, other: Output, unit: int, pieces: list[tuple[int, int, int, int]]) -> Differences:
     result = Differences()
     own, theirs = (["entities", *([o.text_column] if o.text_column else [])] for o in (this, other))
-    table = storage.read_table(this.files[unit].uri, own) if pieces else None
+    table = this.table(this.files[unit], own) if pieces else None
     for here, rows, index, there in pieces:
         assert table is not None
         ours = table.slice(here, rows)
-        others = storage.read_table(other.files[index].uri, theirs).slice(there, rows)
+        others = other.table(other.files[index], theirs).slice(there, rows)
         if this.text_column and other.text_column:
             texts = (ours[this.text_column], others[other.text_column])
             same = pc.equal(*map(_utf8, texts))

@@ -13,7 +13,7 @@ import pyarrow as pa
 from ner_batch.data import PREDICTIONS, Prediction, predictions_of
 from ner_batch.extraction.status import RunStatus, status
 from ner_batch.io import storage
-from ner_batch.io.shards import texts_of
+from ner_batch.io.shards import named, text_problem, texts_of, top_level
 from ner_batch.jobs.record import MANIFEST
 
 READERS = 8
@@ -27,7 +27,7 @@ Place = tuple[int, int]
 class Output:
     """An output folder. ``files`` are the units that are written, by name; ``columns`` are theirs.
 
-    ``text_column`` is None where the run did not keep the texts.
+    ``text_column`` may be a path of fields (``doc.body``), and is None where the run did not keep the texts.
     """
 
     folder: str
@@ -47,7 +47,11 @@ class Output:
         with ThreadPoolExecutor(READERS) as pool:
             for start in range(0, len(chosen), READERS):
                 files = [self.files[index] for index in chosen[start : start + READERS]]
-                yield from pool.map(lambda file: storage.read_table(file.uri, columns), files)
+                yield from pool.map(lambda file: self.table(file, columns), files)
+
+    def table(self, file: storage.File, columns: Sequence[str]) -> pa.Table:
+        """Columns of one file. Raises UserError where it is gone, or cannot be read."""
+        return named(storage.read_table(file.uri, top_level(columns, self.columns)), columns)
 
 
 def open_output(folder: str) -> Output:
@@ -59,16 +63,19 @@ def open_output(folder: str) -> Output:
     state = status(folder)
     manifest = storage.read_json(storage.join(folder, MANIFEST))
     files = tuple(f for f in storage.list_files(folder) if f.name.endswith(".parquet") and "/" not in f.name)
-    columns: tuple[str, ...] = ()
+    schema = pa.schema([])
     if files:
         with storage.explained(files[0].uri):
             tail = storage.read_tail(files[0].uri, files[0].size)
         with storage.parsed(files[0].uri):
-            columns = tuple(storage.parquet_file(tail).schema_arrow.names)
+            schema = storage.parquet_file(tail).schema_arrow
     source = manifest.get("config", {}).get("input", {})
     name = source.get("text_column", "text")
-    text_column = source.get("rename", {}).get(name, name)
-    return Output(folder, state, manifest, files, columns, text_column if text_column in columns else None)
+    rename = source.get("rename", {})
+    top, *fields = name.split(".")  # a path of fields begins with a column, if it is none itself
+    text_column = rename.get(name) or (name if name in schema.names else ".".join([rename.get(top, top), *fields]))
+    has_text = text_problem(schema, text_column, folder) is None
+    return Output(folder, state, manifest, files, tuple(schema.names), text_column if has_text else None)
 
 
 def unit_start(name: str) -> tuple[str, int]:
