@@ -70,6 +70,7 @@ def dry_run(
     texts = list(chain(*places))
     if not texts:
         return job.OK
+    console.print(f"an engine starts and reads a sample of {len(texts)} rows ...", highlight=False)
     predictions, seconds, startup_seconds = _read(plan, texts, console, start_engine)
     statuses = Counter(prediction.status.value for prediction in predictions)
     console.print(
