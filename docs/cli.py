@@ -86,7 +86,8 @@ def table(command: Any, context: Any) -> Iterator[str]:
             continue
         kind = (parameter.display_type_rich(context) or "").replace("|", "\\|")
         option = parameter.param_type_name == "option"
-        name = f"{', '.join(parameter.opts)} {kind}".strip() if option else parameter.display_name_raw
+        names = ", ".join([*parameter.opts, *parameter.secondary_opts])
+        name = f"{names} {kind}".strip() if option else parameter.display_name_raw
         default = parameter.default
         shown = "" if default in (None, False, ()) or parameter.required else f"; by default `{default}`"
         words = re.sub(r"\s+", " ", plain(parameter.help).replace("|", "\\|")).rstrip(".")

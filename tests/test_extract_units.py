@@ -264,7 +264,7 @@ def test_the_line_counts_only_this_runs_speed():
     assert "engines are starting" in line.text(counters(0, 0, replicas=0))
     refused = RunProgress(0, 0, {}, 0, 0, (), ("vLLM did not start: no room", False))
     assert line.text(refused).endswith(": starting again, for vLLM did not start: no room")
-    assert "1 engines are ready, no row finished yet, 3 prompts answered, 70 tokens" in line.text(counters(0, 0))
+    assert "engines ready: 1; no row finished yet, 3 prompts answered, 70 tokens" in line.text(counters(0, 0))
     waits = RunProgress(0, 0, {}, 1, 0, (), None, storage="[Errno 28] No space left on device")
     assert line.text(waits).endswith(", waiting for storage: [Errno 28] No space left on device")
     assert line.text(counters(20, 1000)) == "420 of 1,000 rows | 3 prompts answered, 70 tokens"

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+import psutil
+
 from ner_batch.data import Completion
 from ner_batch.engine import host, lora_cpu
 from ner_batch.engine.device import cpu_computes_bfloat16
@@ -351,6 +353,9 @@ def _set_environment(config: EngineConfig) -> None:
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     if config.cpu_kv_cache_gib is not None:
         os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.cpu_kv_cache_gib)
+    else:  # vLLM's own default wants `gpu_memory_utilization` of all memory, which a machine in use has not free
+        quarter_gib = psutil.virtual_memory().available // 2**30 // 4
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, quarter_gib)))
     if config.in_process is not None:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(not config.in_process))
     elif "VLLM_ENABLE_V1_MULTIPROCESSING" not in os.environ:

@@ -41,7 +41,7 @@ class EngineConfig(Config):
     max_loras: Count = 1
     """Adapters held on the device at once; the job makes room for all it serves."""
     cpu_kv_cache_gib: Count | None = None
-    """CPU only: memory for the KV cache; vLLM's own default is half of what is free."""
+    """CPU only: memory for the KV cache; None: a quarter of what is free, at least 1."""
     in_process: bool | None = None
     """Run vLLM's engine core in the replica's process. None: on CPU yes (starts in 2 s instead of 30), on GPU no."""
     max_in_flight: Count = 512

@@ -70,6 +70,7 @@ def dry_run(
     texts = list(chain(*places))
     if not texts:
         return job.OK
+    console.print(f"an engine starts and reads a sample of {len(texts)} rows ...", highlight=False)
     predictions, seconds, startup_seconds = _read(plan, texts, console, start_engine)
     statuses = Counter(prediction.status.value for prediction in predictions)
     console.print(
@@ -160,8 +161,13 @@ def _read(
     with cluster.session(plan.config.job.address) as alone:
         job.wait_for_replica_room(plan, console, alone=alone)
         task = ray.remote(read_sample).options(max_retries=0, **job.resources(plan.config.job, plan.recipe))
+        reading = task.remote(plan.recipe, texts, start_engine)
         try:
-            result: tuple[list[Prediction], float, float] = ray.get(task.remote(plan.recipe, texts, start_engine))
+            result: tuple[list[Prediction], float, float] = ray.get(reading)
+        except KeyboardInterrupt:  # else the worker would read to the end, with the GPU's memory, after this process
+            ray.cancel(reading, force=True)
+            ray.wait([reading], timeout=10)
+            raise
         except ray.exceptions.RayError as error:  # Ray's own message is pages long
             cause = cluster.root_cause(error)
             if isinstance(cause, UserError):

@@ -348,7 +348,7 @@ class ExtractionLine:
         if not progress.rows:
             state = "engines are starting"
             if progress.replicas:
-                state = f"{progress.replicas} engines are ready, no row finished yet, {answered}"
+                state = f"engines ready: {progress.replicas}; no row finished yet, {answered}"
             elif progress.fatal:  # Ray starts a replica several times, each of them minutes on a GPU
                 state = f"starting again, for {progress.fatal[0]}"
             state += f", waiting for storage: {progress.storage}" if progress.storage else ""
