@@ -514,7 +514,7 @@ def report(  # noqa: PLR0913, PLR0917 - options of the command line, each by its
 
     Examples:
       ner-batch report /data/entities
-      ner-batch report /data/entities --gold gold.parquet --against /data/entities-before
+      ner-batch report /data/entities --gold gold.parquet --against /data/before
     """
     from ner_batch.report import job as reporting
     from ner_batch.report.settings import ReportConfig
