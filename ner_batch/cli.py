@@ -312,9 +312,10 @@ def export(  # noqa: PLR0913, PLR0917 - a verb's options
     kind: Annotated[str, typer.Argument(help="As of `import`, or mentions: a flat Parquet, a row per mention")],
     path: Annotated[str, typer.Argument(help="Gold, or the output folder of an extraction", metavar="IN")],
     out: Annotated[str, typer.Argument(help="File to write; of brat, and of spacy without .spacy, a folder")],
-    text_column: Annotated[str, typer.Option(help="Where texts are")] = "text",
+    text_column: Annotated[str | None, typer.Option(help="Where texts are; else as the run says, or `text`")] = None,
     id_column: Annotated[
-        str | None, typer.Option(help="Where ids are; else `id`, or the file's name and the row's number")
+        str | None,
+        typer.Option(help="Where ids are; else as the run says, `id`, or file and row"),
     ] = None,
     status: Annotated[
         list[str] | None, typer.Option(help="Rows of this status; may be repeated; `all`; else ok alone")
@@ -412,7 +413,9 @@ def report(  # noqa: PLR0913, PLR0917 - options of the command line, each by its
         str | None,
         typer.Option(help="Gold's column of entities [entities]; without --gold it lies in the output's own rows"),
     ] = None,
-    id_column: Annotated[str, typer.Option(help="The output's ids: named on the page, joined with gold")] = "id",
+    id_column: Annotated[
+        str | None, typer.Option(help="The output's ids: named on the page, joined with gold; else the run's, or `id`")
+    ] = None,
     gold_id_column: Annotated[str, typer.Option(help="Gold's ids")] = "id",
     task: Annotated[str | None, typer.Option(help="Of a run of several tasks: the one to score")] = None,
     against: Annotated[str | None, typer.Option(help="The output folder of another run on the same input")] = None,

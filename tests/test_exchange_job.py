@@ -2,10 +2,12 @@
 
 import json
 from contextlib import nullcontext
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from outputs import row, write_output
 from s3_server import BUCKET, point_at, s3_server
 from typer.testing import CliRunner
 
@@ -496,3 +498,25 @@ def test_tasks_do_not_stay_without_their_config(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         exchange.export("label-studio", open_rows(str(tmp_path)), str(tmp_path / "tasks.json"), ExportOptions())
     assert [path.name for path in tmp_path.iterdir()] == ["run.parquet"]
+
+
+def test_columns_are_those_of_the_run(tmp_path):
+    """What was read and what named rows, by the manifest: a field of a column that the run renamed, and another column."""
+    texts = ["Anna met Li.", "Nobody came."]
+    rows = [row("x", texts[0], ("Anna", "PER")), row("y", texts[1])]
+    documents = [{"body": text} for text in texts]
+    folder = write_output(tmp_path / "out", rows, document=documents, number=["one", "two"])
+    for file in Path(folder).glob("*.parquet"):
+        table = pq.read_table(file)
+        pq.write_table(table.drop_columns(["id", "text"]), file)
+    manifest = json.loads((tmp_path / "out" / "_manifest.json").read_text())
+    manifest["config"]["input"] |= {"text_column": "doc.body", "id_column": "number", "rename": {"doc": "document"}}
+    (tmp_path / "out" / "_manifest.json").write_text(json.dumps(manifest))
+    done("export", "spacy-jsonl", folder, str(tmp_path / "out.jsonl"))
+    exported = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [line["text"] for line in exported] == texts
+    assert "one" in json.dumps(exported[0])
+    done("report", folder)
+    page = (tmp_path / "out" / "_report.html").read_text()
+    assert "Anna met Li." in page
+    assert '"two"' in page

@@ -15,7 +15,7 @@ from ner_batch.io import storage
 from ner_batch.io.examples import is_spans
 from ner_batch.io.listing import list_shards, read_unit
 from ner_batch.io.shards import Unit, plan_units, texts_of
-from ner_batch.jobs.record import is_unfinished
+from ner_batch.jobs.record import MANIFEST, is_unfinished, named_columns
 
 ALL = "all"
 REJECTED = "entities that verification rejected, left out"
@@ -131,19 +131,23 @@ class Rows:
 def open_rows(
     uri: str,
     *,
-    text_column: str = "text",
+    text_column: str | None = None,
     id_column: str | None = None,
     task: str | None = None,
     statuses: Sequence[str] = (),
 ) -> Rows:
     """List what is exported: gold, or an extraction's output, which has a column ``status``.
 
-    ``id_column`` None: ``id``, where every file has it; else the file's name and the row's number. ``statuses`` none:
-    ``ok`` alone; ``all`` takes every row.
+    ``text_column`` None: as the run's manifest says, ``text`` without one. ``id_column`` None: as the manifest says,
+    else ``id``, where every file has it; else the file's name and the row's number. ``statuses`` none: ``ok`` alone;
+    ``all`` takes every row.
 
     Raises:
         UserError: unreadable files, a missing column, an unknown status, or no rows.
     """
+    manifest = storage.join(uri, MANIFEST)
+    texts, ids = named_columns(storage.read_json(manifest) if storage.exists(manifest) else None)
+    text_column, id_column = text_column or texts, id_column or ids
     listing = list_shards(storage.absolute(uri), text_column)
     problems = [f"{file.uri}: not a readable file ({file.reason})" for file in listing.corrupt]
     shards = listing.shards

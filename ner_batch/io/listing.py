@@ -30,7 +30,7 @@ _NAMED_JSON = re.compile(r".*\.(?:json|feather)(?:\.(?:gz|bz2|xz|zst))?\Z", re.D
 _VISIBLE = re.compile(r"(?!(?:.*/)?[_.]).*", re.DOTALL)
 # Files that hold no rows: of Hadoop and Spark, of Databricks' commits, of a run of ours, of `datasets`, and checksums.
 _MARKS = re.compile(
-    r"(?:.*/)?(?:_SUCCESS|_manifest\.json|_metadata|_common_metadata|_(?:committed|started)_[^/]*|\.[^/]*\.crc|[^/]*\.crc|\.DS_Store"
+    r"(?:.*/)?(?:_SUCCESS|_manifest\.json|_report\.html|_metadata|_common_metadata|_(?:committed|started)_[^/]*|\.[^/]*\.crc|[^/]*\.crc|\.DS_Store"
     r"|state\.json|dataset_info\.json|dataset_dict\.json)\Z",
     re.DOTALL,
 )

@@ -37,6 +37,19 @@ def is_unfinished(folder: str) -> bool:
     return isinstance(manifest, dict) and manifest.get("state") != "complete"
 
 
+def named_columns(manifest: Any) -> tuple[str, str | None]:
+    """What an extraction's manifest calls the columns of texts and of ids, as its output has them.
+
+    The text may be a path of fields (``doc.body``); ids are None where the run named no column. Of no manifest:
+    ``text``, None.
+    """
+    config = manifest.get("config") if isinstance(manifest, dict) else None
+    source = config.get("input") or {} if isinstance(config, dict) else {}
+    rename, text, id_column = source.get("rename") or {}, source.get("text_column", "text"), source.get("id_column")
+    top, dot, fields = text.partition(".")
+    return rename.get(text) or f"{rename.get(top, top)}{dot}{fields}", rename.get(id_column, id_column)
+
+
 def digest(value: Any, length: int = 16) -> str:
     """SHA-256 of a value as JSON, the first ``length`` hex digits. Stored digests are made so: the form must stay."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:length]

@@ -14,6 +14,7 @@ from ner_batch.errors import Problems, require_extra
 from ner_batch.io import storage
 from ner_batch.jobs.cluster import check_lasting
 from ner_batch.jobs.progress import ProgressLine
+from ner_batch.jobs.record import named_columns
 from ner_batch.report import against, page
 from ner_batch.report.output import Output, Place, choose_places, ids_of_places, open_output, places_of_ids, read_rows
 from ner_batch.report.rows import PageRows
@@ -55,6 +56,8 @@ def prepare(config: ReportConfig) -> Plan:
     other = problems.check(partial(open_output, config.against)) if config.against else None
     problems.stop_if_any()
     assert output
+    if config.id_column is None:
+        config = config.model_copy(update={"id_column": named_columns(output.manifest)[1] or "id"})
     folder = storage.absolute(target).rpartition("/")[0]
     problems.check(lambda: storage.check_writable(folder))
     evaluation = None

@@ -14,7 +14,7 @@ from ner_batch.data import PREDICTIONS, Prediction, predictions_of
 from ner_batch.extraction.status import RunStatus, status
 from ner_batch.io import storage
 from ner_batch.io.shards import named, text_problem, texts_of, top_level
-from ner_batch.jobs.record import MANIFEST
+from ner_batch.jobs.record import MANIFEST, named_columns
 
 READERS = 8
 """Files read at once, each whole: an object store answers after some 50 ms."""
@@ -69,11 +69,7 @@ def open_output(folder: str) -> Output:
             tail = storage.read_tail(files[0].uri, files[0].size)
         with storage.parsed(files[0].uri):
             schema = storage.parquet_file(tail).schema_arrow
-    source = manifest.get("config", {}).get("input", {})
-    name = source.get("text_column", "text")
-    rename = source.get("rename", {})
-    top, *fields = name.split(".")  # a path of fields begins with a column, if it is none itself
-    text_column = rename.get(name) or (name if name in schema.names else ".".join([rename.get(top, top), *fields]))
+    text_column, _ = named_columns(manifest)
     has_text = text_problem(schema, text_column, folder) is None
     return Output(folder, state, manifest, files, tuple(schema.names), text_column if has_text else None)
 
@@ -114,7 +110,7 @@ def choose_places(unit_rows: Sequence[int], first: Mapping[str, Sequence[Place]]
 
 
 def read_rows(
-    output: Output, places: Sequence[Place], id_column: str, *, with_text: bool = True
+    output: Output, places: Sequence[Place], id_column: str | None, *, with_text: bool = True
 ) -> Iterator[SampleRow]:
     """Rows of an output in the order of ``places``, which is sorted; those of a few files are held at a time.
 
@@ -122,13 +118,13 @@ def read_rows(
         UserError: a file cannot be read.
     """
     by_unit = _by_unit(places)
-    has_id = id_column in output.columns
+    id_column = id_column if id_column in output.columns else None
     text_column = output.text_column if with_text else None
-    columns = [*PREDICTIONS.names, *([text_column] if text_column else []), *([id_column] * has_id)]
+    columns = [*PREDICTIONS.names, *([text_column] if text_column else []), *([id_column] if id_column else [])]
     tables = output.tables(list(dict.fromkeys(columns)), list(by_unit))
     for (unit, indices), table in zip(by_unit.items(), tables, strict=True):
         taken = table.take(indices)
-        ids = ids_of(taken, id_column) if has_id else [None] * len(indices)
+        ids = ids_of(taken, id_column) if id_column else [None] * len(indices)
         texts = texts_of(taken, text_column)[0] if text_column else [None] * len(indices)
         for row, id_, text, prediction in zip(indices, ids, texts, predictions_of(taken), strict=True):
             yield SampleRow((unit, row), output.files[unit].name, id_, text, prediction)

@@ -20,8 +20,8 @@ class ReportConfig(Config):
     """Parquet of the right entities; null with `gold_column`: they lie in the output's own rows."""
     gold_column: str | None = None
     """The gold's column of entities; in a file of gold it is called `entities` by default."""
-    id_column: str = "id"
-    """Of the output: names rows on the page, and joins them with gold."""
+    id_column: str | None = None
+    """Of the output: names rows on the page, and joins them with gold. None: the run's `input.id_column`, else `id`."""
     gold_id_column: str = "id"
     task: str | None = None
     """Of a run of several tasks: the one to score."""
