@@ -5,6 +5,8 @@ VENV ?= .venv
 JOBS ?= 2
 BIN := $(VENV)/bin
 LOCK := requirements/$(if $(GPU),gpu,cpu).lock
+# 30 s where pip takes two minutes and more; where pip alone is set up for an index of one's own, pip does it.
+UV := uv==0.11.32
 # Beside the packages, for its test: where it can be imported PEFT does so in every training, 2 s and a warning.
 QLORA := bitsandbytes==0.50.2
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
@@ -21,7 +23,8 @@ $(VENV)/.installed-$(notdir $(LOCK)): $(LOCK) pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(if $(GPU),,grep '^torch==' $(LOCK) > $(VENV)/torch.txt)
 	$(if $(GPU),,$(PIP) install --no-deps -r $(VENV)/torch.txt || $(PIP) install --no-deps -r $(VENV)/torch.txt --index-url $(TORCH_CPU_INDEX))
-	$(PIP) install --no-deps -r $(LOCK)
+	$(PIP) install $(UV) && $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -r $(LOCK) \
+	  || $(PIP) install --no-deps -r $(LOCK)
 	$(PIP) install --no-deps --no-build-isolation -e .
 	$(PIP) install --no-deps --target $(VENV)/qlora --upgrade $(QLORA)
 	rm -f $(VENV)/.installed-*

@@ -47,11 +47,11 @@ def test_missing_path(run, tmp_path):
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
-def test_no_parquet_there(run, tmp_path):
+def test_no_rows_there(run, tmp_path):
     """The folder holds other things."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "readme.txt").write_text("x")
-    refused(run(f"input.path={tmp_path / 'empty'}"), tmp_path / "empty", "Parquet")
+    refused(run(f"input.path={tmp_path / 'empty'}"), tmp_path / "empty", ".parquet", ".csv")
 
 
 def test_no_such_column(run):
