@@ -23,7 +23,7 @@ $(VENV)/.installed-$(notdir $(LOCK)): $(LOCK) pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(if $(GPU),,grep '^torch==' $(LOCK) > $(VENV)/torch.txt)
 	$(if $(GPU),,$(PIP) install --no-deps -r $(VENV)/torch.txt || $(PIP) install --no-deps -r $(VENV)/torch.txt --index-url $(TORCH_CPU_INDEX))
-	$(PIP) install $(UV) && $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -r $(LOCK) \
+	$(PIP) install $(UV) && $(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python --no-deps -r $(LOCK) \
 	  || $(PIP) install --no-deps -r $(LOCK)
 	$(PIP) install --no-deps --no-build-isolation -e .
 	$(PIP) install --no-deps --target $(VENV)/qlora --upgrade $(QLORA)
