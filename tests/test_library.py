@@ -215,7 +215,7 @@ def test_an_engine_that_is_closed_gives_its_memory_back(extractor):
     with pytest.raises(UserError, match="this Extractor is closed"):
         second.predict([TEXT])
     second.close()
-    assert grown > 1 << 30  # the cache of the engine's config alone
+    assert grown > 0.8 * 2**30  # most of it the cache of the engine's config, 1 GiB
     assert process.memory_info().rss - before < grown / 4
     dropped = Extractor(**READER)
     del dropped
