@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from ner_batch.engine.settings import EngineConfig
     from ner_batch.errors import JobError, UserError
     from ner_batch.evaluate.metrics import score as score_entities
+    from ner_batch.extraction.api import Extractor, extract
     from ner_batch.extraction.job import extract_dataset
-    from ner_batch.extraction.library import Extractor, extract
     from ner_batch.extraction.settings import (
         ExtractConfig,
         JobConfig,
@@ -110,7 +110,7 @@ _MODULES = {
     "engine.settings": ("EngineConfig",),
     "errors": ("JobError", "UserError"),
     "extraction.job": ("extract_dataset",),
-    "extraction.library": ("Extractor", "extract"),
+    "extraction.api": ("Extractor", "extract"),
     "extraction.settings": (
         *("ExtractConfig", "JobConfig", "RecipeConfig", "RetrievalConfig"),
         *("TaskConfig", "VotesConfig", "WindowsConfig"),

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -77,6 +78,20 @@ def test_json_lines_of_other_types_are_another_run(config, tmp_path):
         )
 
 
+def test_a_dry_run_tells_rows_that_cannot_be_read(config, tmp_path):
+    """They will be `failed`; taken for empty ones they would make the estimate right and the night wrong."""
+    (tmp_path / "in" / "a.parquet").unlink()
+    (tmp_path / "in" / "a.jsonl").write_text(
+        '{"text": "Anna"}\n{"text": "torn\n{"text": 5}\n{"text": 6}\n{"text": null}\n'
+    )
+    unreadable = Counter()
+    assert dryrun.sample(prepare(config), unreadable) == [["Anna"], [None]]
+    assert unreadable == {
+        "not JSON: Invalid control character at character 14": 1,
+        "text is number, not a string": 2,
+    }
+
+
 def test_retry_takes_units_with_failed_rows_and_no_others(config):
     """They are pending again, with what they have; asked for alone."""
     plan = begun(config, Status.OK, Status.FAILED, Status.MALFORMED)
@@ -99,8 +114,8 @@ def test_a_dry_run_of_a_retry_reads_what_is_to_be_done_again(config):
     (block,) = read_blocks(plan.pending[1], plan.destination, Tracker())
     predictions = [Prediction(status=Status.OK), Prediction(status=Status.FAILED)]
     UnitFiles(plan.destination, Tracker()).write_unit(with_predictions(block, predictions))
-    assert dryrun.sample(prepare(config)) == [["Anna", "b"], ["e", "f"]]
-    assert dryrun.sample(prepare(config, retry=["failed"])) == [["Anna", "b"], ["d"], ["e", "f"]]
+    assert dryrun.sample(prepare(config), Counter()) == [["Anna", "b"], ["e", "f"]]
+    assert dryrun.sample(prepare(config, retry=["failed"]), Counter()) == [["Anna", "b"], ["d"], ["e", "f"]]
 
 
 def test_a_plan_that_another_run_has_overtaken_is_refused(config):

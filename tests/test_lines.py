@@ -346,6 +346,15 @@ def test_folders_of_partitions_are_columns(tmp_path: Path) -> None:
     ]
 
 
+def test_a_folder_and_a_column_of_one_name(tmp_path: Path) -> None:
+    """In the rows of the folder the value would be lost for those of the other file."""
+    (tmp_path / "lang=en").mkdir()
+    written(tmp_path / "lang=en" / "x.jsonl", [{"text": "a"}])
+    written(tmp_path / "y.jsonl", [{"text": "b", "lang": "de"}])
+    with pytest.raises(UserError, match=r"lang=en/x\.jsonl: its folder names lang, which rows of other files have"):
+        list_shards(str(tmp_path), "text")
+
+
 def test_the_digest_is_of_the_contents(tmp_path: Path) -> None:
     """A copy has the same, another row another."""
     one = written(tmp_path / "a.jsonl", [{"text": "x"}])
@@ -456,7 +465,7 @@ def test_a_store_that_fails_says_nothing_of_the_file(monkeypatch: pytest.MonkeyP
         proxy.fail(name, 1, "cut")
         (unit,) = plan_units(list_shards(uri, "text").shards, 999, 10**9)
         assert read_unit(unit).num_rows == 999
-        lines._STREAMS.clear()
+        lines._UNPACKED.clear()
         proxy.fail(name, how="cut")
         with pytest.raises(UserError, match="cannot be read") as listing:
             list_shards(uri, "text")

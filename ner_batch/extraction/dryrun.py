@@ -23,6 +23,7 @@ from ner_batch.extraction.manifest import VERSIONS
 from ner_batch.extraction.plan import Plan
 from ner_batch.extraction.predictor import Predictor, StartEngine
 from ner_batch.extraction.recipe import Recipe
+from ner_batch.extraction.units import DETAILS
 from ner_batch.io import storage
 from ner_batch.io.listing import read_unit
 from ner_batch.io.shards import texts_of
@@ -66,10 +67,14 @@ def dry_run(
             demonstrations = retrieval.open_index(recipe.index, recipe.encoder).examples
             for line in formats.omissions(demonstrations, formats.get(recipe.format), recipe.task):
                 console.print(f"demonstrations of {recipe.index}: {line}", highlight=False, markup=False)
-    places = sample(plan)
+    unreadable: Counter[str] = Counter()
+    places = sample(plan, unreadable)
     texts = list(chain(*places))
+    if unreadable:
+        console.print(f"{unreadable.total():,} rows of the sample cannot be read and will be `failed`", highlight=False)
+        job.print_reasons(unreadable, console)
     if not texts:
-        return job.OK
+        return job.TOO_MANY_FAILED if unreadable else job.OK
     console.print(f"an engine starts and reads a sample of {len(texts)} rows ...", highlight=False)
     predictions, seconds, startup_seconds = _read(plan, texts, console, start_engine)
     statuses = Counter(prediction.status.value for prediction in predictions)
@@ -79,7 +84,8 @@ def dry_run(
         highlight=False,
     )
     job.print_reasons(Counter(prediction.error for prediction in predictions if prediction.error), console)
-    if statuses[Status.FAILED] > plan.config.job.max_failed * len(texts):
+    failed, rows = statuses[Status.FAILED] + unreadable.total(), len(texts) + unreadable.total()
+    if failed > plan.config.job.max_failed * rows:
         console.print("too many rows failed (job.max_failed): what they cost says nothing about the whole")
         return job.TOO_MANY_FAILED
     print_estimate(plan, places, predictions, seconds, startup_seconds, price_per_hour, console)
@@ -135,10 +141,11 @@ def relative_error(by_place: Sequence[Sequence[float]]) -> float:
     return float(stdtrit(len(groups) - 1, 0.975)) * stdev(groups) / math.sqrt(len(groups)) / mean
 
 
-def sample(plan: Plan) -> list[list[str | None]]:
+def sample(plan: Plan, unreadable: Counter[str]) -> list[list[str | None]]:
     """Up to 256 texts from up to 16 places spread evenly over what is pending, by place.
 
-    Of units that are retried the rows to do again, which may be like no others: the long ones, say.
+    Of units that are retried the rows to do again, which may be like no others: the long ones, say. Rows that cannot be
+    read are left out; ``unreadable`` gains why.
     """
     filled = [unit for unit in plan.pending if unit.rows]
     column = plan.config.input.text_column
@@ -146,12 +153,15 @@ def sample(plan: Plan) -> list[list[str | None]]:
     places = [filled[number * len(filled) // count] for number in range(count)]
     texts_by_place = []
     for unit in places:
-        texts = texts_of(read_unit(unit, [column]), column)[0]
+        texts, errors = texts_of(read_unit(unit, [column]), column)
+        rows: Sequence[int] = range(unit.rows)
         if again := plan.retried.get(unit.name):
             statuses = storage.read_table(plan.destination.uri(unit.name))["status"].to_pylist()
-            texts = [text for text, status in zip(texts, statuses, strict=True) if status in again]
-        texts_by_place.append(texts[: SAMPLE_ROWS // len(places)])
-    return texts_by_place
+            rows = [row for row in rows if statuses[row] in again]
+        rows = rows[: SAMPLE_ROWS // len(places)]
+        unreadable.update(DETAILS.sub("", errors[row]) for row in rows if row in errors)
+        texts_by_place.append([texts[row] for row in rows if row not in errors])
+    return [texts for texts in texts_by_place if texts]
 
 
 def _read(

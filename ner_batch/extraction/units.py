@@ -43,7 +43,7 @@ _EARLIER = "_ner_batch_earlier"
 _REASONS = 3  # errors of rows that a unit's report counts
 NAMED_IDS = 3  # rows that are named with the reason of their error
 # In a row's error, before each reason: of how many windows, or which row of its file.
-_WHICH = re.compile(r"\b[\d,]+ of [\d,]+ (?:windows|answers): |^row \d+: ")
+DETAILS = re.compile(r"\b[\d,]+ of [\d,]+ (?:windows|answers): |^row \d+: ")
 RESERVED = (_TEXT, _EARLIER, UNREADABLE)
 
 
@@ -255,7 +255,7 @@ class UnitFiles(Datasink):  # type: ignore[misc]
             tokens = pc.sum(block["prompt_tokens"]).as_py() or 0, pc.sum(block["completion_tokens"]).as_py() or 0
             statuses = {count["values"]: count["counts"] for count in block["status"].value_counts().to_pylist()}
             errors = {
-                row: _WHICH.sub("", error) for row, error in enumerate(block["error"].to_pylist()) if error is not None
+                row: DETAILS.sub("", error) for row, error in enumerate(block["error"].to_pylist()) if error is not None
             }
             reasons = dict(Counter(errors.values()).most_common(_REASONS))
             ids: dict[str, list[str]] = {}

@@ -71,24 +71,29 @@ def inspect(file: storage.File, text_column: str | None, kind: Kind) -> tuple[Sh
 
 
 def with_common_columns(shards: Sequence[Shard]) -> list[Shard]:
-    """The shards, of which all JSON Lines have the columns of all of them, and one type for each."""
+    """The shards, of which all JSON Lines have the columns of all of them, and one type for each.
+
+    Raises:
+        UserError: a folder ``name=value`` of one is a column of another: it would be null in the rows of the first.
+    """
     types: dict[str, pa.DataType] = {}
     for shard in shards:
         if shard.kind == "jsonl" and shard.schema is not None:
             for column in shard.schema:
                 types[column.name] = _merged(types.get(column.name, pa.null()), column.type)
     schema = pa.schema([(name, _settled(type_)) for name, type_ in types.items()])
-    return [
-        replace(
-            shard,
-            columns=(*schema.names, *(name for name, _ in shard.partitions if name not in types)),
-            partitions=tuple(pair for pair in shard.partitions if pair[0] not in types),
-            schema=schema,
-        )
-        if shard.kind == "jsonl"
-        else shard
-        for shard in shards
-    ]
+    common = []
+    for shard in shards:
+        if shard.kind == "jsonl":
+            folders = [name for name, _ in shard.partitions]
+            if both := sorted(types.keys() & set(folders)):
+                raise UserError(
+                    f"{shard.uri}: its folder names {both[0]}, which rows of other files have as a column: rename one"
+                )
+            common.append(replace(shard, columns=(*schema.names, *folders), schema=schema))
+        else:
+            common.append(shard)
+    return common
 
 
 def read(unit: Unit, columns: Sequence[str] | None) -> pa.Table:
@@ -192,9 +197,19 @@ def _inspect_jsonl(
         problem = f"{file.uri}: column {text_column!r} holds {others}, not strings; name another column"
     elif text_column is not None and cut.rows and not strings:
         problem = text_problem(schema, text_column, file.uri)
-    return Shard(
-        file.uri, file.name, 0, file.size, "", text_bytes, tuple(types), (), "jsonl", schema, text_column
-    ), problem
+    shard = Shard(
+        file.uri,
+        file.name,
+        0,
+        file.size,
+        "",
+        text_bytes,
+        tuple(types),
+        kind="jsonl",
+        schema=schema,
+        text_column=text_column,
+    )
+    return shard, problem
 
 
 def _inspect_csv(
@@ -283,7 +298,7 @@ def _objects(lines: Iterable[bytes]) -> Iterator[tuple[bytes, Row | None]]:
         except UnicodeEncodeError:
             yield line, "not JSON of Unicode: half a surrogate pair in a name"
         except json.JSONDecodeError as error:
-            yield line, f"not JSON: {error.msg} at character {error.pos}"
+            yield line, f"not JSON: {error.msg.removesuffix(' at')} at character {error.pos}"
         except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
             yield line, f"not JSON: {error}"
         else:
@@ -461,9 +476,18 @@ def _lines(stream: IO[bytes]) -> Iterator[bytes]:
         yield line
 
 
+@dataclass(slots=True)
+class _Unpacked:
+    """A compressed file that is being read: as it is stored, uncompressed, how far, and the bytes of the last part."""
+
+    stored: storage.Stream
+    stream: IO[bytes]
+    position: int = 0
+    last: bytes = b""
+
+
 _LOCK = threading.Lock()
-# The compressed file read last: as it is stored, uncompressed, how far, and the last part's bytes.
-_STREAMS: dict[str, tuple[storage.Stream, IO[bytes], int, bytes]] = {}
+_UNPACKED: dict[tuple[str, str], _Unpacked] = {}  # the one read last, by its place and the digest it was listed with
 
 
 def _bytes(unit: Unit) -> bytes:
@@ -472,7 +496,7 @@ def _bytes(unit: Unit) -> bytes:
     start, end = parts[0].offset, parts[-1].offset + parts[-1].size
     if uri.lower().endswith((".gz", ".bz2", ".xz", ".zst")):
         with _LOCK:
-            data = _uncompressed_bytes(uri, start, end, parts[-1].offset)
+            data = _uncompressed_bytes(unit.shard, start, end, parts[-1].offset)
     else:
         ranges = [(place, min(place + storage.PART, end)) for place in range(start, end, storage.PART)]
         data = b"".join(storage.read_ranges(uri, ranges))
@@ -482,23 +506,26 @@ def _bytes(unit: Unit) -> bytes:
     return data
 
 
-def _uncompressed_bytes(uri: str, start: int, end: int, last_part: int) -> bytes:
+def _uncompressed_bytes(shard: Shard, start: int, end: int, last_part: int) -> bytes:
     """Bytes of a compressed file; none where it is not whole any more."""
-    if uri not in _STREAMS or _STREAMS[uri][2] - len(_STREAMS[uri][3]) > start:
-        for _, old, _, _ in _STREAMS.values():
-            old.close()
-        _STREAMS.clear()
-        raw = storage.open_stream(uri)
-        _STREAMS[uri] = raw, _uncompressed(raw, uri), 0, b""
-    raw, stream, position, last = _STREAMS.pop(uri)
+    key = shard.uri, shard.digest
+    file = _UNPACKED.pop(key, None)
+    if file is None or file.position - len(file.last) > start:
+        for other in (*_UNPACKED.values(), *([file] if file else [])):
+            other.stream.close()
+        _UNPACKED.clear()
+        stored = storage.open_stream(shard.uri)
+        file = _Unpacked(stored, _uncompressed(stored, shard.uri))
     try:
-        while position < start and (passed := len(stream.read(min(storage.PART, start - position)))):
-            position += passed
-        data = last[len(last) - position + start :] if position > start else b""  # units share a part
-        data += stream.read(end - start - len(data))
+        while file.position < start and (passed := len(file.stream.read(min(storage.PART, start - file.position)))):
+            file.position += passed
+        # Units share a part.
+        data = file.last[len(file.last) - file.position + start :] if file.position > start else b""
+        data += file.stream.read(end - start - len(data))
     except _NOT_COMPRESSED:
-        if raw.failure:
+        if file.stored.failure:
             raise
         return b""  # it was whole when it was listed
-    _STREAMS[uri] = raw, stream, start + len(data), data[last_part - start :]
+    file.position, file.last = start + len(data), data[last_part - start :]
+    _UNPACKED[key] = file
     return data

@@ -22,7 +22,7 @@ import pytest
 from tiny import ADAPTER, BASE, FILES, TASK, gold
 
 from ner_batch import Extractor, RecipeConfig, RetrievalConfig, Task, UserError, extract, load_task
-from ner_batch.extraction.library import Options
+from ner_batch.extraction.api import Options
 from ner_batch.extraction.recipe import make_recipe
 
 ROOT = Path(__file__).parent.parent
