@@ -56,7 +56,7 @@ def main(
 
     def job() -> int:
         statuses = [*(retry_status or ()), *(["failed"] if retry else ())]
-        plan = prepare(load(ExtractConfig, config_file, overrides or ()), limit, retry=statuses)
+        plan = prepare(load(ExtractConfig, config_file, overrides or ()), limit, retry=statuses, progress=console.print)
         return estimate(plan, console, price_per_hour=price) if dry_run else extract(plan)
 
     raise typer.Exit(exit_code(job))

@@ -57,8 +57,8 @@ def init(
     """
     from ner_batch.command import project
 
-    given = project.Answers(project.read_labels(label or ()), language, model, input_path, output_path, text_column)
-    written = project.write(folder, project.complete(given), overwrite=force)
+    answers = project.Answers(project.read_labels(label or ()), language, model, input_path, output_path, text_column)
+    written = project.write(folder, project.complete(answers), overwrite=force)
     print_lines([f"written: {', '.join(map(str, written))}", "next:", *project.next_commands(Path(folder))])
 
 
@@ -131,7 +131,8 @@ def extract(
     from ner_batch.extraction import dryrun, plan
     from ner_batch.extraction import job as extraction
 
-    prepared = plan.prepare(config, limit, retry=[*(retry_status or ()), *(["failed"] if retry else [])])
+    statuses = [*(retry_status or ()), *(["failed"] if retry else [])]
+    prepared = plan.prepare(config, limit, retry=statuses, progress=lambda line: print_lines([line]))
     return dryrun.dry_run(prepared, console, price_per_hour=price) if dry_run else extraction.run(prepared, console)
 
 
@@ -301,9 +302,9 @@ def import_(  # noqa: PLR0913, PLR0917 - a verb's options
     from ner_batch.exchange import job as exchange
     from ner_batch.exchange.kinds import import_options
 
-    given = {"token_column": token_column, "tag_column": tag_column, "join": join, "numbered": numbered}
-    given |= {"tag_names": tag_names, "offsets": offsets, "text_field": text_field, "predictions": predictions}
-    options = import_options(kind, name or Path(out).stem, given | {"spans_key": spans_key}, renumber=renumber)
+    kind_options = {"token_column": token_column, "tag_column": tag_column, "join": join, "numbered": numbered}
+    kind_options |= {"tag_names": tag_names, "offsets": offsets, "text_field": text_field, "predictions": predictions}
+    options = import_options(kind, name or Path(out).stem, kind_options | {"spans_key": spans_key}, renumber=renumber)
     print_lines(exchange.import_gold(kind, file, out, options))
 
 
@@ -349,8 +350,8 @@ def export(  # noqa: PLR0913, PLR0917 - a verb's options
     from ner_batch.exchange.rows import open_rows
     from ner_batch.exchange.select import make_selection
 
-    given = {"tokens": tokens, "scheme": scheme, "offsets": offsets, "language": language}
-    options = export_options(kind, given | {"model_version": model_version})
+    kind_options = {"tokens": tokens, "scheme": scheme, "offsets": offsets, "language": language}
+    options = export_options(kind, kind_options | {"model_version": model_version})
     rows = open_rows(path, text_column=text_column, id_column=id_column, task=task, statuses=status or ())
     other = None if against is None else open_rows(against, text_column=text_column, id_column=id_column, task=task)
     selection = make_selection(select, status, count=count, seed=seed, against=other, spread=spread)
@@ -433,9 +434,9 @@ def report(  # noqa: PLR0913, PLR0917 - options of the command line, each by its
     """
     from ner_batch.report.settings import ReportConfig
 
-    given: dict[str, Any] = {"folder": folder, "gold": gold, "gold_column": gold_column, "id_column": id_column}
-    given |= {"gold_id_column": gold_id_column, "task": task, "against": against, "rows": rows, "seed": seed}
-    config = validate(ReportConfig, given | {"out": out})
+    values: dict[str, Any] = {"folder": folder, "gold": gold, "gold_column": gold_column, "id_column": id_column}
+    values |= {"gold_id_column": gold_id_column, "task": task, "against": against, "rows": rows, "seed": seed}
+    config = validate(ReportConfig, values | {"out": out})
     from ner_batch.report import job as reporting
 
     return reporting.run(reporting.prepare(config), console)

@@ -133,19 +133,19 @@ class Prediction:
 
 def _repr(value: Entity | Prediction, *always: str) -> str:
     """As a dataclass shows itself, without the fields, but for some, that have their defaults."""
-    shown = [field for field in fields(value) if field.name in always or getattr(value, field.name) != field.default]
-    words = [(f.name, getattr(value, f.name)) for f in shown]
+    telling = [field for field in fields(value) if field.name in always or getattr(value, field.name) != field.default]
+    words = [(f.name, getattr(value, f.name)) for f in telling]
     parts = [f"{name}={str(v)!r}" if isinstance(v, Status) else f"{name}={v!r}" for name, v in words]
     return f"{type(value).__name__}({', '.join(parts)})"
 
 
 def outermost(entities: Iterable[Entity]) -> list[Entity]:
     """Those that a line of text can show, in order: of some that overlap the first, of nested ones the outer one."""
-    shown: list[Entity] = []
+    disjoint: list[Entity] = []
     for entity in sorted(entities, key=lambda entity: (entity.start, -entity.end)):
-        if not shown or entity.start >= shown[-1].end:
-            shown.append(entity)
-    return shown
+        if not disjoint or entity.start >= disjoint[-1].end:
+            disjoint.append(entity)
+    return disjoint
 
 
 def highlight(text: str, entities: Iterable[Entity]) -> str:

@@ -21,6 +21,7 @@ from s3_server import BUCKET, Proxy, point_at, s3_server
 from ner_batch.data import clean
 from ner_batch.errors import UserError
 from ner_batch.io import lines, s3, storage
+from ner_batch.io import listing as listings
 from ner_batch.io.listing import covers, list_shards, read_unit
 from ner_batch.io.outage import may_pass
 from ner_batch.io.shards import UNREADABLE, plan_units, texts_of
@@ -353,6 +354,18 @@ def test_a_folder_and_a_column_of_one_name(tmp_path: Path) -> None:
     written(tmp_path / "y.jsonl", [{"text": "b", "lang": "de"}])
     with pytest.raises(UserError, match=r"lang=en/x\.jsonl: its folder names lang, which rows of other files have"):
         list_shards(str(tmp_path), "text")
+
+
+def test_a_long_listing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Minutes without a line look as if it hung; Parquet's footers take none."""
+    monkeypatch.setattr(listings, "_TOLD_BYTES", 10)
+    written(tmp_path / "x.jsonl", [{"text": "some words"}])
+    lines_told: list[str] = []
+    list_shards(str(tmp_path), "text", lines_told.append)
+    assert lines_told == ["1 files of 0.0 GB are read through to be listed ..."]
+    Dataset.from_dict({"text": ["c"]}).to_parquet(tmp_path / "c.parquet")
+    list_shards(str(tmp_path), "text", lines_told.append)
+    assert len(lines_told) == 1
 
 
 def test_the_digest_is_of_the_contents(tmp_path: Path) -> None:

@@ -88,8 +88,8 @@ def load(kind: type[C], path: str | Path, overrides: Sequence[str] = ()) -> C:
             except ValueError:
                 continue
             article = "a task file" if verb == "task" else f"a config of `ner-batch {verb}`"
-            wanted = next(name for name, place in KINDS.items() if place.endswith(f":{kind.__name__}"))
-            raise UserError(f"{path}: this is {article}, not of `ner-batch {wanted}`") from None
+            own_verb = next(name for name, place in KINDS.items() if place.endswith(f":{kind.__name__}"))
+            raise UserError(f"{path}: this is {article}, not of `ner-batch {own_verb}`") from None
         raise
 
 

@@ -162,8 +162,8 @@ def open_rows(
         problems += [f"{shard.uri}: no column {name!r} among {', '.join(shard.columns)}" for name in sorted(missing)]
     if statuses and not is_output:
         problems.append(f"{uri}: no column 'status': --status is for the output of an extraction")
-    known = [*Status, ALL]
-    problems += [f"--status {status}: known are {', '.join(known)}" for status in statuses if status not in known]
+    names = [*Status, ALL]
+    problems += [f"--status {status}: known are {', '.join(names)}" for status in statuses if status not in names]
     if not problems and not sum(shard.rows for shard in shards):
         problems.append(f"{uri}: has no rows")
     if problems:

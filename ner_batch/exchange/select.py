@@ -65,8 +65,8 @@ def make_selection(
 ) -> Selection | None:
     """A selection out of what a person gave, None where nothing. Raises UserError where it does not fit together."""
     if by is None:
-        given = {"--count": count, "--seed": seed, "--against": against, "--spread": spread}
-        for flag in (flag for flag, value in given.items() if value is not None):
+        flags = {"--count": count, "--seed": seed, "--against": against, "--spread": spread}
+        for flag in (flag for flag, value in flags.items() if value is not None):
             raise UserError(f"{flag}: only with --select: give --select uncertain, disagreement or random")
         return None
     if by not in get_args(By):
@@ -113,8 +113,8 @@ def select(rows: Rows, selection: Selection, counts: Counter[str]) -> tuple[list
         taken = [replace(row, entities=entities) for row, entities in zip(taken, standing, strict=True)]
     lines = []
     if taken and selection.by != "random":
-        chosen = [values[place] for place in places]
-        lines.append(f"{selection.by}: {min(chosen):.2f} to {max(chosen):.2f} of the {len(taken):,} taken")
+        rank_values = [values[place] for place in places]
+        lines.append(f"{selection.by}: {min(rank_values):.2f} to {max(rank_values):.2f} of the {len(taken):,} taken")
     if selection.by == "uncertain" and scored[False]:
         lines.append(
             f"{scored[False]:,} of {scored.total():,} rows have entities without a score, which count as certain"
@@ -131,16 +131,16 @@ def _best(
 
     ``scored`` counts ranked rows by whether all of their entities have a score.
     """
-    wanted = selection.count
+    candidate_count = selection.count
     if selection.spread:
-        wanted = max(wanted, min(_CANDIDATES * wanted, _MOST_CANDIDATES))
+        candidate_count = max(candidate_count, min(_CANDIDATES * candidate_count, _MOST_CANDIDATES))
     heap: list[tuple[float, int, int]] = []  # the last of those that rank first is its first
     for number, (row, value) in enumerate(valued):
         if value is None:
             continue
         scored[all(entity.score is not None for entity in row.entities)] += 1
         entry = (value, _hash(selection.seed, row.id, number), number)
-        if len(heap) < wanted:
+        if len(heap) < candidate_count:
             heapq.heappush(heap, entry)
         else:
             heapq.heappushpop(heap, entry)

@@ -234,9 +234,9 @@ def _spacy_document(language: Language, row: Row, counts: Counter[str]) -> Doc:
     spans = [document.char_span(entity.start, entity.end, entity.type) for entity in row.entities]
     assert document.text == row.text and None not in spans, f"{row.id}: tokens do not make up the text"
     document.spans[SPANS_KEY] = [span for span in spans if span is not None]
-    kept = flat(row.entities, Counter())
-    document.set_ents(filter_spans([document.char_span(e.start, e.end, e.type) for e in kept]))
-    counts["entities inside or across others, in spans sc alone"] += len(row.entities) - len(kept)
+    outermost = flat(row.entities, Counter())
+    document.set_ents(filter_spans([document.char_span(e.start, e.end, e.type) for e in outermost]))
+    counts["entities inside or across others, in spans sc alone"] += len(row.entities) - len(outermost)
     count_scores(row, counts)
     document.user_data[_SPACY_ID] = row.id
     return document

@@ -112,16 +112,16 @@ def flat(entities: Sequence[Entity], counts: Counter[str]) -> list[Entity]:
 
     The others are counted.
     """
-    kept: list[Entity] = []
+    disjoint: list[Entity] = []
     ends: list[int] = []
     for entity in sorted(entities, key=lambda entity: (entity.start - entity.end, entity.start, entity.type)):
         place = bisect_right(ends, entity.start)
-        if place < len(kept) and kept[place].start < entity.end:
+        if place < len(disjoint) and disjoint[place].start < entity.end:
             continue
-        kept.insert(place, entity)
+        disjoint.insert(place, entity)
         ends.insert(place, entity.end)
-    counts[NESTED] += len(entities) - len(kept)
-    return kept
+    counts[NESTED] += len(entities) - len(disjoint)
+    return disjoint
 
 
 def tokenize(

@@ -184,9 +184,9 @@ def read_hf(uri: str, options: ImportOptions, counts: Counter[str]) -> list[Exam
         table = storage.read_table(uri)
         columns = [name for name in ("ner_tags", "tags", "labels") if name in table.column_names]
         names = names or (_class_names(table.schema.metadata or {}, columns[0]) if columns else ())
-        kept = [name for name in ("id", "tokens", *columns[:1]) if name in table.column_names]
+        columns_read = [name for name in ("id", "tokens", *columns[:1]) if name in table.column_names]
         with storage.parsed(uri):
-            values = table.select(kept).to_pylist()
+            values = table.select(columns_read).to_pylist()
         rows = [(f"{uri} row {n}", checked(_HfRow, row, f"{uri} row {n}")) for n, row in enumerate(values)]
     else:
         rows = list(read_rows(uri, _HfRow))
@@ -224,8 +224,10 @@ def _named_tags(row: _HfRow, names: Sequence[str], place: str) -> list[str]:
     for tag in tags:
         if isinstance(tag, int):
             if not 0 <= tag < len(names):
-                known = f"there are {len(names)} names" if names else "the file does not name its tags"
-                raise UserError(f"{place}: tag {short(tag)}: {known}: give them in order (--tag-names O,B-PER,I-PER)")
+                about_names = f"there are {len(names)} names" if names else "the file does not name its tags"
+                raise UserError(
+                    f"{place}: tag {short(tag)}: {about_names}: give them in order (--tag-names O,B-PER,I-PER)"
+                )
             tag = names[tag]  # noqa: PLW2901 - the same tag, by its name
         if not TAG.fullmatch(tag):
             raise UserError(f"{place}: {short(tag)} is no tag like O, B-ORG or M-ORG")

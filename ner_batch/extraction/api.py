@@ -353,9 +353,9 @@ def _engine(model: StrPath | None, adapter: StrPath | None, engine: EngineConfig
 
 def _about_unknown(name: str) -> str:
     """Where an option belongs, or which one was meant."""
-    known = [*Options.__annotations__, "task", "model", "adapter", "demonstrations", "engine"]
+    option_names = [*Options.__annotations__, "task", "model", "adapter", "demonstrations", "engine"]
     if section := next((key for key, kind in _SECTIONS.items() if name in kind.model_fields), None):
         return f"{name}: unknown option: it belongs to {section}: {section}={{{name!r}: ...}}"
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+    close = difflib.get_close_matches(name, option_names, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(option_names)}"
     return f"{name}: unknown option ({hint})"

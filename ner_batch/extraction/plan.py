@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -76,10 +76,17 @@ class Plan:
         return Destination(self.config.input, self.config.output, about, self.recipe.tagged, wait_seconds, nested)
 
 
-def prepare(config: ExtractConfig, limit: int | None = None, *, retry: Iterable[str] = ()) -> Plan:
+def prepare(
+    config: ExtractConfig,
+    limit: int | None = None,
+    *,
+    retry: Iterable[str] = (),
+    progress: Callable[[str], None] = lambda _: None,
+) -> Plan:
     """Check everything, lay out the run, and look what earlier runs have left of it in the output.
 
-    ``limit``: only the first so many rows; ``retry``: rows of these statuses are done again.
+    ``limit``: only the first so many rows; ``retry``: rows of these statuses are done again; ``progress``: is told what
+    takes long.
 
     Raises:
         UserError: every problem found, one line each.
@@ -92,7 +99,7 @@ def prepare(config: ExtractConfig, limit: int | None = None, *, retry: Iterable[
     target = config.output.model_copy(update={"path": storage.absolute(config.output.path)})
     config = local(config).model_copy(update={"input": source, "output": target})
     recipe = problems.check(lambda: make_recipe(config))
-    listing = problems.check(lambda: list_shards(config.input.path, config.input.text_column))
+    listing = problems.check(lambda: list_shards(config.input.path, config.input.text_column, progress))
     if listing:
         problems.check(lambda: _check_columns(config, listing))
         problems.check(lambda: _check_text(config.input.text_column, listing))

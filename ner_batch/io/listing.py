@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from urllib.parse import unquote
@@ -44,9 +44,10 @@ _TABLES = {
 _PARTITION = re.compile(r"([^/=]+)=([^/]*)\Z")
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _MAX_PROBLEMS = 10
+_TOLD_BYTES = 10**9  # some ten seconds of JSON lines, more where they are compressed
 
 
-def list_shards(uri: str, text_column: str | None) -> Listing:
+def list_shards(uri: str, text_column: str | None, progress: Callable[[str], None] = lambda _: None) -> Listing:
     """The files at ``uri``: one file, a folder (with its folders), or a glob (``*``, ``?``, ``**/``).
 
     They are Parquet, JSON Lines, CSV with a header, or Arrow (what `datasets` saves), by the ends of their names; a
@@ -55,12 +56,16 @@ def list_shards(uri: str, text_column: str | None) -> Listing:
     the listed place are columns, as Hive and Spark write them: strings, ``__HIVE_DEFAULT_PARTITION__`` is null, and a
     column of that name in the file goes before. Of Parquet the footers are read, 16 at a time, other files whole.
     Without a ``text_column`` no text is asked for, and ``text_bytes`` is 0; it may be a path of fields (``doc.body``).
+    ``progress`` is told where reading whole files takes more than some seconds.
 
     Raises:
         UserError: nothing there, nothing of these kinds there, nothing readable, a table whose log alone tells which of
             its files count, or no usable ``text_column`` in some shards (one line each, at most ten).
     """
     files, passed_over = _find(uri)
+    read_whole = [file.size for file in files if (kind_of(file.name) or "parquet") != "parquet"]
+    if sum(read_whole) > _TOLD_BYTES:
+        progress(f"{len(read_whole):,} files of {sum(read_whole) / 1e9:,.1f} GB are read through to be listed ...")
     with ThreadPoolExecutor(16) as pool:
         inspected = list(pool.map(lambda file: _inspect(file, text_column), files))
     corrupt = tuple(file for file in inspected if isinstance(file, Corrupt))
@@ -161,7 +166,7 @@ def _of_one_kind(folder: str, files: Sequence[storage.File]) -> list[storage.Fil
     if len(present) > 1 and present[0] != "parquet":
         examples = " and ".join(by_kind[kind][0].name for kind in present)
         raise UserError(f"{folder}: files of several kinds ({examples}): name those to read, by {folder}/*.jsonl say")
-    chosen = by_kind[present[0]]
+    matching = by_kind[present[0]]
     if present[0] == "arrow":
         # A folder that `datasets` saved names its files in state.json; others are of its caches.
         for state in [file for file in files if posixpath.basename(file.name) == "state.json"]:
@@ -169,11 +174,11 @@ def _of_one_kind(folder: str, files: Sequence[storage.File]) -> list[storage.Fil
             about = storage.read_json(state.uri)
             entries = about.get("_data_files") if isinstance(about, dict) else None
             saved = {posixpath.join(place, str(entry["filename"])) for entry in entries or () if "filename" in entry}
-            if missing := sorted(saved - {file.name for file in chosen}):
+            if missing := sorted(saved - {file.name for file in matching}):
                 raise UserError(f"{state.uri}: {missing[0]}, which it names, is not there: is the folder copied whole?")
             if saved:  # another state.json is of something else
-                chosen = [file for file in chosen if posixpath.dirname(file.name) != place or file.name in saved]
-    return chosen
+                matching = [file for file in matching if posixpath.dirname(file.name) != place or file.name in saved]
+    return matching
 
 
 def _once(files: Sequence[storage.File], root: str) -> list[storage.File]:

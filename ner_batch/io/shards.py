@@ -182,7 +182,7 @@ def text_problem(schema: pa.Schema, column: str, uri: str) -> str | None:
 
 def missing_column(uri: str, column: str, columns: Sequence[str]) -> str:
     """That there is no such column, or more than one of its name, and which there are."""
-    near = difflib.get_close_matches(column, columns, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near and near[0] != column else ""
+    similar = difflib.get_close_matches(column, columns, n=1)
+    hint = f"; did you mean {similar[0]!r}?" if similar and similar[0] != column else ""
     count = "more than one" if column in columns else "no"
     return f"{uri}: {count} column {column!r}; there are {', '.join(columns) or 'none'}{hint}"

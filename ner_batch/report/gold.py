@@ -96,11 +96,11 @@ def score(plan: job.Plan, ids: Iterable[str], progress: Callable[[str], None]) -
     Raises:
         UserError: rows that cannot be scored, one line for each kind of error.
     """
-    wanted = pa.array(sorted(ids), pa.string())
+    sampled_ids = pa.array(sorted(ids), pa.string())
     spans: dict[str, tuple[list[Span], list[Span]]] = {}
 
     def keep(batch: pa.RecordBatch) -> None:
-        some = batch.filter(pc.is_in(batch["id"], wanted))
+        some = batch.filter(pc.is_in(batch["id"], sampled_ids))
         columns = (some[name].to_pylist() for name in ("id", "gold", "entities0"))
         for id_, gold, predicted in zip(*columns, strict=True):
             spans[id_] = _spans(gold), _spans(predicted)

@@ -88,16 +88,18 @@ def run(plan: Plan, console: Console) -> int:
 def build(plan: Plan, progress: Callable[[str], None] = lambda _: None) -> bytes:
     """The page's content; ``progress`` is told what is being done. Raises UserError as :func:`run` does."""
     config, output, other = plan.config, plan.output, plan.other
-    kept = max(1, config.rows // 10)
-    totals = count(output, config.seed, kept, progress)
+    rows_of_a_kind = max(1, config.rows // 10)
+    totals = count(output, config.seed, rows_of_a_kind, progress)
     runs = [page.Run(output, totals, timeline(output.files, totals.unit_rows, output.status.runs))]
     first = totals.unanswered()
     differences = counterparts = None
     if other:
-        other_totals = count(other, config.seed, kept, progress)
+        other_totals = count(other, config.seed, rows_of_a_kind, progress)
         runs.append(page.Run(other, other_totals))
         progress("comparing the runs")
-        differences, counterparts = against.compare(output, other, totals.unit_rows, other_totals.unit_rows, kept)
+        differences, counterparts = against.compare(
+            output, other, totals.unit_rows, other_totals.unit_rows, rows_of_a_kind
+        )
         first["differing"] = differences.places
     places = choose_places(totals.unit_rows, first, config.rows, config.seed)
     scored: Scored | None = None

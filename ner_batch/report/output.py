@@ -43,10 +43,10 @@ class Output:
         Raises:
             UserError: a file is gone, or cannot be read.
         """
-        chosen = range(len(self.files)) if indices is None else indices
+        file_indices = range(len(self.files)) if indices is None else indices
         with ThreadPoolExecutor(READERS) as pool:
-            for start in range(0, len(chosen), READERS):
-                files = [self.files[index] for index in chosen[start : start + READERS]]
+            for start in range(0, len(file_indices), READERS):
+                files = [self.files[index] for index in file_indices[start : start + READERS]]
                 yield from pool.map(lambda file: self.table(file, columns), files)
 
     def table(self, file: storage.File, columns: Sequence[str]) -> pa.Table:
@@ -99,14 +99,14 @@ def choose_places(unit_rows: Sequence[int], first: Mapping[str, Sequence[Place]]
     total = sum(unit_rows)
     if total <= count:
         return [(unit, row) for unit, rows in enumerate(unit_rows) for row in range(rows)]
-    chosen = {place for places in first.values() for place in places[: max(1, count // 10)]}
-    spread = max(0, count - len(chosen))
+    represented = {place for places in first.values() for place in places[: max(1, count // 10)]}
+    spread = max(0, count - len(represented))
     edges = np.arange(spread + 1) * total // max(1, spread)
     positions = np.random.default_rng(seed).integers(edges[:-1], edges[1:]) if spread else edges[:0]
     ends = np.cumsum(unit_rows)
     units = np.searchsorted(ends, positions, "right")
     rows = positions - (ends - unit_rows)[units]
-    return sorted({*chosen, *zip(units.tolist(), rows.tolist(), strict=True)})
+    return sorted({*represented, *zip(units.tolist(), rows.tolist(), strict=True)})
 
 
 def read_rows(

@@ -151,9 +151,9 @@ def type_counts(runs: Sequence[Run]) -> dict[str, Any]:
     """Entities by type in each run, the most frequent types first."""
     counts = [run.totals.types for run in runs]
     names = sorted({name for run in counts for name in run}, key=lambda n: (-sum(run[n] for run in counts), n))
-    shown = [(name, [run[name] for run in counts]) for name in names[:TYPES]]
-    most = max((count for _, values in shown for count in values), default=1)
-    return {"shown": shown, "more": len(names) - len(shown), "most": most}
+    most_frequent = [(name, [run[name] for run in counts]) for name in names[:TYPES]]
+    most = max((count for _, values in most_frequent for count in values), default=1)
+    return {"shown": most_frequent, "more": len(names) - len(most_frequent), "most": most}
 
 
 def surfaces(totals: Totals) -> dict[str, Any]:
@@ -182,7 +182,7 @@ def _gold(values: dict[str, Any]) -> dict[str, Any]:
     confused = sorted(by_count[:CONFUSED_TYPES])
     grid = plots.confusion_grid(run["errors"]["confusion"], confused).astype(int).tolist()
     calibration = run["calibration"]
-    drawn = (
+    calibration_charts = (
         [
             charts.reliability(calibration["reliability"], calibration["ece"]),
             charts.thresholds(calibration["thresholds"]),
@@ -202,7 +202,7 @@ def _gold(values: dict[str, Any]) -> dict[str, Any]:
         "kinds": run["errors"]["kinds"],
         "confused": confused,
         "grid": [(name, row, max(1, sum(row))) for name, row in zip([*confused, "spurious"], grid, strict=True)],
-        "charts": drawn,
+        "charts": calibration_charts,
         "verdict": verdict(values) if comparison else None,
         "other_micro": values["runs"][1]["strict"]["micro"] if comparison else None,
     }

@@ -95,8 +95,8 @@ class PageRows:
             values["other"] = self._entities(other.entities, parts, of_other)
             values["other_status"] = self.statuses.place(other.status)
             values["differs"] = set(_spans(other.entities)) != set(_spans(own.entities))
-        shown = {"own": len(own.entities), "gold": len(gold[0]) if gold else 0}
-        left_out = {side: count - len(values.get(side, ())) for side, count in shown.items()}
+        entity_counts = {"own": len(own.entities), "gold": len(gold[0]) if gold else 0}
+        left_out = {side: count - len(values.get(side, ())) for side, count in entity_counts.items()}
         return values | {"left_out": left_out["own"] + left_out["gold"]}
 
     def _entities(
@@ -140,12 +140,12 @@ def fold(text: str, spans: Iterable[tuple[int, int]], limit: int) -> list[tuple[
     """
     if len(text) <= limit:
         return [(0, len(text))]
-    wanted = [(0, HEAD)]
+    contexts = [(0, HEAD)]
     for start, end in spans:
         ends = [(start, end)] if end - start <= 2 * CONTEXT else [(start, start + 1), (end - 1, end)]
-        wanted += [(max(0, first - CONTEXT), min(len(text), last + CONTEXT)) for first, last in ends]
+        contexts += [(max(0, first - CONTEXT), min(len(text), last + CONTEXT)) for first, last in ends]
     joined: list[tuple[int, int]] = []
-    for start, end in sorted(wanted):
+    for start, end in sorted(contexts):
         if joined and start <= joined[-1][1] + CONTEXT:  # a fold of less than that saves nothing
             joined[-1] = joined[-1][0], max(joined[-1][1], end)
         else:

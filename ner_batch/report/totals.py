@@ -108,8 +108,11 @@ class Totals:
         for status in counts.keys() - {*ANSWERED}:
             rows = np.flatnonzero(pc.equal(statuses, status).to_numpy(zero_copy_only=False))
             rows = rows[np.argsort(priorities[rows], kind="stable")[: self._kept]]
-            kept = [*self._unanswered.get(status, ()), *((float(priorities[row]), unit, int(row)) for row in rows)]
-            self._unanswered[status] = sorted(kept)[: self._kept]
+            candidates = [
+                *self._unanswered.get(status, ()),
+                *((float(priorities[row]), unit, int(row)) for row in rows),
+            ]
+            self._unanswered[status] = sorted(candidates)[: self._kept]
 
     def unanswered(self) -> dict[str, list[Place]]:
         """Rows by status, for statuses that are no full answer, drawn at random."""
