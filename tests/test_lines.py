@@ -34,8 +34,8 @@ HYPOTHESIS = settings(
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of some rows, so that small files have several; and types looked at a few rows at a time."""
-    monkeypatch.setattr(lines, "_PART", 200)
-    monkeypatch.setattr(lines, "_INFERRED", 3)
+    monkeypatch.setattr(lines, "PART_BYTES", 200)
+    monkeypatch.setattr(lines, "ROWS_INFERRED", 3)
 
 
 def written(path: Path, rows: list[Any]) -> Path:
@@ -358,7 +358,7 @@ def test_a_folder_and_a_column_of_one_name(tmp_path: Path) -> None:
 
 def test_a_long_listing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Minutes without a line look as if it hung; Parquet's footers take none."""
-    monkeypatch.setattr(listings, "_TOLD_BYTES", 10)
+    monkeypatch.setattr(listings, "TOLD_BYTES", 10)
     written(tmp_path / "x.jsonl", [{"text": "some words"}])
     lines_told: list[str] = []
     list_shards(str(tmp_path), "text", lines_told.append)
@@ -402,7 +402,7 @@ def test_a_header_ends_where_its_record_ends(tmp_path: Path) -> None:
 
 def test_a_quote_that_stays_open_is_not_read_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is bounded by the longest row there may be."""
-    monkeypatch.setattr(lines, "_LONGEST_RECORD", 100)
+    monkeypatch.setattr(lines, "LONGEST_RECORD", 100)
     (tmp_path / "x.csv").write_text('text,id\n"abc,1\n' + "x,1\n" * 50)
     with pytest.raises(UserError, match=r"a row is longer than 100 bytes: is a quote opened and never closed\?"):
         list_shards(str(tmp_path), "text")
@@ -438,7 +438,7 @@ def test_keys_that_are_data_take_little_memory(tmp_path: Path, monkeypatch: pyte
     """As columns of their own, each would have a value in every row."""
     rows = [{"text": "a", "map": {f"{row}-{key}": key for key in range(100)}} for row in range(300)]
     written(tmp_path / "x.jsonl", rows)
-    monkeypatch.setattr(lines, "_INFERRED", 300)
+    monkeypatch.setattr(lines, "ROWS_INFERRED", 300)
     before = pa.default_memory_pool().max_memory()
     assert [json.loads(value) for value in read(tmp_path)["map"].to_pylist()] == [row["map"] for row in rows]
     assert pa.default_memory_pool().max_memory() - before < 30 * 2**20
@@ -478,7 +478,7 @@ def test_a_store_that_fails_says_nothing_of_the_file(monkeypatch: pytest.MonkeyP
         proxy.fail(name, 1, "cut")
         (unit,) = plan_units(list_shards(uri, "text").shards, 999, 10**9)
         assert read_unit(unit).num_rows == 999
-        lines._UNPACKED.clear()
+        lines.UNPACKED.clear()
         proxy.fail(name, how="cut")
         with pytest.raises(UserError, match="cannot be read") as listing:
             list_shards(uri, "text")

@@ -170,7 +170,7 @@ def test_a_file_that_is_lost_is_no_outage(monkeypatch):
         with pytest.raises(OSError, match="Internal Server Error"):  # another unit of the same file
             read(600)
         assert heard == []
-        outage._LOST.clear()
+        outage.LOST.clear()
         proxy.fail("/texts")
         with pytest.raises(JobError):
             read(0.1)

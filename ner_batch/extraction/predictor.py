@@ -3,7 +3,7 @@
 A text becomes windows; each task's reader (:mod:`reader`) turns a window into one prompt per label group; the engine
 answers; the format reads the answer back into spans of the window; a text's windows are merged into one prediction.
 The windows of many texts are read by a pool of threads, which keep the engine busy. Nothing here knows Ray:
-:mod:`replica` is this class inside a job, :mod:`library` in a program of one's own.
+:mod:`replica` is this class inside a job, :mod:`api` in a program of one's own.
 """
 
 from __future__ import annotations

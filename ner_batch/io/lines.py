@@ -32,12 +32,12 @@ from ner_batch.errors import UserError
 from ner_batch.io import storage
 from ner_batch.io.shards import UNREADABLE, Corrupt, Kind, Part, Shard, Unit, missing_column, text_problem
 
-_PART = 256 * 2**10  # bytes, about: what a unit reads beside its own rows is less than two of these
+PART_BYTES = 256 * 2**10  # bytes, about: what a unit reads beside its own rows is less than two of these
 _LONGEST = 2**30  # bytes of a line; a longer one is no text
-_LONGEST_RECORD = 2**27  # bytes of a CSV record, of which a quote that nobody closes makes one: 15 times that in memory
+LONGEST_RECORD = 2**27  # bytes of a CSV record, of which a quote that nobody closes makes one: 15 times that in memory
 _MOST_COLUMNS = 10_000
-_INFERRED = 1000  # rows whose types are looked at together, at most
-_INFERRED_BYTES = 8 * 2**20  # of their lines, about
+ROWS_INFERRED = 1000  # rows whose types are looked at together, at most
+BYTES_INFERRED = 8 * 2**20  # of their lines, about
 _MOST_FIELDS = 200  # of a nested column; with more it is a map by nature, and stays JSON
 _DEEPEST = 20  # levels of a nested column; Arrow reads no Parquet of more than 100, of which a list takes two
 _DELIMITERS = (",", "\t", ";", "|")
@@ -149,7 +149,7 @@ class _Cut:
         self.open = Part(part.row, part.offset, part.size + len(data), zlib.crc32(data, part.crc))
         self.rows += rows
         self.offset += len(data)
-        if self.open.size >= _PART:
+        if self.open.size >= PART_BYTES:
             self.parts.append(self.open)
             self.open = None
 
@@ -185,7 +185,7 @@ def _inspect_jsonl(
             text_bytes += len(value.encode("utf-8", "surrogatepass"))
         elif value is not None:
             others = others or _short(value)
-        if len(pending) == _INFERRED or pending_bytes > _INFERRED_BYTES:
+        if len(pending) == ROWS_INFERRED or pending_bytes > BYTES_INFERRED:
             _infer(pending, types)
             pending.clear()
             pending_bytes = 0
@@ -273,8 +273,8 @@ def _texts(lines: Iterable[bytes], consumed: list[bytes], encoding: str, errors:
     for line in lines:
         size = len(line) + (size if consumed else 0)
         consumed.append(line)
-        if size > _LONGEST_RECORD:
-            raise _NotRowsError(f"a row is longer than {_LONGEST_RECORD:,} bytes: is a quote opened and never closed?")
+        if size > LONGEST_RECORD:
+            raise _NotRowsError(f"a row is longer than {LONGEST_RECORD:,} bytes: is a quote opened and never closed?")
         yield line.decode(encoding, errors)
 
 
@@ -487,7 +487,7 @@ class _Unpacked:
 
 
 _LOCK = threading.Lock()
-_UNPACKED: dict[tuple[str, str], _Unpacked] = {}  # the one read last, by its place and the digest it was listed with
+UNPACKED: dict[tuple[str, str], _Unpacked] = {}  # the one read last, by its place and the digest it was listed with
 
 
 def _bytes(unit: Unit) -> bytes:
@@ -509,11 +509,11 @@ def _bytes(unit: Unit) -> bytes:
 def _uncompressed_bytes(shard: Shard, start: int, end: int, last_part: int) -> bytes:
     """Bytes of a compressed file; none where it is not whole any more."""
     key = shard.uri, shard.digest
-    file = _UNPACKED.pop(key, None)
+    file = UNPACKED.pop(key, None)
     if file is None or file.position - len(file.last) > start:
-        for other in (*_UNPACKED.values(), *([file] if file else [])):
+        for other in (*UNPACKED.values(), *([file] if file else [])):
             other.stream.close()
-        _UNPACKED.clear()
+        UNPACKED.clear()
         stored = storage.open_stream(shard.uri)
         file = _Unpacked(stored, _uncompressed(stored, shard.uri))
     try:
@@ -527,5 +527,5 @@ def _uncompressed_bytes(shard: Shard, start: int, end: int, last_part: int) -> b
             raise
         return b""  # it was whole when it was listed
     file.position, file.last = start + len(data), data[last_part - start :]
-    _UNPACKED[key] = file
+    UNPACKED[key] = file
     return data

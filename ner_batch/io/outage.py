@@ -20,7 +20,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 ONE_FILE_SECONDS = 120.0
 """A file that cannot be read for so long from a store that answers is lost: its units are left out."""
 
-_LOST: set[str] = set()  # files that were waited for in vain; of a large one each of hundreds of units would wait
+LOST: set[str] = set()  # files that were waited for in vain; of a large one each of hundreds of units would wait
 
 _ONE_FILE = frozenset(
     {errno.ENOENT, errno.ENAMETOOLONG, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EFBIG}
@@ -110,7 +110,7 @@ def wait_out(
         try:
             value = action()
         except (OSError, UserError) as error:
-            if not seconds or one_file in _LOST or not may_pass(error, writing=writing):
+            if not seconds or one_file in LOST or not may_pass(error, writing=writing):
                 raise
             cause, now = storage.cause_of(error), time.monotonic()
             first_failure = first_failure or now
@@ -118,7 +118,7 @@ def wait_out(
             waiting(cause)
             if one_file and (left <= 0 or now - first_failure >= ONE_FILE_SECONDS) and _store_answers(one_file):
                 waiting(None)
-                _LOST.add(one_file)
+                LOST.add(one_file)
                 raise
             if left <= 0:
                 raise JobError(
