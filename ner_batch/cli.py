@@ -24,7 +24,7 @@ __all__ = ["app", "console", "errors", "exit_code", "main"]
 
 
 @verb(BEGIN)
-def init(
+def init(  # noqa: PLR0913, PLR0917 - a verb's options
     folder: Annotated[
         str, typer.Argument(help="Where the configs are written; made if need be", metavar="FOLDER")
     ] = ".",
@@ -40,7 +40,8 @@ def init(
     output_path: Annotated[
         str | None, typer.Option("--output", help="Folder for entities; by default `entities`")
     ] = None,
-    text_column: Annotated[str, typer.Option(help="The input's column of text")] = "text",
+    text_column: Annotated[str | None, typer.Option(help="The input's column of text; by default `text`")] = None,
+    id_column: Annotated[str | None, typer.Option(help="Its column of ids; by default `id` where there is one")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite configs that are there")] = False,
 ) -> None:
     """Write the configs of a project of your own.
@@ -57,7 +58,8 @@ def init(
     """
     from ner_batch.command import project
 
-    answers = project.Answers(project.read_labels(label or ()), language, model, input_path, output_path, text_column)
+    labels = project.read_labels(label or ())
+    answers = project.Answers(labels, language, model, input_path, output_path, text_column, id_column)
     written = project.write(folder, project.complete(answers), overwrite=force)
     print_lines([f"written: {', '.join(map(str, written))}", "next:", *project.next_commands(Path(folder))])
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ner_batch.data import OFFSET_UNIT, Entity, Prediction, Status, Ungrounded, predictions_table
 from ner_batch.extraction.units import METADATA_KEY
-from ner_batch.io import storage
+from ner_batch.io import storage, tables
 from ner_batch.io.shards import Shard, Unit
 
 Row = tuple[str, str | None, Prediction]
@@ -48,7 +48,7 @@ def write_output(
         name = Unit(shard, start, len(part)).name
         about = {"name": name, "rows": len(part), "tokens": tokens, "statuses": statuses, "reasons": reasons}
         metadata = {METADATA_KEY: json.dumps(about | {"offset_unit": OFFSET_UNIT})}
-        storage.write_table(storage.join(str(folder), name), table, metadata)
+        tables.write_table(storage.join(str(folder), name), table, metadata)
     manifest = {
         "schema_version": 1,
         "state": state,
@@ -69,6 +69,7 @@ def write_output(
             "task": "jobs/task.yaml",
             "format": "json",
         },
+        "types": {"news": ["PER", "ORG", "LOC"]},
         "versions": {"ner-batch": "0.1.0", "vllm": "0.29.0"},
         "rows_in": len(rows) if rows_in is None else rows_in,
         "units": len(starts),

@@ -56,7 +56,7 @@ def test_no_rows_there(run, tmp_path):
 
 def test_no_such_column(run):
     """The column is named wrongly; the ones that are there are told."""
-    refused(run("input.text_column=txt"), "txt", "text", "good.parquet")
+    refused(run("input.text_column=txt"), "input.text_column", "txt", "text", "good.parquet")
 
 
 def test_column_of_the_wrong_type(run):

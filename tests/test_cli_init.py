@@ -1,5 +1,6 @@
 """`ner-batch init`: configs that run as they are, whatever the labels and paths are called; nothing is overwritten."""
 
+import gzip
 import os
 import pty
 import subprocess
@@ -48,6 +49,12 @@ def test_a_project_runs_as_it_is(tmp_path, monkeypatch):
     code, out, err = invoke("my project", *labels, *given)
     assert (code, err) == (0, [])
     assert "cd 'my project'" in out
+    assert [line.split()[1] for line in out if line.startswith("ner-batch")] == [
+        "doctor",
+        "extract",
+        "extract",
+        "report",
+    ]
     (tmp_path / "my project" / "gold").mkdir()
     for split in ("train", "test"):
         pq.write_table(gold, tmp_path / "my project" / "gold" / f"{split}.parquet")
@@ -115,6 +122,38 @@ def test_places_that_cannot_be_written(tmp_path):
         code, _, (line,) = invoke(folder, *rest)
         assert code == 2
         assert "folder" in line
+
+
+def test_the_columns_of_the_input(tmp_path, monkeypatch):
+    """Texts in a column of another name are asked for, not looked for in vain an engine's start later; ids are taken."""
+    monkeypatch.chdir(tmp_path)
+    rest = ["--label", "A", "--model", "m", "--input", "mail"]
+    (tmp_path / "mail").mkdir()
+    (tmp_path / "mail" / "x.csv").write_text("ticket_id,body\n1,Anna\n")
+    code, _, (line,) = invoke("p", *rest)
+    assert (code, line) == (2, "error: --text-column: mail has the columns ticket_id, body: name the one of texts")
+    code, _, (line,) = invoke("p", *rest, "--text-column", "body", "--id-column", "id")
+    assert (code, line) == (2, "error: --id-column id: mail has the columns ticket_id, body")
+    assert invoke("p", *rest, "--text-column", "body", "--id-column", "ticket_id")[0] == 0
+    source = load(config_class("extract"), "p/extract.yaml").input
+    assert (source.text_column, source.id_column) == ("body", "ticket_id")
+    (tmp_path / "mail" / "x.csv").unlink()
+    for name, content in {
+        "x.jsonl": b'{"doc": {"body": "x"}, "id": 1}\n',
+        "x.jsonl.gz": gzip.compress(b'{"id": 1, "doc": 2}'),
+    }.items():
+        (tmp_path / "mail" / name).write_bytes(content)
+        assert invoke("p", *rest, "--text-column", "doc.body", "--force")[0] == 0
+        assert load(config_class("extract"), "p/extract.yaml").input.id_column == "id"
+        (tmp_path / "mail" / name).unlink()
+
+
+@pytest.mark.parametrize("without_gpu", [True, False])
+def test_an_engine_without_a_gpu_is_not_compiled(tmp_path, monkeypatch, without_gpu):
+    """Compiling takes a minute of each start on a CPU; the file says so where it says how."""
+    monkeypatch.setattr(project, "is_without_gpu", lambda: without_gpu)
+    assert invoke(tmp_path, "--label", "A", "--model", "m", "--input", "i")[0] == 0
+    assert load(config_class("extract"), tmp_path / "extract.yaml").engine.enforce_eager == without_gpu
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)

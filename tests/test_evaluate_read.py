@@ -1,6 +1,7 @@
 """Rows read and joined: bad ones are called by file and row, resources that do not suffice are explained, bugs crash."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -109,6 +110,10 @@ def test_fields_of_spans_that_are_not_ours(tmp_path):
     write(tmp_path / "gold", pa.table({"id": ["a", "b"], "text": [TEXT] * 2, "entities": [[], [span]]}))
     write(tmp_path / "run", run_table([[], [(4, 7, "PER")]], ["a", "b"]))
     assert job.evaluate(plan_of(tmp_path))["runs"][0]["strict"]["micro"]["correct"] == 1
+    gold = "".join(json.dumps({"id": name, "text": TEXT, "entities": []}) + "\n" for name in "ab")
+    (tmp_path / "gold" / "part-000.parquet").unlink()
+    (tmp_path / "gold" / "part.jsonl").write_text(gold)
+    assert job.evaluate(plan_of(tmp_path, output=f"{tmp_path}/out2"))["runs"][0]["strict"]["micro"]["predicted"] == 1
 
 
 def test_what_is_joined(tmp_path):

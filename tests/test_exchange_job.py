@@ -1,6 +1,7 @@
 """`ner-batch import` and `export` as commands: what they take, what they leave out and say, and hostile files."""
 
 import json
+import re
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -74,7 +75,9 @@ def run(tmp_path):
         table = table.append_column("text", pa.array([text for text, _ in part]))
         (tmp_path / "run").mkdir(exist_ok=True)
         pq.write_table(table, tmp_path / "run" / f"{name}.parquet")
-    (tmp_path / "run" / "_manifest.json").write_text('{"state": "running"}')
+    (tmp_path / "run" / "_manifest.json").write_text(
+        json.dumps({"state": "running", "types": {"news": ["PER", "ORG", "LOC"]}})
+    )
     return tmp_path / "run"
 
 
@@ -86,9 +89,10 @@ def test_predictions_become_pre_annotations(tmp_path, run):
     (prediction,) = tasks[0]["predictions"]
     assert (prediction["model_version"], round(prediction["score"], 2)) == ("night 1", 0.9)
     assert [result["value"]["labels"] for result in prediction["result"]] == [["PER"]]
-    assert '<Label value="PER"/>' in (tmp_path / "tasks.xml").read_text()
+    labels = re.findall('<Label value="(.*)"/>', (tmp_path / "tasks.xml").read_text())
+    assert labels == ["PER", "ORG", "LOC"]  # the task's, whether the model has named any or not
+    assert lines[-1] == f"{tmp_path / 'tasks.json'}: 3 texts, 4 entities: PER 4"
     for line in (
-        "3 texts, 4 entities: PER 4",
         "1 rows of status empty, left out",
         "1 rows of status malformed, left out",
         "1 rows of status failed, left out",

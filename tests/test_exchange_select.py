@@ -84,7 +84,7 @@ def test_the_least_certain_first(tmp_path):
     run = written(tmp_path / "run", predictions)
     texts, lines = chosen(tmp_path, run, "uncertain", 3)
     assert texts == ["named elsewhere 7", "most doubtful words", "quite doubtful"]
-    assert "uncertain: 0.60 to 1.00 of the 3 taken" in lines
+    assert "uncertain from 1.00 down to 0.60: 3 ok" in lines
     assert "1 of 5 rows have entities without a score, which count as certain" in lines
     assert "1 rows of status failed, which no model has read, left out" in lines
     assert "1 rows without text, left out" in lines
@@ -122,7 +122,7 @@ def test_what_two_runs_disagree_on(tmp_path):
     run, second = written(tmp_path / "run", rows), written(tmp_path / "second", other, files=3)
     texts, lines = chosen(tmp_path, run, "disagreement", 2, "--against", second)
     assert texts == ["another one here", "third of them"]
-    assert "disagreement: 0.33 to 1.00 of the 2 taken" in lines
+    assert "disagreement from 1.00 down to 0.33: 2 ok" in lines
     for name, part in (
         ("short", other[:2]),
         ("long", [*other, scored("more")]),

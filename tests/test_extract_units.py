@@ -23,7 +23,7 @@ from ner_batch.extraction.units import (
     unit_of,
     with_predictions,
 )
-from ner_batch.io import storage
+from ner_batch.io import tables
 from ner_batch.io.listing import list_shards
 from ner_batch.io.shards import plan_units
 
@@ -241,9 +241,9 @@ def test_a_report_counts_why_rows_failed(tmp_path):
     unit, block = blocks(destination, pa.table({"text": ["x"] * 8}), tmp_path)
     predictions = [Prediction(status=Status.FAILED if error else Status.OK, error=error) for error in errors]
     written(destination, block, predictions)
-    report = read_report(storage.read_metadata(destination.uri(unit.name)), unit.name)
+    report = read_report(tables.read_metadata(destination.uri(unit.name)), unit.name)
     assert report.reasons == {"a": 3, "c": 2, "b": 1}  # of how many windows decides nothing
-    older = json.loads(storage.read_metadata(destination.uri(unit.name))["ner_batch"])
+    older = json.loads(tables.read_metadata(destination.uri(unit.name))["ner_batch"])
     del older["reasons"]
     assert read_report({"ner_batch": json.dumps(older)}, unit.name).reasons == {}
 

@@ -43,7 +43,7 @@ def test_gold_is_read_as_it_is_written(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_gold_is_read_in_order(tmp_path: Path) -> None:
-    """All Parquet files below a folder, by name; a file that never saw an entity has none."""
+    """All files of rows below a folder, by name; a file that never saw an entity has none."""
     write(
         tmp_path / "b.parquet",
         [{"id": "2", "text": "Two.", "entities": []}, {"id": "3", "text": "Anna.", "entities": [SPAN]}],
@@ -51,6 +51,8 @@ def test_a_folder_of_gold_is_read_in_order(tmp_path: Path) -> None:
     write(tmp_path / "a" / "x.parquet", [{"id": "1", "text": "One.", "entities": []}])
     (tmp_path / "README.md").write_text("not data")
     assert [example.id for example in read_examples(str(tmp_path))] == ["1", "2", "3"]
+    (tmp_path / "c.jsonl").write_text('{"text": "Four.", "entities": []}\n')
+    assert read_examples(str(tmp_path / "c.jsonl")) == [Example("c-0", "Four.", ())]
 
 
 @pytest.mark.parametrize(

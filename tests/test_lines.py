@@ -20,7 +20,7 @@ from s3_server import BUCKET, Proxy, point_at, s3_server
 
 from ner_batch.data import clean
 from ner_batch.errors import UserError
-from ner_batch.io import lines, s3, storage
+from ner_batch.io import lines, s3, tables
 from ner_batch.io import listing as listings
 from ner_batch.io.listing import covers, list_shards, read_unit
 from ner_batch.io.outage import may_pass
@@ -147,6 +147,13 @@ def test_a_row_that_cannot_be_read_is_a_row(tmp_path: Path) -> None:
     assert errors[3] == "row 3: text is number, not a string"
     assert errors[4] == "row 4: not UTF-8: invalid start byte at byte 10"
     assert table["n"].to_pylist() == [1, None, None, 2, None, None, 3]
+    (tmp_path / "z.jsonl").write_text(
+        '{"doc": {"body": "good", "n": 1}}\n{"doc": {"body": [5], "n": 2}}\n{"doc": {"n": 3}}\n'
+    )
+    (unit,) = plan_units(list_shards(str(tmp_path / "z.jsonl"), "doc.body").shards, 7, 10**9)
+    table = read_unit(unit, ["doc", "doc.body"])
+    assert texts_of(table, "doc.body") == (["good", None, None], {1: "row 1: doc.body is array, not a string"})
+    assert table["doc"].to_pylist() == [{"body": "good", "n": 1}, {"body": None, "n": 2}, {"body": None, "n": 3}]
     (tmp_path / "y.csv").write_bytes(b'id,text\n\n1,"a\nb"\n2,x,y\n3\n4,\xff\n5,a"b\n')
     table = read(tmp_path / "y.csv")
     texts, errors = texts_of(table, "text")
@@ -428,8 +435,8 @@ def test_what_is_deep_stays_json(tmp_path: Path, start: str, end: str) -> None:
         value = start * depth + "1" + end * depth
         (tmp_path / "x.jsonl").write_text(f'{{"text": "a", "n": {value}}}\n{{"text": "b"}}\n')
         table = read(tmp_path)
-        storage.write_table(str(tmp_path / "x.out"), table, {})
-        assert storage.read_table(str(tmp_path / "x.out")).num_rows == 2
+        tables.write_table(str(tmp_path / "x.out"), table, {})
+        assert tables.read_table(str(tmp_path / "x.out")).num_rows == 2
         if depth > 10:
             assert table["n"].to_pylist() == [value.replace(":", ": "), None]
 

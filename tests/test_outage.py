@@ -18,7 +18,7 @@ from s3fs.errors import translate_boto_error
 from yarl import URL
 
 from ner_batch.errors import JobError, UserError
-from ner_batch.io import outage, s3, storage
+from ner_batch.io import outage, s3, storage, tables
 from ner_batch.io.listing import list_shards, read_unit
 from ner_batch.io.shards import plan_units
 
@@ -118,7 +118,7 @@ def test_a_corrupt_file_is_of_one_file(tmp_path):
     """Arrow says OSError of it, as of a store that is out of reach."""
     (tmp_path / "x.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(UserError) as raised:
-        storage.read_table(str(tmp_path / "x.parquet"))
+        tables.read_table(str(tmp_path / "x.parquet"))
     assert not outage.may_pass(raised.value, writing=True)
 
 
@@ -196,8 +196,8 @@ def test_a_store_that_cannot_be_reached(monkeypatch, how):
         table = pa.table({"n": [1]})
         for action, writing, first_look in (
             (lambda: storage.read_bytes(f"{S3}/a"), False, False),
-            (lambda: storage.read_table(f"{S3}/a"), False, True),
-            (lambda: storage.write_table(f"{S3}/b", table, {}), True, False),
+            (lambda: tables.read_table(f"{S3}/a"), False, True),
+            (lambda: tables.write_table(f"{S3}/b", table, {}), True, False),
         ):
             if first_look:
                 storage.forget_connections()
@@ -208,7 +208,7 @@ def test_a_store_that_cannot_be_reached(monkeypatch, how):
             proxy.mend()
         assert outage.wait_out(lambda: storage.read_bytes(f"{S3}/a"), 60, lambda _: None) == b"a"
         with pytest.raises(UserError) as raised:
-            storage.read_table(f"{S3}/none")
+            tables.read_table(f"{S3}/none")
         assert not outage.may_pass(raised.value)
     with pytest.raises((OSError, UserError)) as raised:
         storage.read_bytes(f"{S3}/a")
@@ -259,7 +259,7 @@ def test_a_token_that_has_run_out_is_known_by_every_request(monkeypatch, tmp_pat
     table = pa.table({"text": ["Bob"] * 3})
     with s3_server() as (endpoint, _), Proxy(endpoint) as proxy:
         point_at(monkeypatch, proxy.url)
-        storage.write_table(f"{S3}/in/x.parquet", table, {})
+        tables.write_table(f"{S3}/in/x.parquet", table, {})
         (unit,) = plan_units(list_shards(f"{S3}/in", "text").shards, 10, 10**6)
         proxy.expired = CREDENTIALS["AWS_ACCESS_KEY_ID"]
         for forget in (False, True):
@@ -267,7 +267,7 @@ def test_a_token_that_has_run_out_is_known_by_every_request(monkeypatch, tmp_pat
                 storage.forget_connections()
             for action, writing in (
                 (lambda: read_unit(unit), False),
-                (lambda: storage.write_table(f"{S3}/out", table, {}), True),
+                (lambda: tables.write_table(f"{S3}/out", table, {}), True),
             ):
                 with pytest.raises((OSError, UserError)) as raised:
                     action()

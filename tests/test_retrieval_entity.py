@@ -20,7 +20,7 @@ from ner_batch import retrieval
 from ner_batch.cli import app
 from ner_batch.data import Entity, Example
 from ner_batch.io.examples import examples_table
-from ner_batch.io.storage import write_table
+from ner_batch.io.tables import write_table
 from ner_batch.retrieval import vectors
 from ner_batch.retrieval.encoder import Encoder
 from ner_batch.retrieval.entity import n_grams, select_by_votes

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from s3_server import BUCKET, Proxy, point_at, s3_server
 
 from ner_batch.errors import UserError
-from ner_batch.io import storage
+from ner_batch.io import storage, tables
 from ner_batch.io.listing import covers, list_shards, read_unit
 from ner_batch.io.shards import Shard, Unit, plan_units, texts_of
 
@@ -385,9 +385,9 @@ def test_another_scheme_of_fsspec(folder: Path, tmp_path: Path) -> None:
     units = plan_units(listing.shards, 1000, 2**40)
     table = pa.concat_tables([read_unit(unit) for unit in units])
     assert table.equals(pa.concat_tables([pq.read_table(shard.uri) for shard in local.shards]))
-    storage.write_table(f"{root}/out/x.parquet", table, {"run": "1"})
-    assert storage.read_table(f"{root}/out/x.parquet").to_pylist() == table.to_pylist()
-    assert storage.read_metadata(f"{root}/out/x.parquet")["run"] == "1"
+    tables.write_table(f"{root}/out/x.parquet", table, {"run": "1"})
+    assert tables.read_table(f"{root}/out/x.parquet").to_pylist() == table.to_pylist()
+    assert tables.read_metadata(f"{root}/out/x.parquet")["run"] == "1"
     storage.write_bytes(f"{root}/bad.parquet", b"PAR1")
     assert [bad.uri for bad in list_shards(root, "text").corrupt] == [f"{root}/bad.parquet"]
 
@@ -479,7 +479,7 @@ def test_timestamps_as_spark_writes_them(tmp_path: Path) -> None:
         assert [value[0]["at"] for value in read["nested"].to_pylist()] == given_values[:rows]
         assert [value[0][1] for value in read["map"].to_pylist()] == [[value] for value in given_values[:rows]]
         assert [value[1] for value in read["pairs"].to_pylist()] == given_values[:rows]
-        assert storage.read_table(str(path))["until"].to_pylist() == given_values[:rows]
+        assert tables.read_table(str(path))["until"].to_pylist() == given_values[:rows]
 
 
 def test_partitions_are_columns(tmp_path: Path) -> None:

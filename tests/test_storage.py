@@ -28,7 +28,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from s3_server import BUCKET, Proxy, point_at, s3_server, written_and_read
 
 from ner_batch.errors import UserError
-from ner_batch.io import storage
+from ner_batch.io import storage, tables
 from ner_batch.io.storage import arrow_filesystem
 
 S3 = f"s3://{BUCKET}"
@@ -94,7 +94,7 @@ def test_tables_keep_their_schema_and_gain_metadata(root: str) -> None:
     )
     table = pa.Table.from_pylist([{"t": "x", "d": "y", "n": [{"a": 1}]}], schema=schema)
     uri = storage.join(root, "t.parquet")
-    storage.write_table(uri, table, {"run": "né"})
+    tables.write_table(uri, table, {"run": "né"})
     back = pq.read_table(pa.BufferReader(storage.read_bytes(uri)))
     assert back.equals(table)
     assert back.schema.metadata == {b"old": b"1", b"run": "né".encode()}
@@ -281,7 +281,7 @@ def test_s3_a_failed_part_leaves_nothing_visible(
         storage.write_bytes(f"{S3}/torn", b"old")
         proxy.fail("partNumber=2", how=how)
         with pytest.raises(OSError):
-            storage.write_table(f"{S3}/torn", table, {})
+            tables.write_table(f"{S3}/torn", table, {})
         gc.collect()
         paths = [(method, path) for method, path in proxy.log if "uploadId=" in path]
         attempts = sum("partNumber=2" in path for _, path in paths)

@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -18,10 +20,15 @@ import yaml
 
 from ner_batch.command.schema import json_schema
 from ner_batch.config import validate
+from ner_batch.engine.device import is_without_gpu
 from ner_batch.errors import UserError
+from ner_batch.io import storage
+from ner_batch.io.listing import first_columns
 from ner_batch.task import Task
 
 KINDS = ("task", "extract", "train", "index", "evaluate")
+_EAGER = "enforce_eager: true                # no GPU is here: starts in seconds, not minutes; with one, leave it out"
+_COMPILED = "# enforce_eager: true              # starts faster, decodes slower"
 MAX_MODEL_LEN, TRAIN_MAX_MODEL_LEN, WINDOW = 4096, 2048, 512
 
 
@@ -35,7 +42,8 @@ class Answers:
     model: str | None
     input: str | None
     output: str | None
-    text_column: str = "text"
+    text_column: str | None = None
+    id_column: str | None = None
 
 
 def read_labels(options: Sequence[str]) -> dict[str, str]:
@@ -58,19 +66,45 @@ def complete(answers: Answers) -> Answers:
     if missing and not (sys.stdin and sys.stdin.isatty()):
         raise UserError(f"no terminal to ask on: give {', '.join(missing)} (ner-batch init --help)")
     if not missing:
-        return replace(answers, language=answers.language or "en", output=answers.output or "entities")
+        answers = replace(answers, language=answers.language or "en", output=answers.output or "entities")
+        return _with_columns(answers, ask=False)
     labels = answers.labels or _ask_labels()
     language = answers.language
     while language not in ("en", "zh"):
         language = _ask("Language of the instructions, en or zh", "en")
-    return Answers(
-        labels,
-        language,
-        answers.model or _ask("Model, a local folder or a hub name"),
-        answers.input or _ask("Input (Parquet, JSON lines or CSV): a file, a folder or a glob, local or s3://"),
-        answers.output or _ask("Output, a folder", "entities"),
-        answers.text_column,
+    answers = replace(
+        answers,
+        labels=labels,
+        language=language,
+        model=answers.model or _ask("Model, a local folder or a hub name"),
+        input=answers.input or _ask("Input (Parquet, JSON lines or CSV): a file, a folder or a glob, local or s3://"),
+        output=answers.output or _ask("Output, a folder", "entities"),
     )
+    return _with_columns(answers, ask=True)
+
+
+def _with_columns(answers: Answers, *, ask: bool) -> Answers:
+    """The answers with the columns of texts and of ids, which are looked for in the input where that lies here.
+
+    Raises UserError for a column that is not there, and where the texts' column is not named and not called `text`.
+    """
+    assert answers.input
+    columns: tuple[str, ...] = ()
+    if storage.local_path(answers.input):
+        with suppress(UserError):  # what is not there yet, or is wrong, a dry run explains
+            columns = first_columns(answers.input)
+    text_column, there = answers.text_column, ", ".join(columns)
+    if text_column is None and columns and "text" not in columns:
+        if not ask:
+            raise UserError(f"--text-column: {answers.input} has the columns {there}: name the one of texts")
+        while text_column is None or text_column.partition(".")[0] not in columns:
+            text_column = _ask(f"Column of texts ({there})")
+    text_column = text_column or "text"
+    for option, column in {"--text-column": text_column, "--id-column": answers.id_column}.items():
+        if columns and column and not {column, column.partition(".")[0]} & {*columns}:
+            raise UserError(f"{option} {column}: {answers.input} has the columns {there}")
+    id_column = answers.id_column or ("id" if "id" in columns else None)
+    return replace(answers, text_column=text_column, id_column=id_column)
 
 
 def _ask(question: str, default: str | None = None) -> str:
@@ -124,7 +158,9 @@ def contents(folder: Path, answers: Answers) -> dict[str, str]:
     """The configs' texts by file name. Raises UserError for what YAML cannot hold, and for labels that cannot be."""
     assert answers.model and answers.input and answers.output
     name = folder.resolve().name or "project"
-    others = [answers.model, answers.input, answers.output, answers.text_column]
+    assert answers.text_column
+    id_column = answers.id_column
+    others = [answers.model, answers.input, answers.output, answers.text_column, id_column or ""]
     try:
         task = validate(Task, {"name": name, "language": answers.language, "labels": dict(answers.labels)})
         " ".join([str(folder.resolve()), *answers.labels, *answers.labels.values(), *others]).encode()
@@ -140,6 +176,8 @@ def contents(folder: Path, answers: Answers) -> dict[str, str]:
         "model": _scalar(model),
         "input": _scalar(_from(folder, answers.input)),
         "text_column": _scalar(answers.text_column),
+        "id_column": f"id_column: {_scalar(id_column)}" if id_column else "# id_column: id",
+        "enforce_eager": _EAGER if is_without_gpu() else _COMPILED,
         "output": _scalar(_from(folder, answers.output) if answers.output != "entities" else "entities"),
         "max_model_len": min(length, MAX_MODEL_LEN),
         "train_max_model_len": min(length, TRAIN_MAX_MODEL_LEN),
@@ -154,9 +192,14 @@ def next_commands(folder: Path) -> Iterator[str]:
     """What to do with a new project, line by line."""
     if folder.resolve() != Path.cwd():
         yield f"cd {shlex.quote(str(folder))}"
+    command = shutil.which("ner-batch")
+    activate = Path(sys.executable).with_name("activate")
+    if command is None and activate.exists():
+        yield f"source {shlex.quote(str(activate))}"
     yield "ner-batch doctor extract.yaml               # will it run here?"
     yield "ner-batch extract extract.yaml --dry-run    # every problem at once; then tokens, hours, cost (--price)"
     yield "ner-batch extract extract.yaml              # again after a crash: goes on where it was"
+    yield "ner-batch report entities                   # a page of what was read: entities/_report.html"
 
 
 def context_length(model: str) -> int:

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
 from functools import cache
 from pathlib import Path
+
+
+def is_without_gpu() -> bool:
+    """Whether nothing points to a GPU of NVIDIA or AMD: neither a device nor the driver's tool. torch is not asked."""
+    places = (Path("/dev/nvidia0"), Path("/dev/kfd"))
+    return not (shutil.which("nvidia-smi") or any(place.exists() for place in places))
 
 
 @cache

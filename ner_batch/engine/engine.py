@@ -345,6 +345,13 @@ class _Vllm:
         return self._adapters[path]
 
 
+def show_errors_alone() -> None:
+    """What vLLM and torch log in a process where a person reads our own lines; they look when they are imported."""
+    if not os.environ.get("NER_BATCH_VERBOSE"):
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
 def _set_environment(config: EngineConfig) -> None:
     """What vLLM reads from the environment. Whatever the user has set stays, but for what the config says."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")

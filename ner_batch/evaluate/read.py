@@ -139,11 +139,11 @@ class _UnitRows:
         """
         source, column = self._source, self._source.columns[ours]
         lists = self._table[column].combine_chunks()
-        if not is_spans(lists.type):
+        if not is_spans(self._table[column]):
             kind = f"{lists.type}, not list<struct<start, end, type, ...>>"
             raise UserError(f"{self._unit.shard.uri}: column {column!r} is {kind}")
-        if pa.types.is_null(lists.type) or pa.types.is_null(lists.type.value_type):
-            lists = lists.cast(SPANS)
+        if pa.types.is_null(lists.type) or not pa.types.is_struct(lists.type.value_type):  # no list has an element
+            lists = pa.array(lists.to_pylist(), SPANS)
         remedy = "[] means no entities; null says that nobody has looked"
         self._note(f"column {column!r} is null in rows", remedy, map(self._name, np.flatnonzero(lists.is_null())))
         structs = pc.list_flatten(lists)

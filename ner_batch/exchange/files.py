@@ -78,8 +78,9 @@ class ExportOptions:
 
     ``offsets`` None: the unit that the kind's tool counts in. Of kinds with tokens: ``tokens`` (see
     :func:`ner_batch.exchange.tags.tokenize`), and of those with tags their ``scheme``. Of ``spacy``: the ``language``
-    whose tokenizer cuts. Of ``label-studio``: the ``model_version`` that predictions name. ``types`` are all that the
-    rows have, for the kinds that must know them beforehand; ``parquet`` is whether the output's name ends so.
+    whose tokenizer cuts. Of ``label-studio``: the ``model_version`` that predictions name. ``types`` are the
+    task's, whether rows have any, and those that rows have besides for the kinds that must know all beforehand;
+    ``parquet`` is whether the output's name ends so.
     """
 
     offsets: OffsetUnit | None = None

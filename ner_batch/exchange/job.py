@@ -13,7 +13,7 @@ from ner_batch.exchange.files import ExportOptions, ImportOptions, refuse_existi
 from ner_batch.exchange.kinds import KINDS
 from ner_batch.exchange.rows import Row, Rows
 from ner_batch.exchange.select import Selection
-from ner_batch.io import storage
+from ner_batch.io import storage, tables
 from ner_batch.io.examples import examples_digest, examples_table
 
 SUFFIXES = {"spacy": (span_kinds.SPACY_SUFFIX,), "mentions": (".parquet", ".parq", ".pq")}
@@ -41,13 +41,9 @@ def import_gold(kind: str, uri: str, out: str, options: ImportOptions) -> list[s
                 "ids be numbered (--renumber)"
             )
     with storage.explained(out):
-        storage.write_table(out, examples_table(examples), {})
+        tables.write_table(out, examples_table(examples), {})
     types = Counter(entity.type for example in examples for entity in example.entities)
-    return [
-        _summary(len(examples), types),
-        *_count_lines(counts),
-        f"{out}: digest {examples_digest(examples)}",
-    ]
+    return [*_count_lines(counts), f"{out}: {_summary(len(examples), types)}; digest {examples_digest(examples)}"]
 
 
 def export(kind: str, rows: Rows, out: str, options: ExportOptions, selection: Selection | None = None) -> list[str]:
@@ -72,10 +68,10 @@ def export(kind: str, rows: Rows, out: str, options: ExportOptions, selection: S
     else:
         selected, more = select.select(rows, selection, counts)
         source, lines = selected, [*lines, *more]
-    options = replace(options, parquet=out.endswith(SUFFIXES["mentions"]))
+    options = replace(options, parquet=out.endswith(SUFFIXES["mentions"]), types=rows.task_types)
     if KINDS[kind].types or (kind == "hf" and options.parquet):
-        all_types = rows.types() if selection is None else {e.type for row in selected for e in row.entities}
-        options = replace(options, types=tuple(sorted(all_types)))
+        present = rows.types() if selection is None else {e.type for row in selected for e in row.entities}
+        options = replace(options, types=_all_types(rows, present))
     texts = 0
 
     def counted() -> Iterator[Row]:
@@ -91,16 +87,21 @@ def export(kind: str, rows: Rows, out: str, options: ExportOptions, selection: S
         if not texts:
             left_out = "".join(f"; {line}" for line in _count_lines(counts))
             raise UserError(f"nothing to export: no row is left{left_out}")
-    written = [f"{out}: written"]
+    written = []
     if config_uri:
         try:
             with whole(config_uri) as path:
-                path.write_text(json_kinds.labels_config(sorted(types)), encoding="utf-8")
+                path.write_text(json_kinds.labels_config(_all_types(rows, types)), encoding="utf-8")
         except BaseException:  # tasks without their config are half of what was asked for
             storage.remove(out)
             raise
         written.append(f"{config_uri}: the labelling config")
-    return [_summary(texts, types), *lines, *_count_lines(counts), *written]
+    return [*lines, *_count_lines(counts), *written, f"{out}: {_summary(texts, types)}"]
+
+
+def _all_types(rows: Rows, present: Iterable[str]) -> tuple[str, ...]:
+    """The task's types, those included that the model has missed: who corrects it needs them. Then others."""
+    return (*rows.task_types, *sorted({*present} - {*rows.task_types}))
 
 
 def _check_places(kind: str, out: str) -> str | None:

@@ -11,11 +11,11 @@ from typing import Any
 
 from ner_batch.data import Entity, Status
 from ner_batch.errors import UserError
-from ner_batch.io import storage
+from ner_batch.io import storage, tables
 from ner_batch.io.examples import is_spans
 from ner_batch.io.listing import list_shards, read_unit
 from ner_batch.io.shards import Unit, plan_units, texts_of
-from ner_batch.jobs.record import MANIFEST, is_unfinished, named_columns
+from ner_batch.jobs.record import MANIFEST, is_unfinished, named_columns, task_types
 
 ALL = "all"
 REJECTED = "entities that verification rejected, left out"
@@ -52,6 +52,8 @@ class Rows:
     """Of a run of several tasks: the one whose entities are taken."""
     statuses: frozenset[str] = frozenset({Status.OK})
     """Rows of other ones are left out; gold has none."""
+    task_types: tuple[str, ...] = ()
+    """Those the run looked for, in the task's order; of gold nothing says which they are."""
     tasks_may_mix: bool = False
     """Whether entities of several tasks may stand side by side, as where each names its task."""
     keep_rejected: bool = False
@@ -70,9 +72,9 @@ class Rows:
                 if row is not None:
                     yield row
 
-    def types(self) -> list[str]:
-        """The types of all entities, sorted; reads everything once."""
-        return sorted({entity.type for row in self.read(Counter()) for entity in row.entities})
+    def types(self) -> set[str]:
+        """The types of all entities; reads everything once."""
+        return {entity.type for row in self.read(Counter()) for entity in row.entities}
 
     def _values(self, unit: Unit) -> Iterator[tuple[int, dict[str, Any]]]:
         """The rows of a unit as plain values, by their number in the file."""
@@ -80,11 +82,11 @@ class Rows:
         names |= {"status", "ungrounded"} & set(unit.shard.columns) if self.is_output else set()
         with storage.explained(unit.shard.uri):
             table = read_unit(unit, sorted(names))
-        kind = table.schema.field("entities").type
-        if not is_spans(kind):
+        if not is_spans(table["entities"]):
+            kind = table["entities"].type
             raise UserError(f"{unit.shard.uri}: column 'entities' is {kind}, not a list of {{start, end, type}}")
         texts, wrong = texts_of(table, self.text_column)
-        with storage.parsed(unit.shard.uri):
+        with tables.parsed(unit.shard.uri):
             rows = table.drop_columns([self.text_column]).to_pylist()
         for number, (row, text) in enumerate(zip(rows, texts, strict=True), unit.start):
             if number - unit.start in wrong:
@@ -100,7 +102,8 @@ class Rows:
                 raise UserError(f"{place}: status {values['status']!r} is none of ner_batch's: is this its output?")
             status = Status(values["status"])
             if status not in self.statuses:
-                counts[f"rows of status {status}, left out"] += 1
+                remedy = f" (--status {status} takes them)" if status in (Status.PARTIAL, Status.TRUNCATED) else ""
+                counts[f"rows of status {status}, left out{remedy}"] += 1
                 return None
         if values["text"] is None or values["entities"] is None:
             if status is None:
@@ -145,8 +148,9 @@ def open_rows(
     Raises:
         UserError: unreadable files, a missing column, an unknown status, or no rows.
     """
-    manifest = storage.join(uri, MANIFEST)
-    texts, ids = named_columns(storage.read_json(manifest) if storage.exists(manifest) else None)
+    manifest_uri = storage.join(uri, MANIFEST)
+    manifest = storage.read_json(manifest_uri) if storage.exists(manifest_uri) else None
+    texts, ids = named_columns(manifest)
     text_column, id_column = text_column or texts, id_column or ids
     listing = list_shards(storage.absolute(uri), text_column)
     problems = [f"{file.uri}: not a readable file ({file.reason})" for file in listing.corrupt]
@@ -173,7 +177,16 @@ def open_rows(
         report.append(f"{uri}: its manifest says that the run is not complete")
     taken = frozenset(Status if ALL in statuses else statuses or {Status.OK})
     units = plan_units(shards, _UNIT_ROWS, _UNIT_BYTES)
-    return Rows(units, is_output, text_column, id_column, task, taken, report=tuple(report))
+    return Rows(
+        units,
+        is_output,
+        text_column,
+        id_column,
+        task,
+        taken,
+        task_types=task_types(manifest, task),
+        report=tuple(report),
+    )
 
 
 def count_scores(row: Row, counts: Counter[str]) -> None:

@@ -114,7 +114,9 @@ def select(rows: Rows, selection: Selection, counts: Counter[str]) -> tuple[list
     lines = []
     if taken and selection.by != "random":
         rank_values = [values[place] for place in places]
-        lines.append(f"{selection.by}: {min(rank_values):.2f} to {max(rank_values):.2f} of the {len(taken):,} taken")
+        statuses = Counter(str(row.status) for row in taken)
+        composition = ", ".join(f"{count:,} {status}" for status, count in sorted(statuses.items()))
+        lines.append(f"{selection.by} from {max(rank_values):.2f} down to {min(rank_values):.2f}: {composition}")
     if selection.by == "uncertain" and scored[False]:
         lines.append(
             f"{scored[False]:,} of {scored.total():,} rows have entities without a score, which count as certain"

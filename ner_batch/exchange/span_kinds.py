@@ -116,14 +116,14 @@ def _annotated_spans(text: str, uri: str, options: ImportOptions, counts: Counte
 
 
 def write_brat(rows: Iterable[Row], out: Path, options: ExportOptions, counts: Counter[str]) -> None:
-    """A .txt and an .ann for each text, named by its id, and an ``annotation.conf`` of the types.
+    """A .txt and an .ann for each text, named by its id, and an ``annotation.conf`` of its types and the task's.
 
     Ids are percent-encoded where a file's name cannot have a character. No scores; a type with white space gets ``_``.
 
     Raises:
         UserError: an id that is empty, repeated or too long for a file's name.
     """
-    types: set[str] = set()
+    types = {"_".join(type_.split()) for type_ in options.types}
     for row in rows:
         name = quote(row.id, safe=" ()+,-_=@~").replace(".", "%2E" if row.id.startswith(".") else ".")
         if not name.strip() or len(name.encode()) > _LONGEST_NAME:

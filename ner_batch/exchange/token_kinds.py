@@ -43,7 +43,7 @@ from ner_batch.exchange.tags import (
     tokenize,
     without_iob1,
 )
-from ner_batch.io import storage
+from ner_batch.io import storage, tables
 
 NO_TOKENS = "texts without a token, left out"
 _DOCUMENT = "-DOCSTART-"
@@ -181,11 +181,11 @@ def read_hf(uri: str, options: ImportOptions, counts: Counter[str]) -> list[Exam
     with storage.explained(uri):
         is_parquet = storage.read_ranges(uri, [(0, 4)]) == [b"PAR1"]
     if is_parquet:
-        table = storage.read_table(uri)
+        table = tables.read_table(uri)
         columns = [name for name in ("ner_tags", "tags", "labels") if name in table.column_names]
         names = names or (_class_names(table.schema.metadata or {}, columns[0]) if columns else ())
         columns_read = [name for name in ("id", "tokens", *columns[:1]) if name in table.column_names]
-        with storage.parsed(uri):
+        with tables.parsed(uri):
             values = table.select(columns_read).to_pylist()
         rows = [(f"{uri} row {n}", checked(_HfRow, row, f"{uri} row {n}")) for n, row in enumerate(values)]
     else:

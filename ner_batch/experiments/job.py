@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from contextlib import closing
@@ -12,13 +11,13 @@ from pathlib import Path
 from rich.console import Console
 
 from ner_batch.data import predictions_table
-from ner_batch.engine.engine import Engine, EngineDeadError
+from ner_batch.engine.engine import Engine, EngineDeadError, show_errors_alone
 from ner_batch.errors import JobError, UserError
 from ner_batch.experiments import report
 from ner_batch.experiments.grid import combinations
 from ner_batch.experiments.plan import METADATA, Plan, Run, is_done, predictions_file, with_runs
 from ner_batch.extraction.predictor import Predictor
-from ner_batch.io import storage
+from ner_batch.io import tables
 from ner_batch.io.examples import examples_table
 from ner_batch.jobs import cluster
 from ner_batch.jobs.progress import ProgressLine
@@ -71,7 +70,7 @@ def train_adapters(plan: Plan, console: Console) -> UserError | JobError | None:
             name = training.subset.name
             console.print(f"adapter {number} of {len(waiting)}  {name}", highlight=False)
             try:
-                storage.write_table(training.config.gold.train, examples_table(training.examples), {})
+                tables.write_table(training.config.gold.train, examples_table(training.examples), {})
                 job.run(train_plan.prepare(training.config), console)
                 checkpoints = Path(training.config.run.storage) / training.config.run.name
                 shutil.rmtree(checkpoints, ignore_errors=True)  # the adapter is there
@@ -89,8 +88,7 @@ def train_adapters(plan: Plan, console: Console) -> UserError | JobError | None:
 
 def read(plan: Plan, waiting: list[Run], console: Console) -> None:
     """Read the test set as each run says, with one engine; a JobError where it died, finished runs are kept."""
-    if not os.environ.get("NER_BATCH_VERBOSE"):
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # it runs in this process, beside our own lines
+    show_errors_alone()
     adapters = any(task.adapter for run in plan.runs for task in run.recipe.tasks)
     try:
         with ProgressLine(console) as line:
@@ -126,5 +124,5 @@ def read_one(plan: Plan, run: Run, engine: Engine, line: ProgressLine, title: st
     for name in columns.column_names:
         table = table.append_column(name, columns[name])
     metadata = {"digest": run.digest, "seconds": seconds, "cell": run.combination.values}
-    storage.write_table(predictions_file(plan, run), table, {METADATA: json.dumps(metadata)})
+    tables.write_table(predictions_file(plan, run), table, {METADATA: json.dumps(metadata)})
     return seconds

@@ -26,7 +26,7 @@ from ner_batch.experiments.grid import (
 from ner_batch.experiments.settings import TRAINED, AblateConfig
 from ner_batch.extraction.recipe import Recipe, make_recipe
 from ner_batch.extraction.settings import RecipeConfig
-from ner_batch.io import storage
+from ner_batch.io import storage, tables
 from ner_batch.io.examples import examples_digest, examples_table, read_examples
 from ner_batch.jobs.cluster import check_lasting
 from ner_batch.jobs.record import digest
@@ -188,7 +188,7 @@ def check_training(training: Training) -> None:
     """Let the training job check everything, in a folder that is gone afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         elsewhere = _placed(training.config, Path(folder))
-        storage.write_table(elsewhere.gold.train, examples_table(training.examples), {})
+        tables.write_table(elsewhere.gold.train, examples_table(training.examples), {})
         train_plan.prepare(elsewhere)
 
 
@@ -232,7 +232,7 @@ def is_done(plan: Plan, run: Run) -> bool:
     """Whether the run's predictions are there, by exactly this recipe about exactly this gold."""
     uri = predictions_file(plan, run)
     try:
-        return storage.exists(uri) and json.loads(storage.read_metadata(uri)[METADATA])["digest"] == run.digest
+        return storage.exists(uri) and json.loads(tables.read_metadata(uri)[METADATA])["digest"] == run.digest
     except (KeyError, ValueError):  # not ours, or torn
         return False
 

@@ -19,7 +19,7 @@ from ner_batch.evaluate.report import Report, score_cells
 from ner_batch.evaluate.settings import BootstrapConfig, EvaluateConfig, GoldConfig, PredictionsConfig
 from ner_batch.experiments.grid import Combination, label, varying_axes
 from ner_batch.experiments.plan import METADATA, Plan, Run, predictions_file
-from ner_batch.io import storage
+from ner_batch.io import storage, tables
 from ner_batch.jobs.markdown import markdown_table
 from ner_batch.jobs.plots import canvas, png
 from ner_batch.jobs.progress import ProgressLine
@@ -109,7 +109,7 @@ def score(plan: Plan, run: Run) -> Report:
         bootstrap=BootstrapConfig(resamples=plan.config.resamples),
     )
     values = evaluation.evaluate(evaluation.prepare(config))
-    table = storage.read_table(uri)
+    table = tables.read_table(uri)
     complete = pc.is_in(table["status"], value_set=pa.array(["ok", "empty"]))
     return {
         "cell": run.combination.values,
@@ -118,7 +118,7 @@ def score(plan: Plan, run: Run) -> Report:
         "difference": values["comparison"] and values["comparison"]["strict/micro/f1"],
         "prompt_tokens": pc.mean(table["prompt_tokens"]).as_py(),
         "completion_tokens": pc.mean(table["completion_tokens"]).as_py(),
-        "seconds": json.loads(storage.read_metadata(uri)[METADATA])["seconds"] / table.num_rows,
+        "seconds": json.loads(tables.read_metadata(uri)[METADATA])["seconds"] / table.num_rows,
         "not_ok": table.num_rows - pc.sum(complete).as_py(),
     }
 

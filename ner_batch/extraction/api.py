@@ -25,6 +25,7 @@ from ner_batch import adapter as adapters
 from ner_batch import retrieval
 from ner_batch.config import Config, FormatName, validate
 from ner_batch.data import Example, Prediction
+from ner_batch.engine.engine import show_errors_alone
 from ner_batch.engine.settings import EngineConfig
 from ner_batch.errors import UserError
 from ner_batch.extraction.predictor import BATCH_WINDOWS, Predictor
@@ -310,9 +311,7 @@ def _set_up(
     Raises:
         UserError: every problem found, one line each.
     """
-    if not os.environ.get("NER_BATCH_VERBOSE"):  # vLLM and torch read these when they are imported
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    show_errors_alone()
     values: dict[str, Any] = dict(options)
     if unknown := [_about_unknown(name) for name in values if name not in Options.__annotations__]:
         raise UserError("\n".join(unknown))

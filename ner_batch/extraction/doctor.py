@@ -14,8 +14,8 @@ import psutil
 from rich.console import Console
 
 from ner_batch.data import Status
-from ner_batch.engine.device import cpu_computes_bfloat16
-from ner_batch.engine.engine import Engine, EngineDeadError
+from ner_batch.engine.device import cpu_computes_bfloat16, is_without_gpu
+from ner_batch.engine.engine import Engine, EngineDeadError, show_errors_alone
 from ner_batch.engine.memory import GIB, memory_needs
 from ner_batch.engine.settings import EngineConfig
 from ner_batch.errors import Problems, UserError
@@ -26,7 +26,7 @@ from ner_batch.extraction.predictor import Predictor, StartEngine
 from ner_batch.extraction.settings import ExtractConfig
 from ner_batch.io import storage
 from ner_batch.jobs import cluster
-from ner_batch.jobs.progress import duration
+from ner_batch.jobs.progress import ProgressLine, duration
 from ner_batch.jobs.record import versions
 
 T = TypeVar("T")
@@ -53,6 +53,7 @@ def doctor(
         start: whether to start the engine and have it read a sentence.
         start_engine: makes the engine.
     """
+    show_errors_alone()
     problems = Problems()
 
     def check(name: str, step: Callable[[], T]) -> T | None:
@@ -82,7 +83,7 @@ def doctor(
         show("config", about_plan(plan))
     show("memory", memory(plan.recipe.engine if plan else config.engine, gpu_gib))
     if plan and start:
-        show("engine", one_sentence(plan, start_engine))
+        show("engine", one_sentence(plan, start_engine, console))
     return PROBLEMS if problems.lines else OK
 
 
@@ -189,18 +190,25 @@ def memory(engine: EngineConfig, gpu_gib: float | None) -> Iterator[str]:
     yield f"{about} hold {tokens:,} tokens of cache: {prompts:,.0f} prompts of engine.max_model_len"
 
 
-def one_sentence(plan: Plan, start_engine: StartEngine) -> Iterator[str]:
+def one_sentence(plan: Plan, start_engine: StartEngine, console: Console) -> Iterator[str]:
     """Start the engine with its adapters and have it read a sentence: that they load and answer."""
     clock = time.monotonic()
-    try:
-        predictor = Predictor(plan.recipe, start_engine=start_engine)
-    except EngineDeadError as error:
-        raise UserError(f"engine: {error}") from error
-    ready = time.monotonic()
-    try:
-        (prediction,) = predictor.predict([f"Anna Schmidt of {socket.gethostname()} met Bob in Berlin."])
-    finally:
-        predictor.close()
+    with ProgressLine(console) as live:
+        live.show(lambda: f"the engine starts: {duration(time.monotonic() - clock)}")
+        try:
+            predictor = Predictor(plan.recipe, start_engine=start_engine)
+        except EngineDeadError as error:
+            raise UserError(f"engine: {error}") from error
+        ready = time.monotonic()
+        try:
+            (prediction,) = predictor.predict([f"Anna Schmidt of {socket.gethostname()} met Bob in Berlin."])
+        finally:
+            predictor.close()
     if prediction.status in {Status.FAILED, Status.TOO_LONG}:
         raise UserError(f"engine: it started, and cannot answer: {prediction.error}")
     yield f"started in {duration(ready - clock)}; a sentence took {time.monotonic() - ready:.1f} s: {prediction.status}"
+    eager = plan.recipe.engine.enforce_eager
+    if is_without_gpu() and not eager:
+        yield "without a GPU engine.enforce_eager: true starts in seconds; what it compiled now pays in hours"
+    elif eager and not is_without_gpu():
+        yield "on a GPU engine.enforce_eager: true decodes slower: leave it out"

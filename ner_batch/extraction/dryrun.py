@@ -6,7 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import chain, islice
+from itertools import chain
 from statistics import fmean, stdev
 
 import ray
@@ -24,16 +24,20 @@ from ner_batch.extraction.plan import Plan
 from ner_batch.extraction.predictor import Predictor, StartEngine
 from ner_batch.extraction.recipe import Recipe
 from ner_batch.extraction.units import DETAILS
-from ner_batch.io import storage
+from ner_batch.io import tables
 from ner_batch.io.listing import read_unit
 from ner_batch.io.shards import texts_of
 from ner_batch.jobs import cluster
-from ner_batch.jobs.progress import duration
+from ner_batch.jobs.progress import ProgressLine, duration
 from ner_batch.jobs.record import versions
 from ner_batch.prompts import formats
 
 SAMPLE_ROWS = 256
 SAMPLE_PLACES = 16
+PILOT_ROWS = 16
+"""Read first, for how fast the replica is."""
+SAMPLE_SECONDS = 30.0
+"""After which no more rows are read than the pilot's: a GPU reads all of them in less, a CPU would take minutes."""
 
 
 def dry_run(
@@ -69,45 +73,47 @@ def dry_run(
                 console.print(f"demonstrations of {recipe.index}: {line}", highlight=False, markup=False)
     unreadable: Counter[str] = Counter()
     places = sample(plan, unreadable)
-    texts = list(chain(*places))
+    sampled = sum(map(len, places))
     if unreadable:
         console.print(f"{unreadable.total():,} rows of the sample cannot be read and will be `failed`", highlight=False)
         job.print_reasons(unreadable, console)
-    if not texts:
+    if not sampled:
         return job.TOO_MANY_FAILED if unreadable else job.OK
-    console.print(f"an engine starts and reads a sample of {len(texts)} rows ...", highlight=False)
-    predictions, seconds, startup_seconds = _read(plan, texts, console, start_engine)
+    sample_of = f"a sample of {sampled} rows, or as many as half a minute suffices for"
+    console.print(f"an engine starts and reads {sample_of} ...", highlight=False)
+    by_place, rows_per_second, startup_seconds = _read(plan, places, console, start_engine)
+    predictions = list(chain(*by_place))
+    characters = [len(text or "") for texts, read in zip(places, by_place, strict=True) for text in texts[: len(read)]]
     statuses = Counter(prediction.status.value for prediction in predictions)
     console.print(
-        f"{'sample':16} {len(texts)} rows, {sum(len(text or '') for text in texts) / len(texts):,.0f} characters each: "
+        f"{'sample':16} {len(predictions)} rows, {fmean(characters):,.0f} characters each: "
         + ", ".join(f"{count:,} {status}" for status, count in sorted(statuses.items())),
         highlight=False,
     )
     job.print_reasons(Counter(prediction.error for prediction in predictions if prediction.error), console)
-    failed, rows = statuses[Status.FAILED] + unreadable.total(), len(texts) + unreadable.total()
-    if failed > plan.config.job.max_failed * rows:
+    job.print_advice(statuses, plan.recipe, console)
+    failed = statuses[Status.FAILED] / len(predictions) * sampled + unreadable.total()
+    if failed > plan.config.job.max_failed * (sampled + unreadable.total()):
         console.print("too many rows failed (job.max_failed): what they cost says nothing about the whole")
         return job.TOO_MANY_FAILED
-    print_estimate(plan, places, predictions, seconds, startup_seconds, price_per_hour, console)
+    print_estimate(plan, by_place, rows_per_second, startup_seconds, price_per_hour, console)
     return job.OK
 
 
 def print_estimate(
     plan: Plan,
-    places: Sequence[Sequence[str | None]],
-    predictions: Sequence[Prediction],
-    seconds: float,
+    by_place: Sequence[Sequence[Prediction]],
+    rows_per_second: float,
     startup_seconds: float,
     price_per_hour: float | None,
     console: Console,
 ) -> None:
-    """What the rows to do take if they are like the sample's, which one replica read in ``seconds``."""
+    """What the rows to do take if they are like the sample's; ``rows_per_second`` are those of one replica."""
     replicas = plan.config.job.replicas
-    speed = len(predictions) / seconds * replicas
-    prompt = fmean(p.prompt_tokens for p in predictions)
-    completion = fmean(p.completion_tokens for p in predictions)
-    tokens = iter(p.prompt_tokens + p.completion_tokens for p in predictions)
-    error = relative_error([list(islice(tokens, len(place))) for place in places])
+    speed = rows_per_second * replicas
+    prompt = fmean(p.prompt_tokens for place in by_place for p in place)
+    completion = fmean(p.completion_tokens for place in by_place for p in place)
+    error = relative_error([[p.prompt_tokens + p.completion_tokens for p in place] for place in by_place if place])
 
     def between(value: float, text: Callable[[float], str]) -> str:
         bounds = f" ({text(value * max(0.0, 1 - error))} to {text(value * (1 + error))})" if error < math.inf else ""
@@ -156,7 +162,7 @@ def sample(plan: Plan, unreadable: Counter[str]) -> list[list[str | None]]:
         texts, errors = texts_of(read_unit(unit, [column]), column)
         rows: Sequence[int] = range(unit.rows)
         if again := plan.retried.get(unit.name):
-            statuses = storage.read_table(plan.destination.uri(unit.name))["status"].to_pylist()
+            statuses = tables.read_table(plan.destination.uri(unit.name))["status"].to_pylist()
             rows = [row for row in rows if statuses[row] in again]
         rows = rows[: SAMPLE_ROWS // len(places)]
         unreadable.update(DETAILS.sub("", errors[row]) for row in rows if row in errors)
@@ -165,15 +171,18 @@ def sample(plan: Plan, unreadable: Counter[str]) -> list[list[str | None]]:
 
 
 def _read(
-    plan: Plan, texts: Sequence[str | None], console: Console, start_engine: StartEngine
-) -> tuple[list[Prediction], float, float]:
+    plan: Plan, places: Sequence[Sequence[str | None]], console: Console, start_engine: StartEngine
+) -> tuple[list[list[Prediction]], float, float]:
     """What :func:`read_sample` gives, where the job's replicas would run."""
     with cluster.session(plan.config.job.address) as alone:
         job.wait_for_replica_room(plan, console, alone=alone)
         task = ray.remote(read_sample).options(max_retries=0, **job.resources(plan.config.job, plan.recipe))
-        reading = task.remote(plan.recipe, texts, start_engine)
+        start = time.monotonic()
+        reading = task.remote(plan.recipe, places, start_engine)
         try:
-            result: tuple[list[Prediction], float, float] = ray.get(reading)
+            with ProgressLine(console) as live:
+                live.show(lambda: f"the engine starts and reads: {duration(time.monotonic() - start)}")
+                result: tuple[list[list[Prediction]], float, float] = ray.get(reading)
         except KeyboardInterrupt:  # else the worker would read to the end, with the GPU's memory, after this process
             ray.cancel(reading, force=True)
             ray.wait([reading], timeout=10)
@@ -190,18 +199,31 @@ def _read(
 
 
 def read_sample(
-    recipe: Recipe, texts: Sequence[str | None], start_engine: StartEngine
-) -> tuple[list[Prediction], float, float]:
-    """Start a replica and read the texts: the predictions, the seconds that took, and those of the start.
+    recipe: Recipe, places: Sequence[Sequence[str | None]], start_engine: StartEngine
+) -> tuple[list[list[Prediction]], float, float]:
+    """Start a replica and read texts: the predictions by place, rows per second, and the seconds of the start.
 
-    The first few are read once before, so that compilation and first-use costs are not counted.
+    The first few are read once before, so that compilation and first-use costs are not counted. Then come
+    ``PILOT_ROWS``, and as many more as ``SAMPLE_SECONDS`` suffice for at their speed: of every place the first rows.
     """
+    order = sorted((row, place) for place, texts in enumerate(places) for row in range(len(texts)))
+    texts = [places[place][row] for row, place in order]
     start = time.monotonic()
     predictor = Predictor(recipe, start_engine=start_engine)
-    ready = time.monotonic()
+    startup_seconds = time.monotonic() - start
     predictor.predict(texts[:4])
-    warm = time.monotonic()
-    predictions = predictor.predict(texts)
-    seconds = time.monotonic() - warm
+    clock = time.monotonic()
+    predictions = predictor.predict(texts[:PILOT_ROWS])
+    seconds = time.monotonic() - clock
+    rows_per_second = len(predictions) / seconds
+    affordable = max(0, int(rows_per_second * (SAMPLE_SECONDS - seconds)))
+    if more := texts[PILOT_ROWS : PILOT_ROWS + affordable]:
+        clock = time.monotonic()
+        predictions += predictor.predict(more)
+        if len(more) >= PILOT_ROWS:  # fewer do not fill a replica
+            rows_per_second = len(more) / (time.monotonic() - clock)
     predictor.close()
-    return predictions, seconds, ready - start
+    by_place: list[list[Prediction]] = [[] for _ in places]
+    for (_, place), prediction in zip(order, predictions, strict=False):
+        by_place[place].append(prediction)
+    return by_place, rows_per_second, startup_seconds

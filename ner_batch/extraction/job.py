@@ -40,6 +40,8 @@ OK, TOO_MANY_FAILED = 0, 3
 PORTION = 10_000
 """Units of a pipeline, or a tenth as many for each replica. Ray Data takes 1 ms for each before the first one is read,
 and 6.5 KB of the driver's memory until the pipeline ends. Engines start anew with the next one."""
+BROKEN_SHARE = 0.1
+"""Of truncated and malformed answers among those read; with more, something other than single texts is wrong."""
 NAMED_REASONS = 3
 """Errors of rows that are printed at the end; all stand in the column `error`."""
 
@@ -386,6 +388,19 @@ def print_reasons(reasons: Counter[str], console: Console, ids: Mapping[str, Seq
         console.print(f"{count:,} x {reason}{rows}", highlight=False, markup=False)
 
 
+def print_advice(statuses: Mapping[str, int], recipe: Recipe, console: Console) -> None:
+    """What to do where many answers are not what was asked for: a model that small has to be shown how to answer."""
+    broken = statuses.get(Status.TRUNCATED, 0) + statuses.get(Status.MALFORMED, 0)
+    read = sum(statuses.values()) - statuses.get(Status.EMPTY, 0)
+    bare = [task for task in recipe.tasks if task.adapter is None and not task.k]
+    if bare and broken > BROKEN_SHARE * read:
+        console.print(
+            f"{broken:,} of {read:,} answers went on without an end or are not {bare[0].format}: this model needs "
+            "demonstrations (retrieval.index) or an adapter (docs/choosing.md)",
+            highlight=False,
+        )
+
+
 def conclude(plan: Plan, errors: Sequence[UnitReport], about: dict[str, Any] | None, console: Console) -> int:
     """Read back what is on disk, write the manifest, print the line that adds up; the exit code.
 
@@ -405,15 +420,16 @@ def conclude(plan: Plan, errors: Sequence[UnitReport], about: dict[str, Any] | N
     results = {"rows_out": rows, "rows_not_done": lost, "statuses": by_status, "tokens": tokens}
     state = "complete" if complete else "incomplete"
     patiently(plan, console, lambda: manifest.write(plan, state, results, about))
+    print_reasons(reasons, console, ids)
+    print_advice(statuses, plan.recipe, console)
+    if not within:
+        console.print(f"{statuses[Status.FAILED]:,} rows failed, over job.max_failed; --retry does them again")
     not_done = f" + {lost:,} not done" if lost else ""
     parts = " + ".join(f"{count:,} {status}" for status, count in by_status.items()) or "0"
     console.print(f"rows in {plan.rows:,} = rows out {rows:,}{not_done} = {parts}{not_done}", highlight=False)
-    print_reasons(reasons, console, ids)
     assert rows + lost == plan.rows, f"{folder}: rows do not add up"
     assert statuses.total() == rows, f"{folder}: statuses do not add up"
     if complete:
         patiently(plan, console, lambda: storage.write_bytes(storage.join(folder, manifest.SUCCESS), b""))
         return OK
-    if not within:
-        console.print(f"{statuses[Status.FAILED]:,} rows failed, over job.max_failed; --retry does them again")
     return TOO_MANY_FAILED

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ner_batch.config import dump
 from ner_batch.errors import UserError
 from ner_batch.extraction.units import NAMED_IDS, UnitReport, read_report
-from ner_batch.io import storage
+from ner_batch.io import storage, tables
 from ner_batch.io.shards import Listing, Unit
 from ner_batch.jobs.record import MANIFEST, versions
 
@@ -66,7 +66,7 @@ def reports(folder: str, unit_names: Sequence[str]) -> Iterator[UnitReport]:
     """The reports in the files of some units, read from their footers; a million of them are not held at once."""
 
     def read(name: str) -> UnitReport:
-        return read_report(storage.read_metadata(storage.join(folder, name)), name)
+        return read_report(tables.read_metadata(storage.join(folder, name)), name)
 
     with ThreadPoolExecutor(THREADS) as pool:
         for start in range(0, len(unit_names), 1000):
@@ -104,6 +104,7 @@ def write(plan: Plan, state: str, results: Mapping[str, Any], run: Mapping[str, 
         "runs": [*earlier, run] if run else earlier,
         "fingerprint": plan.fingerprint,
         "config": dump(plan.config),
+        "types": {task.task.name: task.task.names for task in plan.recipe.tasks},
         "versions": versions(*VERSIONS),
         "rows_in": plan.rows,
         "units": len(plan.units),

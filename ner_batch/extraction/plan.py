@@ -11,10 +11,10 @@ from ner_batch.data import ANSWERED, Status
 from ner_batch.errors import Problems, UserError
 from ner_batch.extraction import manifest
 from ner_batch.extraction.recipe import Recipe, local, make_recipe
-from ner_batch.extraction.settings import ExtractConfig
+from ner_batch.extraction.settings import ExtractConfig, InputConfig
 from ner_batch.extraction.units import RESERVED, Destination, clashing
 from ner_batch.io import storage
-from ner_batch.io.listing import covers, list_shards
+from ner_batch.io.listing import TextColumnError, covers, list_shards
 from ner_batch.io.shards import Listing, Unit, plan_units
 from ner_batch.jobs.cluster import check_lasting
 from ner_batch.jobs.record import digest
@@ -99,7 +99,7 @@ def prepare(
     target = config.output.model_copy(update={"path": storage.absolute(config.output.path)})
     config = local(config).model_copy(update={"input": source, "output": target})
     recipe = problems.check(lambda: make_recipe(config))
-    listing = problems.check(lambda: list_shards(config.input.path, config.input.text_column, progress))
+    listing = problems.check(lambda: _list_input(config.input, progress))
     if listing:
         problems.check(lambda: _check_columns(config, listing))
         problems.check(lambda: _check_text(config.input.text_column, listing))
@@ -119,6 +119,14 @@ def prepare(
             rows_before += report.rows
     pending = tuple(unit for unit in units if unit.name not in finished or unit.name in retried)
     return Plan(config, recipe, listing, units, fingerprint, pending, retried, rows_before, retried_rows)
+
+
+def _list_input(source: InputConfig, progress: Callable[[str], None]) -> Listing:
+    """:func:`ner_batch.io.listing.list_shards`, with the setting's name where the column of texts is wrong."""
+    try:
+        return list_shards(source.path, source.text_column, progress)
+    except TextColumnError as error:
+        raise UserError("\n".join(f"input.text_column: {line}" for line in str(error).splitlines())) from error
 
 
 def _statuses(names: Iterable[str]) -> frozenset[Status]:

@@ -27,7 +27,7 @@ from ner_batch.data import OFFSET_UNIT, PREDICTIONS, Prediction, Status, predict
 from ner_batch.errors import JobError, UserError
 from ner_batch.extraction.settings import InputConfig, OutputConfig
 from ner_batch.extraction.tracker import Tracker
-from ner_batch.io import outage, storage
+from ner_batch.io import outage, storage, tables
 from ner_batch.io.listing import read_unit
 from ner_batch.io.shards import UNREADABLE, Unit
 
@@ -153,7 +153,7 @@ def read_blocks(
         table = table.rename_columns([*names, *table.column_names[len(names) :]])
         if retried:
             file = destination.uri(unit.name)
-            earlier = wait_out(lambda: storage.read_table(file), one_file=file).select(PREDICTIONS.names)
+            earlier = wait_out(lambda: tables.read_table(file), one_file=file).select(PREDICTIONS.names)
             again = pc.is_in(earlier["status"], pa.array(sorted(retried)))
             unchanged = pc.if_else(again, None, pa.chunked_array(earlier.to_struct_array()))
             table = table.append_column(_EARLIER, unchanged)
@@ -275,7 +275,7 @@ class UnitFiles(Datasink):  # type: ignore[misc]
                     self.destination,
                     self.tracker,
                     f"write {unit['name']}",
-                    lambda: storage.write_table(uri, table, metadata),
+                    lambda: tables.write_table(uri, table, metadata),
                     writing=True,
                 )
             except (OSError, UserError) as error:  # UserError: the bucket is not there

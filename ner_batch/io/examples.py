@@ -10,10 +10,11 @@ from pathlib import PurePath
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ner_batch.data import EXAMPLES, Entity, Example
 from ner_batch.errors import UserError
-from ner_batch.io import storage
+from ner_batch.io import storage, tables
 from ner_batch.io.listing import list_shards, read_unit
 from ner_batch.io.shards import Unit, plan_units, texts_of
 
@@ -68,11 +69,10 @@ def _rows(unit: Unit) -> Iterator[tuple[int, dict[str, Any]]]:
     file = unit.shard.uri
     with storage.explained(file):
         table = read_unit(unit, [name for name in EXAMPLES.names if name in unit.shard.columns])
-    kind = table.schema.field("entities").type
-    if not is_spans(kind):
-        raise UserError(f"{file}: column 'entities' is {kind}, not a list of {{start, end, type}}")
+    if not is_spans(table["entities"]):
+        raise UserError(f"{file}: column 'entities' is {table['entities'].type}, not a list of {{start, end, type}}")
     texts, wrong = texts_of(table, "text")
-    with storage.parsed(file):
+    with tables.parsed(file):
         rows = table.drop_columns(["text"]).to_pylist()
     for number, (row, text) in enumerate(zip(rows, texts, strict=True), unit.start):
         if number - unit.start in wrong:
@@ -89,16 +89,16 @@ def examples_digest(examples: Iterable[Example], *, after: str = "") -> str:
     return total.hexdigest()[:16]
 
 
-def is_spans(kind: pa.DataType) -> bool:
-    """Whether a column holds lists of structs with start, end and type."""
-    if pa.types.is_null(kind):  # a writer that saw no entity at all
+def is_spans(column: pa.ChunkedArray) -> bool:
+    """Whether a column holds lists of structs with start, end and type; lists that are all empty may be of any type."""
+    if pa.types.is_null(column.type):  # a writer that saw no entity at all
         return True
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
         return False
-    span = kind.value_type
-    if pa.types.is_null(span):
-        return True
-    return pa.types.is_struct(span) and {"start", "end", "type"} <= {field.name for field in span}
+    span = column.type.value_type
+    if pa.types.is_struct(span):
+        return {"start", "end", "type"} <= {field.name for field in span}
+    return not len(pc.list_flatten(column))  # JSON lines of `"entities": []` alone are lists of strings
 
 
 def examples_table(examples: Sequence[Example]) -> pa.Table:

@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, islice
 from typing import IO, Any
 
 import pyarrow as pa
@@ -70,6 +70,23 @@ def inspect(file: storage.File, text_column: str | None, kind: Kind) -> tuple[Sh
     return replace(shard, rows=cut.rows, digest=cut.digest.hexdigest()[:16], parts=cut.finished()), problem
 
 
+def first_columns(file: storage.File, kind: Kind) -> tuple[str, ...]:
+    """The columns of a file as its first rows have them, up to 1,000.
+
+    Raises:
+        UserError: it cannot be reached, or does not begin as one of its kind.
+    """
+    raw = None
+    try:
+        with storage.open_stream(file.uri) as raw, closing(_uncompressed(raw, file.uri)) as stream:
+            if kind == "csv":
+                return tuple(_header(_lines(stream), None)[1])
+            rows = (row for _, row in islice(_objects(_lines(stream)), ROWS_INFERRED))
+            return tuple(dict.fromkeys(name for row in rows if isinstance(row, Mapping) for name in row))
+    except (_NotRowsError, *_NOT_COMPRESSED) as error:
+        raise UserError(f"{file.uri}: cannot be read ({storage.cause_of(error)})") from error
+
+
 def with_common_columns(shards: Sequence[Shard]) -> list[Shard]:
     """The shards, of which all JSON Lines have the columns of all of them, and one type for each.
 
@@ -111,18 +128,17 @@ def read(unit: Unit, columns: Sequence[str] | None) -> pa.Table:
         pairs = _records(lines, shard) if shard.kind == "csv" else _objects(lines)
         first = unit.start - shard.parts[0].row
         rows = [row for _, row in pairs if row is not None][first : first + unit.rows]
-    errors = [f"row {unit.start + place}: {row}" if isinstance(row, str) else None for place, row in enumerate(rows)]
+    errors: list[str | None] = [None] * len(rows)
+    for place, row in enumerate(rows):
+        if isinstance(row, str):
+            errors[place] = f"row {unit.start + place}: {row}"
+        elif shard.text_column is not None and not isinstance(text := _value(row, shard.text_column), str | None):
+            errors[place] = f"row {unit.start + place}: {shard.text_column} is {_short(text)}, not a string"
+            rows[place] = _without(row, shard.text_column)
     table: dict[str, pa.Array] = {}
     for name in shard.schema.names if columns is None else columns:
         values = [None if isinstance(row, str) else _value(row, name) for row in rows]
-        if name == shard.text_column:
-            for place, value in enumerate(values):
-                if value is not None and not isinstance(value, str):
-                    values[place] = None
-                    errors[place] = f"row {unit.start + place}: {name} is {_short(value)}, not a string"
-            table[name] = _array(values, pa.string())
-        else:
-            table[name] = _array(values, shard.schema.field(name).type)
+        table[name] = _array(values, pa.string() if name == shard.text_column else shard.schema.field(name).type)
     if any(errors):
         table[UNREADABLE] = pa.array(errors, pa.string())
     return pa.table(table) if table else pa.table({"": pa.nulls(len(rows))}).select([])
@@ -177,7 +193,6 @@ def _inspect_jsonl(
         if not isinstance(row, Mapping):
             reason = reason or row
             continue
-        pending.append(row)
         pending_bytes += len(line)
         value = None if text_column is None else _value(row, text_column)
         if isinstance(value, str):
@@ -185,6 +200,7 @@ def _inspect_jsonl(
             text_bytes += len(value.encode("utf-8", "surrogatepass"))
         elif value is not None:
             others = others or _short(value)
+        pending.append(row if isinstance(value, str | None) else _without(row, text_column or ""))
         if len(pending) == ROWS_INFERRED or pending_bytes > BYTES_INFERRED:
             _infer(pending, types)
             pending.clear()
@@ -342,6 +358,18 @@ def _value(row: Mapping[str, Any], name: str) -> Any:
     for part in name.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value
+
+
+def _without(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A row with null for a value that :func:`_value` gives: it counts for no type, and stands in no column."""
+    path = [name] if name in row else name.split(".")
+    copy: dict[str, Any] = dict(row)
+    inner = copy
+    for field_name in path[:-1]:
+        inner[field_name] = dict(inner[field_name])
+        inner = inner[field_name]
+    inner[path[-1]] = None
+    return copy
 
 
 def _infer(rows: Sequence[Mapping[str, Any]], types: dict[str, pa.DataType]) -> None:

@@ -41,6 +41,12 @@ _TABLES = {
     re.compile(r"((?:.*/)?)metadata/(?:[^/]*\.metadata\.json|version-hint\.text)\Z", re.DOTALL): "an Iceberg table",
     re.compile(r"((?:.*/)?)_spark_metadata/", re.DOTALL): "written by a Spark stream",
 }
+
+
+class TextColumnError(UserError):
+    """Files without the column of texts that was asked for."""
+
+
 _PARTITION = re.compile(r"([^/=]+)=([^/]*)\Z")
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _MAX_PROBLEMS = 10
@@ -59,8 +65,9 @@ def list_shards(uri: str, text_column: str | None, progress: Callable[[str], Non
     ``progress`` is told where reading whole files takes more than some seconds.
 
     Raises:
-        UserError: nothing there, nothing of these kinds there, nothing readable, a table whose log alone tells which of
-            its files count, or no usable ``text_column`` in some shards (one line each, at most ten).
+        UserError: nothing there, nothing of these kinds there, nothing readable, or a table whose log alone tells which
+            of its files count.
+        TextColumnError: no usable ``text_column`` in some shards (one line each, at most ten).
     """
     files, passed_over = _find(uri)
     read_whole = [file.size for file in files if (kind_of(file.name) or "parquet") != "parquet"]
@@ -76,8 +83,25 @@ def list_shards(uri: str, text_column: str | None, progress: Callable[[str], Non
     if len(problems) > _MAX_PROBLEMS:
         problems[_MAX_PROBLEMS:] = [f"and {len(problems) - _MAX_PROBLEMS} more files like these"]
     if problems:
-        raise UserError("\n".join(problems))
+        raise TextColumnError("\n".join(problems))
     return Listing(tuple(lines.with_common_columns([shard for shard, _ in readable])), corrupt, passed_over)
+
+
+def first_columns(uri: str) -> tuple[str, ...]:
+    """The columns of the first file that :func:`list_shards` would list; of JSON lines and CSV its beginning is read.
+
+    Raises:
+        UserError: nothing there that can be read.
+    """
+    (file, *_), _ = _find(uri)
+    kind = kind_of(file.name) or "parquet"
+    if kind in ("jsonl", "csv"):
+        columns = lines.first_columns(file, kind)
+        return (*columns, *dict(_partitions(file.name, columns)))
+    inspected = _inspect(file, None)
+    if isinstance(inspected, Corrupt):
+        raise UserError(f"{inspected.uri}: cannot be read ({inspected.reason})")
+    return inspected[0].columns
 
 
 def read_unit(unit: Unit, columns: Sequence[str] | None = None) -> pa.Table:

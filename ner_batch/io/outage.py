@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from ner_batch.errors import JobError, UserError
-from ner_batch.io import storage
+from ner_batch.io import storage, tables
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ def may_pass(error: BaseException, *, writing: bool = False) -> bool:
     while cause is not None:
         chain.append(cause)
         cause = cause.__cause__
-    if any(isinstance(link, storage.NotParquetError) for link in chain):
+    if any(isinstance(link, tables.NotParquetError) for link in chain):
         return False
     answers = [answer for link in chain if isinstance(answer := getattr(link, "response", None), dict)]
     if answers:  # botocore's ClientError

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from fsspec.utils import merge_offset_ranges
 
 from ner_batch.errors import UserError
-from ner_batch.io import storage
+from ner_batch.io import storage, tables
 from ner_batch.io.shards import Corrupt, Shard, Unit, named, text_problem, top_level
 
 _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Python 3.13 has a name for it
@@ -22,11 +22,11 @@ _MAX_GAP = 2**20  # bytes between two columns that are read along rather than as
 def inspect(file: storage.File, text_column: str | None) -> tuple[Shard, str | None] | Corrupt:
     """Read one file's footer; a shard, and what is wrong with its text column."""
     try:
-        tail = storage.read_tail(file.uri, file.size)
+        tail = tables.read_tail(file.uri, file.size)
     except OSError as error:  # not reached, which says nothing about what it holds
         raise UserError(f"{file.uri}: cannot be read ({storage.cause_of(error)})") from error
     try:
-        parquet = storage.parquet_file(tail)
+        parquet = tables.parquet_file(tail)
         metadata, schema = parquet.metadata, parquet.schema_arrow
     except (OSError, pa.ArrowException) as error:
         return Corrupt(file.uri, file.name, storage.cause_of(error))
@@ -49,10 +49,10 @@ def read(unit: Unit, columns: Sequence[str] | None) -> pa.Table:
     """
     shard, end = unit.shard, unit.start + unit.rows
     with _LOCK:
-        tail = storage.read_tail(shard.uri, shard.bytes)  # where the file is longer or shorter now, another
+        tail = tables.read_tail(shard.uri, shard.bytes)  # where the file is longer or shorter now, another
         if _footer_digest(tail, shard.bytes) != shard.digest:
             raise UserError(f"{shard.uri}: the file has changed since it was listed; start the run again")
-        file = storage.parquet_file(tail)
+        file = tables.parquet_file(tail)
         metadata, pieces = file.metadata, [] if unit.rows else [file.schema_arrow.empty_table()]
         stored = None if columns is None else top_level(columns, file.schema_arrow.names)
         first = 0
@@ -66,7 +66,7 @@ def read(unit: Unit, columns: Sequence[str] | None) -> pa.Table:
                     _DECODED[key] = _row_group(unit, metadata, group, stored, tail)
                 pieces.append(_DECODED[key].slice(start - first, stop - start))
             first = after
-    table = storage.with_instants(pa.concat_tables(pieces), file)
+    table = tables.with_instants(pa.concat_tables(pieces), file)
     return table if columns is None else named(table, columns)
 
 
@@ -94,7 +94,7 @@ def _row_group(
             raise OSError(f"{uri}: it was cut short while it was read")
         content[start:end] = part
     try:
-        file = storage.parquet_file(content, metadata)
+        file = tables.parquet_file(content, metadata)
         return file.read_row_group(group, columns=None if columns is None else list(columns), use_threads=False)
     except (OSError, pa.ArrowException) as error:  # the bytes are all there, so it is their fault
         where = f"rows {unit.start} to {unit.start + unit.rows}"

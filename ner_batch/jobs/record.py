@@ -50,6 +50,13 @@ def named_columns(manifest: Any) -> tuple[str, str | None]:
     return rename.get(text) or f"{rename.get(top, top)}{dot}{fields}", rename.get(id_column, id_column)
 
 
+def task_types(manifest: Any, task: str | None = None) -> tuple[str, ...]:
+    """The types of an extraction's task, or of all its tasks, as its manifest has them; earlier ones have none."""
+    types_by_task = manifest.get("types") if isinstance(manifest, dict) else None
+    chosen = [types for name, types in (types_by_task or {}).items() if task in (None, name)]
+    return tuple(dict.fromkeys(type_ for types in chosen for type_ in types))
+
+
 def digest(value: Any, length: int = 16) -> str:
     """SHA-256 of a value as JSON, the first ``length`` hex digits. Stored digests are made so: the form must stay."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:length]

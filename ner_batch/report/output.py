@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ner_batch.data import PREDICTIONS, Prediction, predictions_of
 from ner_batch.extraction.status import RunStatus, status
-from ner_batch.io import storage
+from ner_batch.io import storage, tables
 from ner_batch.io.shards import named, text_problem, texts_of, top_level
 from ner_batch.jobs.record import MANIFEST, named_columns
 
@@ -51,7 +51,7 @@ class Output:
 
     def table(self, file: storage.File, columns: Sequence[str]) -> pa.Table:
         """Columns of one file. Raises UserError where it is gone, or cannot be read."""
-        return named(storage.read_table(file.uri, top_level(columns, self.columns)), columns)
+        return named(tables.read_table(file.uri, top_level(columns, self.columns)), columns)
 
 
 def open_output(folder: str) -> Output:
@@ -66,9 +66,9 @@ def open_output(folder: str) -> Output:
     schema = pa.schema([])
     if files:
         with storage.explained(files[0].uri):
-            tail = storage.read_tail(files[0].uri, files[0].size)
-        with storage.parsed(files[0].uri):
-            schema = storage.parquet_file(tail).schema_arrow
+            tail = tables.read_tail(files[0].uri, files[0].size)
+        with tables.parsed(files[0].uri):
+            schema = tables.parquet_file(tail).schema_arrow
     text_column, _ = named_columns(manifest)
     has_text = text_problem(schema, text_column, folder) is None
     return Output(folder, state, manifest, files, tuple(schema.names), text_column if has_text else None)
@@ -121,8 +121,8 @@ def read_rows(
     id_column = id_column if id_column in output.columns else None
     text_column = output.text_column if with_text else None
     columns = [*PREDICTIONS.names, *([text_column] if text_column else []), *([id_column] if id_column else [])]
-    tables = output.tables(list(dict.fromkeys(columns)), list(by_unit))
-    for (unit, indices), table in zip(by_unit.items(), tables, strict=True):
+    per_unit = output.tables(list(dict.fromkeys(columns)), list(by_unit))
+    for (unit, indices), table in zip(by_unit.items(), per_unit, strict=True):
         taken = table.take(indices)
         ids = ids_of(taken, id_column) if id_column else [None] * len(indices)
         texts = texts_of(taken, text_column)[0] if text_column else [None] * len(indices)

@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ner_batch.config import IndexKind, explain
 from ner_batch.data import Example, clean
 from ner_batch.errors import UserError, first_line
-from ner_batch.io import copies, storage
+from ner_batch.io import copies, storage, tables
 from ner_batch.io.examples import examples_digest, examples_table, read_examples
 from ner_batch.retrieval import vectors
 from ner_batch.retrieval.encoder import Encoder
@@ -133,7 +133,7 @@ def build(
     with _replacing(out) as folder:
         gold = read_examples(source) if isinstance(examples, str | Path) else examples
         distinct = usable_examples(gold, checked_kind, source)
-        storage.write_table(str(folder / EXAMPLES_FILE), examples_table(distinct), {})
+        tables.write_table(str(folder / EXAMPLES_FILE), examples_table(distinct), {})
         local = local_encoder(encoder) if encoder else None
         model = Encoder(local or encoder or "")
         limit = vectors.EXACT_SEARCH_LIMIT if exact_search_limit is None else exact_search_limit

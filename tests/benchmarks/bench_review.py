@@ -29,7 +29,7 @@ TRAINING = {
     "run": {"report_to": "none", "checkpoint_every": 24},
     "serving": {"prompts": 0},
 }
-ENGINE = {"max_model_len": 1024, "max_num_seqs": 32, "cpu_kv_cache_gib": 1, "enforce_eager": True}
+ENGINE = {"max_model_len": 2048, "max_num_seqs": 32, "cpu_kv_cache_gib": 1, "enforce_eager": True}
 
 
 def command(*arguments: str | Path) -> str:
