@@ -13,7 +13,13 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: install demo test lint unit gpu-check clean
+.PHONY: help install demo test lint unit gpu-check clean
+
+help:
+	@echo "make demo       install, then index, train, extract and score with a small pretrained model: some minutes"
+	@echo "make install    all packages into $(VENV), half a minute to three; GPU=1: with vLLM for CUDA"
+	@echo "make test       lint, then all tests; JOBS=$(JOBS) files side by side"
+	@echo "make gpu-check  what only a GPU shows, in some ten minutes"
 
 install: $(VENV)/.installed-$(notdir $(LOCK))
 
@@ -29,6 +35,7 @@ $(VENV)/.installed-$(notdir $(LOCK)): $(LOCK) pyproject.toml
 	$(PIP) install --no-deps --target $(VENV)/qlora --upgrade $(QLORA)
 	rm -f $(VENV)/.installed-*
 	touch $@
+	@echo "installed: $(BIN)/ner-batch --help"
 
 demo: install
 	$(BIN)/ner-batch demo

@@ -320,7 +320,7 @@ def explained(tracker: Tracker) -> Iterator[None]:
 class ExtractionLine:
     """Turns the counters of a run into a line. ``rows_before`` are done by earlier runs and do not count for speed.
 
-    Nor does the engines' start: ``baseline`` holds when the first rows were seen, how many, with how many tokens.
+    Nor does the engines' start: ``baseline`` holds when the first replica was seen, with how many rows and tokens.
     """
 
     rows: int
@@ -347,6 +347,8 @@ class ExtractionLine:
         now = time.monotonic()
         prompts, tokens = progress.answered
         answered = f"{prompts:,} prompts answered, {tokens:,} tokens"
+        if progress.replicas or progress.rows:
+            self.baseline = self.baseline or (now, progress.rows, progress.tokens)
         if not progress.rows:
             state = "engines are starting"
             if progress.replicas:
@@ -355,8 +357,7 @@ class ExtractionLine:
                 state = f"starting again, for {progress.fatal[0]}"
             state += f", waiting for storage: {progress.storage}" if progress.storage else ""
             return f"{self.rows_before:,} of {self.rows:,} rows | {duration(now - self.start_time)}: {state}"
-        self.baseline = self.baseline or (now, progress.rows, progress.tokens)
-        since, rows, tokens = self.baseline
+        since, rows, tokens = self.baseline or (now, progress.rows, progress.tokens)
         parts = [f"{self.rows_before + int(progress.rows + 0.001):,} of {self.rows:,} rows"]
         if progress.rows > rows:
             speed = (progress.rows - rows) / (now - since)
