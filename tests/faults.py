@@ -84,8 +84,14 @@ class ScriptedJob:
     def start(
         self, *arguments: str, delay: float = 0.0, code: str = "import scripted; scripted.main()", **environment: str
     ) -> subprocess.Popen[str]:
-        """The job as a process of its own session; ``delay`` is the scripted engine's, in seconds a prompt."""
-        env = os.environ | environment | self.environment(delay)
+        """The job as a process of its own session; ``delay`` is the scripted engine's, in seconds a prompt.
+
+        On a cluster that is named (RAY_ADDRESS) its workers have the same environment as on a Ray of its own.
+        """
+        own = environment | self.environment(delay)
+        env = os.environ | own
+        if "RAY_ADDRESS" in env:
+            env["RAY_JOB_CONFIG_JSON_ENV_VAR"] = json.dumps({"runtime_env": {"env_vars": own}})
         command = [sys.executable, "-c", code, str(self.folder / "job.yaml"), *arguments]
         return subprocess.Popen(
             command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.dataset as pads
@@ -25,7 +24,6 @@ from ner_batch.extraction.status import status
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
 KILLS = 2  # each a start of Ray, some ten seconds; ten of them were clean too
-PATH = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
 
 
 @pytest.fixture
@@ -104,6 +102,7 @@ def test_a_killed_worker_costs_its_own_work_and_no_more(job, killed, most_again)
     assert counts["predicted again"] <= most_again
 
 
+@pytest.mark.usefixtures("in_cluster")
 def test_storage_that_stays_away_ends_the_run(job):
     """After job.storage_wait_seconds, in one line and with exit code 1: no night is spent on answers nobody can keep."""
     process = job.start("job.storage_wait_seconds=4", delay=0.004)
@@ -170,6 +169,7 @@ def test_more_units_than_a_pipeline_takes_on_gpus(job):
     assert count_rows(job)["predicted again"] == 0
 
 
+@pytest.mark.usefixtures("in_cluster")
 def test_units_of_one_row_group_decode_it_once_per_read_worker(job):
     """Twenty units of one row group on three replicas: no replica decodes Parquet, a few workers do, once each.
 
@@ -186,6 +186,7 @@ def test_units_of_one_row_group_decode_it_once_per_read_worker(job):
     assert len(reads) == len(set(reads)) <= 4
 
 
+@pytest.mark.usefixtures("in_cluster")
 def test_a_row_that_kills_its_process_is_given_up_alone_and_retry_mends_it(job):
     """Two poisoned rows among 5,340: both `failed` with a reason, everything else right, the job ends by itself.
 
@@ -226,6 +227,7 @@ def test_a_run_asked_to_end_saves_state_and_exits_130(job, number):
         check_whole(job)
 
 
+@pytest.mark.usefixtures("in_cluster")
 def test_engines_that_always_die_end_the_job(job):
     """No endless crash loop: past job.max_engine_deaths the job stops with one line and exit code 1."""
     pq.write_table(table("poison", 3000, POISON + " {}"), job.corpus / "0-poison.parquet")
@@ -235,6 +237,7 @@ def test_engines_that_always_die_end_the_job(job):
     assert output.rstrip().splitlines()[-1].startswith("error: engines died 4 times")
 
 
+@pytest.mark.usefixtures("in_cluster")
 def test_a_bug_on_a_replica_shows_its_traceback(job):
     """An exception that is nobody's fault but ours is no row's status: exit code 1, with where it happened."""
     process = job.start(NER_BATCH_SCRIPTED_BUG="1")
@@ -246,6 +249,7 @@ def test_a_bug_on_a_replica_shows_its_traceback(job):
     assert json.loads((job.out / "_manifest.json").read_text())["state"] == "interrupted"
 
 
+@pytest.mark.usefixtures("in_cluster")
 def test_an_engine_that_refuses_its_config_is_the_users_to_mend(job):
     """What only shows when the engine starts, on a replica: exit code 2 and one line, after what Ray prints itself."""
     process = job.start(NER_BATCH_SCRIPTED_REFUSAL="engine for 'm': no such setting")
@@ -254,6 +258,7 @@ def test_an_engine_that_refuses_its_config_is_the_users_to_mend(job):
     assert output.rstrip().splitlines()[-1] == "error: engine for 'm': no such setting"
 
 
+@pytest.mark.usefixtures("in_cluster")
 def test_an_engine_that_is_killed_at_every_start_ends_the_job(job):
     """By the kernel, say, for want of memory: one line, exit code 1. Ray would start it for ever."""
     process = job.start(NER_BATCH_SCRIPTED_KILLED="1")
@@ -275,6 +280,7 @@ def test_more_gpus_than_any_node_has_are_refused(job):
         assert "nodes have 0 GPU, " in last
 
 
+@pytest.mark.usefixtures("in_cluster")
 def test_what_made_rows_fail_is_told(job):
     """The reason and how often; a dry run whose sample fails makes no estimate of it, and is no success either."""
     failing = {"NER_BATCH_SCRIPTED_FAILING": "LoRA of no kind"}
@@ -293,15 +299,17 @@ def test_what_made_rows_fail_is_told(job):
 
 LIBRARY = """
 import sys, ray, yaml
+from pathlib import Path
 from scripted import POISON, ScriptedEngine
 from ner_batch.extraction.settings import JobConfig, RecipeConfig
 from ner_batch.extraction.job import extract_dataset
-ray.init(address="local", include_dashboard=False, log_to_driver=False, num_cpus=2)
-config = RecipeConfig.model_validate({"engine": {"model": sys.argv[1], "max_model_len": 8192}, "task": sys.argv[2]})
+ray.init(log_to_driver=False)
+values = yaml.safe_load(Path(sys.argv[1]).read_text())
+config = RecipeConfig.model_validate({name: values[name] for name in ("engine", "task")})
 texts = ["Alice met Bob"] * 20 + [f"row {i} of Carol" for i in range(20)]
-texts[int(sys.argv[3])] = f"{POISON} Dora"
+texts[5] = f"{POISON} Dora"
 rows = ray.data.from_items([{"n": i, "text": text} for i, text in enumerate(texts)], override_num_blocks=4)
-job = JobConfig(units_in_flight=2, max_engine_deaths=int(sys.argv[4]))
+job = JobConfig(units_in_flight=2, max_engine_deaths=int(sys.argv[2]))
 out = extract_dataset(rows, config, batch_rows=5, job=job, start_engine=ScriptedEngine).take_all()
 assert sorted(row["n"] for row in out) == list(range(40))
 print("failed", sorted(row["n"] for row in out if row["status"] == "failed"))
@@ -309,15 +317,15 @@ print("entities", sum(len(row["entities"]) for row in out))
 """
 
 
+@pytest.mark.usefixtures("in_cluster")
 @pytest.mark.parametrize(("deaths", "code"), [(40, 0), (2, 1)])
-def test_the_library_call_bisects_too_and_has_an_end(job, random_model, deaths, code):
+def test_the_library_call_bisects_too_and_has_an_end(job, deaths, code):
     """A poisoned row of one's own dataset, among batches of equal texts: given up alone, or the job ends by its limit."""
-    command = [sys.executable, "-c", LIBRARY, random_model, str(job.folder / "task.yaml"), "5", str(deaths)]
-    environment = os.environ | {"NER_BATCH_SCRIPTED_LOG": str(job.log), "PYTHONPATH": PATH}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == code, done.stderr
+    process = job.start(str(deaths), code=LIBRARY)
+    output = process.communicate(timeout=600)[0]
+    assert process.returncode == code, output
     if code:
-        assert f"engines died {deaths + 1} times" in done.stderr
+        assert f"engines died {deaths + 1} times" in output
     else:
-        assert "failed [5]" in done.stdout
-        assert "entities 58" in done.stdout  # 19 rows of two, 20 of one
+        assert "failed [5]" in output
+        assert "entities 58" in output  # 19 rows of two, 20 of one

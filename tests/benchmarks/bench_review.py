@@ -19,14 +19,14 @@ import pyarrow.parquet as pq
 
 ROOT = Path(__file__).parent.parent.parent
 FILES = ROOT / "ner_batch" / "demo" / "files"
-FIRST, POOL, CHOSEN, TEST = 32, 400, 48, 150
+FIRST, POOL, CHOSEN, TEST = 64, 300, 64, 150
 TRAINING = {
     "base": {"max_model_len": 512},
     "lora": {"r": 8, "alpha": 16},
-    "optimiser": {"learning_rate": 1.0e-3, "steps": 24, "batch_tokens": 1024},
+    "optimiser": {"learning_rate": 1.0e-3, "steps": 60, "batch_tokens": 1024},
     "packing": {"kind": "shared", "tokens": 1024},
-    "evaluation": {"every": 24, "examples": 4},
-    "run": {"report_to": "none", "checkpoint_every": 24},
+    "evaluation": {"every": 60, "examples": 4},
+    "run": {"report_to": "none", "checkpoint_every": 60},
     "serving": {"prompts": 0},
 }
 ENGINE = {"max_model_len": 2048, "max_num_seqs": 32, "cpu_kv_cache_gib": 1, "enforce_eager": True}
