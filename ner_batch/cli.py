@@ -41,7 +41,7 @@ def init(  # noqa: PLR0913, PLR0917 - a verb's options
         str | None, typer.Option("--output", help="Folder for entities; by default `entities`")
     ] = None,
     text_column: Annotated[str | None, typer.Option(help="The input's column of text; by default `text`")] = None,
-    id_column: Annotated[str | None, typer.Option(help="Its column of ids; by default `id` where there is one")] = None,
+    id_column: Annotated[str | None, typer.Option(help="Its column of ids, which names rows on the page")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite configs that are there")] = False,
 ) -> None:
     """Write the configs of a project of your own.
@@ -60,8 +60,10 @@ def init(  # noqa: PLR0913, PLR0917 - a verb's options
 
     labels = project.read_labels(label or ())
     answers = project.Answers(labels, language, model, input_path, output_path, text_column, id_column)
-    written = project.write(folder, project.complete(answers), overwrite=force)
-    print_lines([f"written: {', '.join(map(str, written))}", "next:", *project.next_commands(Path(folder))])
+    answers = project.complete(answers)
+    written = project.write(folder, answers, overwrite=force)
+    commands = project.next_commands(Path(folder), answers.output or project.DEFAULT_OUTPUT)
+    print_lines([f"written: {', '.join(map(str, written))}", "next:", *commands])
 
 
 @verb(BEGIN)

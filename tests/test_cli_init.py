@@ -125,27 +125,43 @@ def test_places_that_cannot_be_written(tmp_path):
 
 
 def test_the_columns_of_the_input(tmp_path, monkeypatch):
-    """Texts in a column of another name are asked for, not looked for in vain an engine's start later; ids are taken."""
+    """A column of texts of another name is asked for before an engine starts; a name that is not there yet is told."""
     monkeypatch.chdir(tmp_path)
     rest = ["--label", "A", "--model", "m", "--input", "mail"]
     (tmp_path / "mail").mkdir()
-    (tmp_path / "mail" / "x.csv").write_text("ticket_id,body\n1,Anna\n")
+    (tmp_path / "mail" / "x.csv").write_text("ticket_id;body, if any;c\n1;Anna;2\n")
     code, _, (line,) = invoke("p", *rest)
-    assert (code, line) == (2, "error: --text-column: mail has the columns ticket_id, body: name the one of texts")
-    code, _, (line,) = invoke("p", *rest, "--text-column", "body", "--id-column", "id")
-    assert (code, line) == (2, "error: --id-column id: mail has the columns ticket_id, body")
-    assert invoke("p", *rest, "--text-column", "body", "--id-column", "ticket_id")[0] == 0
+    assert (code, line) == (
+        2,
+        "error: --text-column: mail has the columns ticket_id, body, if any, c: name the one of texts",
+    )
+    assert not (tmp_path / "p").exists()
+    code, _, (line,) = invoke("p", *rest, "--text-column", "c", "--id-column", "id")
+    assert (code, line) == (0, "--id-column id: not among the columns ticket_id, body, if any, c of mail")
+    assert invoke("p", *rest, "--text-column", "c", "--id-column", "ticket_id", "--force")[2] == []
     source = load(config_class("extract"), "p/extract.yaml").input
-    assert (source.text_column, source.id_column) == ("body", "ticket_id")
+    assert (source.text_column, source.id_column) == ("c", "ticket_id")
     (tmp_path / "mail" / "x.csv").unlink()
-    for name, content in {
-        "x.jsonl": b'{"doc": {"body": "x"}, "id": 1}\n',
-        "x.jsonl.gz": gzip.compress(b'{"id": 1, "doc": 2}'),
-    }.items():
+    for name, content in (
+        ("x.jsonl", b'{"doc": {"body": "x"}, "id": 1}\n'),
+        ("x.jsonl.gz", gzip.compress(b'{"doc": 2}')),
+        ("x.csv", b"\x00" * 99),
+        ("x.parquet", b"PAR1 no more"),
+    ):
         (tmp_path / "mail" / name).write_bytes(content)
-        assert invoke("p", *rest, "--text-column", "doc.body", "--force")[0] == 0
-        assert load(config_class("extract"), "p/extract.yaml").input.id_column == "id"
+        code, _, told = invoke("p", *rest, "--text-column", "doc.body", "--force")
+        assert code == 0
+        assert bool(told) == (name == "x.csv")
+        assert load(config_class("extract"), "p/extract.yaml").input.id_column is None
         (tmp_path / "mail" / name).unlink()
+
+
+def test_a_home_directory_in_a_path(tmp_path, monkeypatch):
+    """`~` that no shell has expanded is expanded here: the configs are started elsewhere."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    out = invoke(tmp_path / "p", "--label", "A", "--model", "m", "--input", "~/x.csv", "--output", "~/an out")[1]
+    assert load(config_class("extract"), tmp_path / "p" / "extract.yaml").input.path == f"{tmp_path}/x.csv"
+    assert out[-1].startswith(f"ner-batch report '{tmp_path}/an out'")
 
 
 @pytest.mark.parametrize("without_gpu", [True, False])

@@ -1,11 +1,17 @@
-"""How far the mean of a sample may be from that of all rows."""
+"""What a dry run reads, and how far the mean of a sample may be from that of all rows."""
 
 import math
 import random
 
 import pytest
+from faults import ScriptedJob
+from scripted import ScriptedEngine, predict_one
 
+from ner_batch.config import load
+from ner_batch.extraction import dryrun
 from ner_batch.extraction.dryrun import relative_error
+from ner_batch.extraction.plan import prepare
+from ner_batch.extraction.settings import ExtractConfig
 
 
 def draw(rng, places, rows, spread):
@@ -24,6 +30,20 @@ def test_nineteen_of_twenty_samples_have_the_mean_within_their_bounds(places, sp
         mean = sum(map(sum, sample)) / (16 * places)
         within += abs(mean - 100) <= relative_error(sample) * mean
     assert 0.92 <= within / 400 <= 0.98
+
+
+def test_a_sample_ends_with_its_time(tmp_path, random_model, monkeypatch):
+    """Of every place the first rows, each prediction with its text; where time is short, fewer of them, but some."""
+    plan = prepare(load(ExtractConfig, str(ScriptedJob(tmp_path, random_model).folder / "job.yaml")))
+    monkeypatch.setenv("NER_BATCH_SCRIPTED_LOG", str(tmp_path / "log"))
+    places = [["Ann", "Bob", None], [f"Dan met {name}" for name in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"]]
+    by_place, rows_per_second, _ = dryrun.read_sample(plan.recipe, places, ScriptedEngine)
+    assert by_place == [[predict_one(text) for text in texts] for texts in places]
+    assert rows_per_second > 0
+    monkeypatch.setattr(dryrun, "SAMPLE_SECONDS", 0.0)
+    by_place, rows_per_second, _ = dryrun.read_sample(plan.recipe, places, ScriptedEngine)
+    assert by_place == [[predict_one(text) for text in texts[:2]] for texts in places]
+    assert rows_per_second > 0
 
 
 def test_a_single_row_says_nothing_of_others():

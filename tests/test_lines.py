@@ -154,6 +154,10 @@ def test_a_row_that_cannot_be_read_is_a_row(tmp_path: Path) -> None:
     table = read_unit(unit, ["doc", "doc.body"])
     assert texts_of(table, "doc.body") == (["good", None, None], {1: "row 1: doc.body is array, not a string"})
     assert table["doc"].to_pylist() == [{"body": "good", "n": 1}, {"body": None, "n": 2}, {"body": None, "n": 3}]
+    (tmp_path / "z.jsonl").write_text('{"doc": {"body": "good"}}\n{"doc": {"body": 5}}\n{"doc": "x"}\n')
+    (unit,) = plan_units(list_shards(str(tmp_path / "z.jsonl"), "doc.body").shards, 7, 10**9)
+    table = read_unit(unit, ["doc", "doc.body"])  # the column is JSON, which holds whatever there was
+    assert table["doc"].to_pylist() == ['{"body": "good"}', '{"body": 5}', '"x"']
     (tmp_path / "y.csv").write_bytes(b'id,text\n\n1,"a\nb"\n2,x,y\n3\n4,\xff\n5,a"b\n')
     table = read(tmp_path / "y.csv")
     texts, errors = texts_of(table, "text")

@@ -29,6 +29,8 @@ from ner_batch.task import Task
 KINDS = ("task", "extract", "train", "index", "evaluate")
 _EAGER = "enforce_eager: true                # no GPU is here: starts in seconds, not minutes; with one, leave it out"
 _COMPILED = "# enforce_eager: true              # starts faster, decodes slower"
+DEFAULT_OUTPUT = "entities"
+NAMED_COLUMNS = 20
 MAX_MODEL_LEN, TRAIN_MAX_MODEL_LEN, WINDOW = 4096, 2048, 512
 
 
@@ -61,13 +63,14 @@ def read_labels(options: Sequence[str]) -> dict[str, str]:
 
 def complete(answers: Answers) -> Answers:
     """The answers, asked for on a terminal where they are missing. Raises UserError where there is no terminal."""
+    on_terminal = bool(sys.stdin and sys.stdin.isatty())
     needed = {"--label": answers.labels, "--model": answers.model, "--input": answers.input}
     missing = [option for option, value in needed.items() if not value]
-    if missing and not (sys.stdin and sys.stdin.isatty()):
+    if missing and not on_terminal:
         raise UserError(f"no terminal to ask on: give {', '.join(missing)} (ner-batch init --help)")
     if not missing:
-        answers = replace(answers, language=answers.language or "en", output=answers.output or "entities")
-        return _with_columns(answers, ask=False)
+        answers = replace(answers, language=answers.language or "en", output=answers.output or DEFAULT_OUTPUT)
+        return _with_columns(answers, ask=on_terminal)
     labels = answers.labels or _ask_labels()
     language = answers.language
     while language not in ("en", "zh"):
@@ -78,33 +81,34 @@ def complete(answers: Answers) -> Answers:
         language=language,
         model=answers.model or _ask("Model, a local folder or a hub name"),
         input=answers.input or _ask("Input (Parquet, JSON lines or CSV): a file, a folder or a glob, local or s3://"),
-        output=answers.output or _ask("Output, a folder", "entities"),
+        output=answers.output or _ask("Output, a folder", DEFAULT_OUTPUT),
     )
     return _with_columns(answers, ask=True)
 
 
 def _with_columns(answers: Answers, *, ask: bool) -> Answers:
-    """The answers with the columns of texts and of ids, which are looked for in the input where that lies here.
+    """The answers with the column of texts, which is looked for in the input's first file where that lies here.
 
-    Raises UserError for a column that is not there, and where the texts' column is not named and not called `text`.
+    Columns that are named and not there are told, not refused: another file, or a later row, may have them. Raises
+    UserError where the column of texts is not named, not called `text`, and cannot be asked for.
     """
     assert answers.input
     columns: tuple[str, ...] = ()
     if storage.local_path(answers.input):
         with suppress(UserError):  # what is not there yet, or is wrong, a dry run explains
-            columns = first_columns(answers.input)
-    text_column, there = answers.text_column, ", ".join(columns)
+            columns = first_columns(answers.input, answers.text_column or "text")
+    names = [name if name.isprintable() else repr(name) for name in columns[:NAMED_COLUMNS]]
+    column_list = ", ".join(names) + (f" and {len(columns) - NAMED_COLUMNS:,} more" if columns[NAMED_COLUMNS:] else "")
+    text_column = answers.text_column
     if text_column is None and columns and "text" not in columns:
         if not ask:
-            raise UserError(f"--text-column: {answers.input} has the columns {there}: name the one of texts")
+            raise UserError(f"--text-column: {answers.input} has the columns {column_list}: name the one of texts")
         while text_column is None or text_column.partition(".")[0] not in columns:
-            text_column = _ask(f"Column of texts ({there})")
-    text_column = text_column or "text"
+            text_column = _ask(f"Column of texts ({column_list})")
     for option, column in {"--text-column": text_column, "--id-column": answers.id_column}.items():
         if columns and column and not {column, column.partition(".")[0]} & {*columns}:
-            raise UserError(f"{option} {column}: {answers.input} has the columns {there}")
-    id_column = answers.id_column or ("id" if "id" in columns else None)
-    return replace(answers, text_column=text_column, id_column=id_column)
+            typer.echo(f"{option} {column}: not among the columns {column_list} of {answers.input}", err=True)
+    return replace(answers, text_column=text_column or "text")
 
 
 def _ask(question: str, default: str | None = None) -> str:
@@ -166,7 +170,7 @@ def contents(folder: Path, answers: Answers) -> dict[str, str]:
         " ".join([str(folder.resolve()), *answers.labels, *answers.labels.values(), *others]).encode()
     except UnicodeEncodeError:
         raise UserError("a word of the command line is not UTF-8: YAML can hold no other text") from None
-    model = _from(folder, answers.model) if Path(answers.model).exists() else answers.model
+    model = _from(folder, answers.model) if Path(answers.model).expanduser().exists() else answers.model
     length = context_length(answers.model)
     values = {
         "name": _scalar(task.name),
@@ -178,7 +182,7 @@ def contents(folder: Path, answers: Answers) -> dict[str, str]:
         "text_column": _scalar(answers.text_column),
         "id_column": f"id_column: {_scalar(id_column)}" if id_column else "# id_column: id",
         "enforce_eager": _EAGER if is_without_gpu() else _COMPILED,
-        "output": _scalar(_from(folder, answers.output) if answers.output != "entities" else "entities"),
+        "output": _scalar(_from(folder, answers.output)),
         "max_model_len": min(length, MAX_MODEL_LEN),
         "train_max_model_len": min(length, TRAIN_MAX_MODEL_LEN),
         "max_tokens": min(WINDOW, length // 8),
@@ -188,8 +192,8 @@ def contents(folder: Path, answers: Answers) -> dict[str, str]:
     return {name: template.substitute(values) for name, template in configs.items()}
 
 
-def next_commands(folder: Path) -> Iterator[str]:
-    """What to do with a new project, line by line."""
+def next_commands(folder: Path, output: str) -> Iterator[str]:
+    """What to do with a new project, line by line; ``output`` is a path as seen from here."""
     if folder.resolve() != Path.cwd():
         yield f"cd {shlex.quote(str(folder))}"
     command = shutil.which("ner-batch")
@@ -199,7 +203,8 @@ def next_commands(folder: Path) -> Iterator[str]:
     yield "ner-batch doctor extract.yaml               # will it run here?"
     yield "ner-batch extract extract.yaml --dry-run    # every problem at once; then tokens, hours, cost (--price)"
     yield "ner-batch extract extract.yaml              # again after a crash: goes on where it was"
-    yield "ner-batch report entities                   # a page of what was read: entities/_report.html"
+    report = f"ner-batch report {shlex.quote(_from(folder, output))}"
+    yield f"{report:<43} # a page of what was read: _report.html in there"
 
 
 def context_length(model: str) -> int:
@@ -227,7 +232,13 @@ def _scalar(value: str) -> str:
 
 
 def _from(folder: Path, path: str) -> str:
-    """A path that is given as seen from the working directory, as seen from the folder; absolute ones and URIs stay."""
+    """A path that is given as seen from the working directory, as seen from the folder; absolute ones and URIs stay.
+
+    So does the default of the output, which lies in the folder.
+    """
+    if path == DEFAULT_OUTPUT:
+        return path
+    path = path if "://" in path else os.path.expanduser(path)  # noqa: PTH111 - of a string, for a string
     if "://" in path or Path(path).is_absolute() or folder.resolve() == Path.cwd():
         return path
     return os.path.relpath(Path.cwd() / path, folder.resolve())

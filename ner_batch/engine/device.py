@@ -10,8 +10,7 @@ from pathlib import Path
 
 def is_without_gpu() -> bool:
     """Whether nothing points to a GPU of NVIDIA or AMD: neither a device nor the driver's tool. torch is not asked."""
-    places = (Path("/dev/nvidia0"), Path("/dev/kfd"))
-    return not (shutil.which("nvidia-smi") or any(place.exists() for place in places))
+    return not (shutil.which("nvidia-smi") or any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists())
 
 
 @cache

@@ -346,7 +346,7 @@ class _Vllm:
 
 
 def show_errors_alone() -> None:
-    """What vLLM and torch log in a process where a person reads our own lines; they look when they are imported."""
+    """Have vLLM and torch log errors alone, beside our own lines: by the environment, which they read when imported."""
     if not os.environ.get("NER_BATCH_VERBOSE"):
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")

@@ -142,7 +142,7 @@ class _UnitRows:
         if not is_spans(self._table[column]):
             kind = f"{lists.type}, not list<struct<start, end, type, ...>>"
             raise UserError(f"{self._unit.shard.uri}: column {column!r} is {kind}")
-        if pa.types.is_null(lists.type) or not pa.types.is_struct(lists.type.value_type):  # no list has an element
+        if pa.types.is_null(lists.type) or not len(pc.list_flatten(lists)):  # of any type then
             lists = pa.array(lists.to_pylist(), SPANS)
         remedy = "[] means no entities; null says that nobody has looked"
         self._note(f"column {column!r} is null in rows", remedy, map(self._name, np.flatnonzero(lists.is_null())))

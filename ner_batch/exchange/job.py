@@ -70,8 +70,8 @@ def export(kind: str, rows: Rows, out: str, options: ExportOptions, selection: S
         source, lines = selected, [*lines, *more]
     options = replace(options, parquet=out.endswith(SUFFIXES["mentions"]), types=rows.task_types)
     if KINDS[kind].types or (kind == "hf" and options.parquet):
-        present = rows.types() if selection is None else {e.type for row in selected for e in row.entities}
-        options = replace(options, types=_all_types(rows, present))
+        types_in_rows = rows.types() if selection is None else {e.type for row in selected for e in row.entities}
+        options = replace(options, types=_all_types(rows, types_in_rows))
     texts = 0
 
     def counted() -> Iterator[Row]:
@@ -99,9 +99,9 @@ def export(kind: str, rows: Rows, out: str, options: ExportOptions, selection: S
     return [*lines, *_count_lines(counts), *written, f"{out}: {_summary(texts, types)}"]
 
 
-def _all_types(rows: Rows, present: Iterable[str]) -> tuple[str, ...]:
+def _all_types(rows: Rows, types_in_rows: Iterable[str]) -> tuple[str, ...]:
     """The task's types, those included that the model has missed: who corrects it needs them. Then others."""
-    return (*rows.task_types, *sorted({*present} - {*rows.task_types}))
+    return (*rows.task_types, *sorted({*types_in_rows} - {*rows.task_types}))
 
 
 def _check_places(kind: str, out: str) -> str | None:

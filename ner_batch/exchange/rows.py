@@ -102,7 +102,11 @@ class Rows:
                 raise UserError(f"{place}: status {values['status']!r} is none of ner_batch's: is this its output?")
             status = Status(values["status"])
             if status not in self.statuses:
-                remedy = f" (--status {status} takes them)" if status in (Status.PARTIAL, Status.TRUNCATED) else ""
+                remedy = (
+                    f" (--status ok --status {status} takes both)"
+                    if status in (Status.PARTIAL, Status.TRUNCATED)
+                    else ""
+                )
                 counts[f"rows of status {status}, left out{remedy}"] += 1
                 return None
         if values["text"] is None or values["entities"] is None:

@@ -202,13 +202,14 @@ def one_sentence(plan: Plan, start_engine: StartEngine, console: Console) -> Ite
         ready = time.monotonic()
         try:
             (prediction,) = predictor.predict([f"Anna Schmidt of {socket.gethostname()} met Bob in Berlin."])
+            answered = time.monotonic()
         finally:
             predictor.close()
     if prediction.status in {Status.FAILED, Status.TOO_LONG}:
         raise UserError(f"engine: it started, and cannot answer: {prediction.error}")
-    yield f"started in {duration(ready - clock)}; a sentence took {time.monotonic() - ready:.1f} s: {prediction.status}"
+    yield f"started in {duration(ready - clock)}; a sentence took {answered - ready:.1f} s: {prediction.status}"
     eager = plan.recipe.engine.enforce_eager
     if is_without_gpu() and not eager:
-        yield "without a GPU engine.enforce_eager: true starts in seconds; what it compiled now pays in hours"
+        yield "without a GPU engine.enforce_eager: true starts in seconds; compiling pays where a run takes hours"
     elif eager and not is_without_gpu():
         yield "on a GPU engine.enforce_eager: true decodes slower: leave it out"

@@ -32,12 +32,12 @@ from ner_batch.jobs.progress import ProgressLine, duration
 from ner_batch.jobs.record import versions
 from ner_batch.prompts import formats
 
-SAMPLE_ROWS = 256
 SAMPLE_PLACES = 16
-PILOT_ROWS = 16
-"""Read first, for how fast the replica is."""
+ROUNDS = (4, 16, 32, 64, 140)
+"""Rows read together, one round after the other: how fast a replica is shows when it is full."""
+SAMPLE_ROWS = sum(ROUNDS)
 SAMPLE_SECONDS = 30.0
-"""After which no more rows are read than the pilot's: a GPU reads all of them in less, a CPU would take minutes."""
+"""After which no round begins: a GPU has read all of them by then, a CPU would take minutes for the last."""
 
 
 def dry_run(
@@ -79,7 +79,7 @@ def dry_run(
         job.print_reasons(unreadable, console)
     if not sampled:
         return job.TOO_MANY_FAILED if unreadable else job.OK
-    sample_of = f"a sample of {sampled} rows, or as many as half a minute suffices for"
+    sample_of = f"a sample of {sampled} rows, or as many as are read in a minute"
     console.print(f"an engine starts and reads {sample_of} ...", highlight=False)
     by_place, rows_per_second, startup_seconds = _read(plan, places, console, start_engine)
     predictions = list(chain(*by_place))
@@ -203,27 +203,27 @@ def read_sample(
 ) -> tuple[list[list[Prediction]], float, float]:
     """Start a replica and read texts: the predictions by place, rows per second, and the seconds of the start.
 
-    The first few are read once before, so that compilation and first-use costs are not counted. Then come
-    ``PILOT_ROWS``, and as many more as ``SAMPLE_SECONDS`` suffice for at their speed: of every place the first rows.
+    They are read in ``ROUNDS``, of every place the first rows, until ``SAMPLE_SECONDS`` are over. The largest round
+    says how fast it goes, so that compilation and first-use costs are not counted.
     """
     order = sorted((row, place) for place, texts in enumerate(places) for row in range(len(texts)))
     texts = [places[place][row] for row, place in order]
     start = time.monotonic()
     predictor = Predictor(recipe, start_engine=start_engine)
-    startup_seconds = time.monotonic() - start
-    predictor.predict(texts[:4])
-    clock = time.monotonic()
-    predictions = predictor.predict(texts[:PILOT_ROWS])
-    seconds = time.monotonic() - clock
-    rows_per_second = len(predictions) / seconds
-    affordable = max(0, int(rows_per_second * (SAMPLE_SECONDS - seconds)))
-    if more := texts[PILOT_ROWS : PILOT_ROWS + affordable]:
+    ready = time.monotonic()
+    predictions: list[Prediction] = []
+    most_rows, rows_per_second = 0, 0.0
+    for size in ROUNDS:
+        round_texts = texts[len(predictions) : len(predictions) + size]
         clock = time.monotonic()
-        predictions += predictor.predict(more)
-        if len(more) >= PILOT_ROWS:  # fewer do not fill a replica
-            rows_per_second = len(more) / (time.monotonic() - clock)
+        if not round_texts or (predictions and clock - ready > SAMPLE_SECONDS):
+            break
+        predictions += predictor.predict(round_texts)
+        if len(round_texts) >= most_rows:
+            most_rows = len(round_texts)
+            rows_per_second = most_rows / (time.monotonic() - clock)
     predictor.close()
     by_place: list[list[Prediction]] = [[] for _ in places]
     for (_, place), prediction in zip(order, predictions, strict=False):
         by_place[place].append(prediction)
-    return by_place, rows_per_second, startup_seconds
+    return by_place, rows_per_second, ready - start

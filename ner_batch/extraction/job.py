@@ -40,8 +40,8 @@ OK, TOO_MANY_FAILED = 0, 3
 PORTION = 10_000
 """Units of a pipeline, or a tenth as many for each replica. Ray Data takes 1 ms for each before the first one is read,
 and 6.5 KB of the driver's memory until the pipeline ends. Engines start anew with the next one."""
-BROKEN_SHARE = 0.1
-"""Of truncated and malformed answers among those read; with more, something other than single texts is wrong."""
+FAULTY_SHARE = 0.1
+"""Of rows with truncated or malformed answers; with more, something other than single texts is wrong."""
 NAMED_REASONS = 3
 """Errors of rows that are printed at the end; all stand in the column `error`."""
 
@@ -391,12 +391,12 @@ def print_reasons(reasons: Counter[str], console: Console, ids: Mapping[str, Seq
 
 def print_advice(statuses: Mapping[str, int], recipe: Recipe, console: Console) -> None:
     """What to do where many answers are not what was asked for: a model that small has to be shown how to answer."""
-    broken = statuses.get(Status.TRUNCATED, 0) + statuses.get(Status.MALFORMED, 0)
-    read = sum(statuses.values()) - statuses.get(Status.EMPTY, 0)
-    bare = [task for task in recipe.tasks if task.adapter is None and not task.k]
-    if bare and broken > BROKEN_SHARE * read:
+    faulty = sum(statuses.get(status, 0) for status in (Status.PARTIAL, Status.TRUNCATED, Status.MALFORMED))
+    answered = faulty + statuses.get(Status.OK, 0)
+    is_shown_nothing = any(task.adapter is None and not task.k for task in recipe.tasks)
+    if is_shown_nothing and faulty > FAULTY_SHARE * answered:
         console.print(
-            f"{broken:,} of {read:,} answers went on without an end or are not {bare[0].format}: this model needs "
+            f"{faulty:,} of {answered:,} rows have an answer without an end or of no format: a model that small needs "
             "demonstrations (retrieval.index) or an adapter (docs/choosing.md)",
             highlight=False,
         )

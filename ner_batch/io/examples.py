@@ -96,9 +96,9 @@ def is_spans(column: pa.ChunkedArray) -> bool:
     if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
         return False
     span = column.type.value_type
-    if pa.types.is_struct(span):
-        return {"start", "end", "type"} <= {field.name for field in span}
-    return not len(pc.list_flatten(column))  # JSON lines of `"entities": []` alone are lists of strings
+    names = {field.name for field in span} if pa.types.is_struct(span) else set()
+    # JSON lines of `"entities": []` alone are lists of strings.
+    return {"start", "end", "type"} <= names or not len(pc.list_flatten(column))
 
 
 def examples_table(examples: Sequence[Example]) -> pa.Table:

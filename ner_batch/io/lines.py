@@ -70,17 +70,16 @@ def inspect(file: storage.File, text_column: str | None, kind: Kind) -> tuple[Sh
     return replace(shard, rows=cut.rows, digest=cut.digest.hexdigest()[:16], parts=cut.finished()), problem
 
 
-def first_columns(file: storage.File, kind: Kind) -> tuple[str, ...]:
+def first_columns(file: storage.File, text_column: str, kind: Kind) -> tuple[str, ...]:
     """The columns of a file as its first rows have them, up to 1,000.
 
     Raises:
         UserError: it cannot be reached, or does not begin as one of its kind.
     """
-    raw = None
     try:
         with storage.open_stream(file.uri) as raw, closing(_uncompressed(raw, file.uri)) as stream:
             if kind == "csv":
-                return tuple(_header(_lines(stream), None)[1])
+                return tuple(_header(_lines(stream), text_column)[1])
             rows = (row for _, row in islice(_objects(_lines(stream)), ROWS_INFERRED))
             return tuple(dict.fromkeys(name for row in rows if isinstance(row, Mapping) for name in row))
     except (_NotRowsError, *_NOT_COMPRESSED) as error:
@@ -128,6 +127,7 @@ def read(unit: Unit, columns: Sequence[str] | None) -> pa.Table:
         pairs = _records(lines, shard) if shard.kind == "csv" else _objects(lines)
         first = unit.start - shard.parts[0].row
         rows = [row for _, row in pairs if row is not None][first : first + unit.rows]
+    whole = list(rows)
     errors: list[str | None] = [None] * len(rows)
     for place, row in enumerate(rows):
         if isinstance(row, str):
@@ -137,8 +137,9 @@ def read(unit: Unit, columns: Sequence[str] | None) -> pa.Table:
             rows[place] = _without(row, shard.text_column)
     table: dict[str, pa.Array] = {}
     for name in shard.schema.names if columns is None else columns:
-        values = [None if isinstance(row, str) else _value(row, name) for row in rows]
-        table[name] = _array(values, pa.string() if name == shard.text_column else shard.schema.field(name).type)
+        type_ = pa.string() if name == shard.text_column else shard.schema.field(name).type
+        values = [None if isinstance(row, str) else _value(row, name) for row in (whole if type_ == _JSON else rows)]
+        table[name] = _array(values, type_)
     if any(errors):
         table[UNREADABLE] = pa.array(errors, pa.string())
     return pa.table(table) if table else pa.table({"": pa.nulls(len(rows))}).select([])
@@ -361,7 +362,7 @@ def _value(row: Mapping[str, Any], name: str) -> Any:
 
 
 def _without(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A row with null for a value that :func:`_value` gives: it counts for no type, and stands in no column."""
+    """A row with null for a value that :func:`_value` gives: it counts for no type, and fits into none."""
     path = [name] if name in row else name.split(".")
     copy: dict[str, Any] = dict(row)
     inner = copy

@@ -43,14 +43,14 @@ _TABLES = {
 }
 
 
-class TextColumnError(UserError):
-    """Files without the column of texts that was asked for."""
-
-
 _PARTITION = re.compile(r"([^/=]+)=([^/]*)\Z")
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _MAX_PROBLEMS = 10
 TOLD_BYTES = 10**9  # some ten seconds of JSON lines, more where they are compressed
+
+
+class TextColumnError(UserError):
+    """Files without the column of texts that was asked for."""
 
 
 def list_shards(uri: str, text_column: str | None, progress: Callable[[str], None] = lambda _: None) -> Listing:
@@ -87,8 +87,10 @@ def list_shards(uri: str, text_column: str | None, progress: Callable[[str], Non
     return Listing(tuple(lines.with_common_columns([shard for shard, _ in readable])), corrupt, passed_over)
 
 
-def first_columns(uri: str) -> tuple[str, ...]:
+def first_columns(uri: str, text_column: str) -> tuple[str, ...]:
     """The columns of the first file that :func:`list_shards` would list; of JSON lines and CSV its beginning is read.
+
+    ``text_column`` decides between delimiters of CSV, as it does there.
 
     Raises:
         UserError: nothing there that can be read.
@@ -96,7 +98,7 @@ def first_columns(uri: str) -> tuple[str, ...]:
     (file, *_), _ = _find(uri)
     kind = kind_of(file.name) or "parquet"
     if kind in ("jsonl", "csv"):
-        columns = lines.first_columns(file, kind)
+        columns = lines.first_columns(file, text_column, kind)
         return (*columns, *dict(_partitions(file.name, columns)))
     inspected = _inspect(file, None)
     if isinstance(inspected, Corrupt):

@@ -53,8 +53,10 @@ def named_columns(manifest: Any) -> tuple[str, str | None]:
 def task_types(manifest: Any, task: str | None = None) -> tuple[str, ...]:
     """The types of an extraction's task, or of all its tasks, as its manifest has them; earlier ones have none."""
     types_by_task = manifest.get("types") if isinstance(manifest, dict) else None
-    chosen = [types for name, types in (types_by_task or {}).items() if task in (None, name)]
-    return tuple(dict.fromkeys(type_ for types in chosen for type_ in types))
+    if not isinstance(types_by_task, dict):
+        return ()
+    lists = [types for name, types in types_by_task.items() if task in (None, name) and isinstance(types, list)]
+    return tuple(dict.fromkeys(type_ for types in lists for type_ in types if isinstance(type_, str)))
 
 
 def digest(value: Any, length: int = 16) -> str:

@@ -121,8 +121,8 @@ def read_rows(
     id_column = id_column if id_column in output.columns else None
     text_column = output.text_column if with_text else None
     columns = [*PREDICTIONS.names, *([text_column] if text_column else []), *([id_column] if id_column else [])]
-    per_unit = output.tables(list(dict.fromkeys(columns)), list(by_unit))
-    for (unit, indices), table in zip(by_unit.items(), per_unit, strict=True):
+    tables_of_units = output.tables(list(dict.fromkeys(columns)), list(by_unit))
+    for (unit, indices), table in zip(by_unit.items(), tables_of_units, strict=True):
         taken = table.take(indices)
         ids = ids_of(taken, id_column) if id_column else [None] * len(indices)
         texts = texts_of(taken, text_column)[0] if text_column else [None] * len(indices)

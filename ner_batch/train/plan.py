@@ -143,12 +143,12 @@ def prepare(config: TrainConfig) -> Plan:
     layout = batch_layout(config, samples)
     rows = pack_epoch(samples, layout, seed)
     schedule = training_schedule(config, steps_per_epoch=-(-len(rows) // layout.rows_per_step))
-    flattered = f"{in_both:,} of {len(dev):,} dev examples have a text that is trained on: dev F1 will flatter"
+    overlap_warning = f"{in_both:,} of {len(dev):,} dev examples have a text that is trained on: dev F1 will flatter"
     report = (
         *chain.from_iterable(map(about_passed_over, filter(None, [gold.train, gold.dev]))),
         *_describe(samples, left_out, lost, rows, layout, schedule),
         *formats.omissions(train_windows, builder.format, task),
-        *([flattered] if in_both else []),
+        *([overlap_warning] if in_both else []),
     )
     plan = Plan(config, task, fingerprint, train_set, dev_set, layout, schedule, report)
     _check_run(plan)
