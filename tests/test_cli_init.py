@@ -149,9 +149,9 @@ def test_the_columns_of_the_input(tmp_path, monkeypatch):
         ("x.parquet", b"PAR1 no more"),
     ):
         (tmp_path / "mail" / name).write_bytes(content)
-        code, _, told = invoke("p", *rest, "--text-column", "doc.body", "--force")
+        code, _, notes = invoke("p", *rest, "--text-column", "doc.body", "--force")
         assert code == 0
-        assert bool(told) == (name == "x.csv")
+        assert bool(notes) == (name == "x.csv")
         assert load(config_class("extract"), "p/extract.yaml").input.id_column is None
         (tmp_path / "mail" / name).unlink()
 

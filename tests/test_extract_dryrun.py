@@ -1,15 +1,18 @@
 """What a dry run reads, and how far the mean of a sample may be from that of all rows."""
 
+import io
 import math
 import random
 
 import pytest
 from faults import ScriptedJob
+from rich.console import Console
 from scripted import ScriptedEngine, predict_one
 
 from ner_batch.config import load
 from ner_batch.extraction import dryrun
 from ner_batch.extraction.dryrun import relative_error
+from ner_batch.extraction.job import print_advice
 from ner_batch.extraction.plan import prepare
 from ner_batch.extraction.settings import ExtractConfig
 
@@ -44,6 +47,16 @@ def test_a_sample_ends_with_its_time(tmp_path, random_model, monkeypatch):
     by_place, rows_per_second, _ = dryrun.read_sample(plan.recipe, places, ScriptedEngine)
     assert by_place == [[predict_one(text) for text in texts[:2]] for texts in places]
     assert rows_per_second > 0
+
+
+@pytest.mark.parametrize(("truncated", "lines"), [(10, 0), (11, 1)])
+def test_advice_where_many_answers_are_none(tmp_path, random_model, truncated, lines):
+    """A model that is shown nothing and has no adapter: where more than a tenth of its answers have no end, what helps."""
+    recipe = prepare(load(ExtractConfig, str(ScriptedJob(tmp_path, random_model).folder / "job.yaml"))).recipe
+    printed = io.StringIO()
+    print_advice({"ok": 100 - truncated, "truncated": truncated, "empty": 50}, recipe, Console(file=printed, width=300))
+    assert len(printed.getvalue().splitlines()) == lines
+    assert ("11 of 100 rows have" in printed.getvalue()) == bool(lines)
 
 
 def test_a_single_row_says_nothing_of_others():
