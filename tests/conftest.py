@@ -57,6 +57,12 @@ LONGEST = (
     "test_jobs_run",
     "test_demo",
     "test_ablate_curve",
+    "test_extract_tasks",
+    "test_submit",
+    "test_ablate",
+    "test_extract_nodes",
+    "test_api",
+    "test_engine",
 )
 
 
