@@ -27,8 +27,8 @@ from ner_batch.io.listing import first_columns
 from ner_batch.task import Task
 
 KINDS = ("task", "extract", "train", "index", "evaluate")
-_EAGER = "enforce_eager: true                # no GPU is here: starts in seconds, not minutes; with one, leave it out"
-_COMPILED = "# enforce_eager: true              # starts faster, decodes slower"
+_EAGER = "enforce_eager: true\t# no GPU is here: starts in seconds, not minutes; with one, leave it out"
+_COMPILED = "# enforce_eager: true\t# starts faster, decodes slower"
 DEFAULT_OUTPUT = "entities"
 NAMED_COLUMNS = 20
 MAX_MODEL_LEN, TRAIN_MAX_MODEL_LEN, WINDOW = 4096, 2048, 512
@@ -189,7 +189,12 @@ def contents(folder: Path, answers: Answers) -> dict[str, str]:
     }
     texts = files("ner_batch.command") / "files"
     configs = {f"{kind}.yaml": Template((texts / f"{kind}.yaml").read_text("utf-8")) for kind in KINDS}
-    return {name: template.substitute(values) for name, template in configs.items()}
+    return {name: _aligned(template.substitute(values)) for name, template in configs.items()}
+
+
+def _aligned(text: str) -> str:
+    """Comments, which a tab begins, one below the other."""
+    return re.sub(r"(?m)^(.*)\t# ", lambda line: f"{line[1]:<36} # ", text)
 
 
 def next_commands(folder: Path, output: str) -> Iterator[str]:
