@@ -237,7 +237,10 @@ def test_a_plain_script_with_the_engine_in_a_process_of_its_own(tmp_path):
     shutil.copytree(FILES / "base", tmp_path / "base")
     shutil.copytree(ADAPTER, tmp_path / "adapter")
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "api_use.py"), str(tmp_path), TEXT], capture_output=True, text=True
+        [sys.executable, str(ROOT / "tests" / "api_use.py"), str(tmp_path), TEXT],
+        env=PLAIN,  # an engine of another test has set what vLLM logs
+        capture_output=True,
+        text=True,
     )
     assert done.stdout.splitlines() == [
         "[Stonehaven Group|ORG] hired [Petra Melado|PERSON] as its [associate secretary|TITLE]!",

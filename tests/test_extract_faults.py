@@ -213,6 +213,7 @@ def test_a_row_that_kills_its_process_is_given_up_alone_and_retry_mends_it(job):
     assert changed[0].startswith("e-poison")
 
 
+@pytest.mark.usefixtures("in_cluster")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 def test_a_run_asked_to_end_saves_state_and_exits_130(job, number):
     """An interrupted run says so, and the next one finishes it. SIGTERM: Ray's handler would end the process at once."""

@@ -213,7 +213,8 @@ def test_s3_in_and_out(config, tmp_path, sentences):
     assert rows.num_rows == 80
     ids = [json.loads(line)["id"] for line in lines]
     assert sorted(rows["id"].to_pylist()) == sorted(ids)
-    check_spans([{**row, "text": json.loads(row["doc"])["body"]} for row in rows.to_pylist()])
+    check_spans([{**row, "text": row["doc"]["body"]} for row in rows.to_pylist()])
+    assert [row["doc"]["body"] for row in rows.to_pylist() if row["id"] == "wrong"] == [None]
     assert "out/_SUCCESS" in bodies
     assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in manifest + output
 
@@ -246,8 +247,8 @@ def test_a_dry_run_without_an_engine_ends_in_one_line(config, tmp_path, tiny_mod
 
 
 @pytest.mark.usefixtures("in_cluster")
-def test_retry(config, tmp_path, sentences):
-    """`--retry` does failed rows again and leaves the others as they are; `--limit` would be another run."""
+def test_too_many_failed_rows_and_a_limit(config, tmp_path, sentences):
+    """Exit code 3, and why they failed; what they are retried by is in test_extract_faults. `--limit` is another run."""
     raw = pa.array([s.encode() for s in sentences[:9]] + [b"\xff\xfe broken"], pa.binary())
     broken = pa.Array.from_buffers(pa.string(), 10, raw.buffers())
     pq.write_table(pa.table({"id": [str(i) for i in range(10)], "text": broken}), tmp_path / "corpus" / "x.parquet")
@@ -258,15 +259,13 @@ def test_retry(config, tmp_path, sentences):
     code, output = extract(config, "--limit", "4")
     assert code == 2, output
     assert "limit was None, is 4" in output
-    code, output = extract(config, "--retry")
-    assert code == 3, output
-    assert "0 rows done before, 10 to do" in output  # a unit is the grain; only its failed row is asked again
     rows = pq.read_table(next((tmp_path / "out").glob("*.parquet")), columns=["status", "error"]).to_pylist()
     assert [row["status"] for row in rows[:9]] == ["ok"] * 9
     assert rows[9]["status"] == "failed"
     assert "UTF-8" in rows[9]["error"]
 
 
+@pytest.mark.usefixtures("in_cluster")
 def test_the_readmes_lines_of_python(tmp_path, tiny_model, sentences):
     """As they stand, on a model that is here: entities of a Dataset of one's own (the others: test_api_page)."""
     (block,) = re.findall(r"```python\n(import ray\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)

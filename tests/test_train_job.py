@@ -193,6 +193,7 @@ def test_a_killed_driver_is_resumed_over_s3(start, whole, monkeypatch):
         assert weights(uri) == weights(whole[0])
 
 
+@pytest.mark.usefixtures("in_cluster")
 def test_ctrl_c_keeps_the_last_checkpoint(start):
     """130, one line, and what was saved is there to go on from."""
     folder, process = start("interrupted", "optimiser.steps=5000", "evaluation.every=5000")
@@ -229,11 +230,14 @@ sys.meta_path.insert(0, Breaking())
 """
 
 
+@pytest.mark.usefixtures("in_cluster")
 def test_a_bug_in_a_worker_shows_its_traceback(start, tmp_path):
     """Exit code 1, and where it was: a checkpoint that cannot be written for a reason no user can mend."""
     (tmp_path / "sitecustomize.py").write_text(BROKEN)
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    _, process = start("bug", "optimiser.steps=1", "run.max_failures=0", PYTHONPATH=path)
+    of_workers = json.dumps({"runtime_env": {"env_vars": {"PYTHONPATH": path}}})
+    overrides = ("optimiser.steps=1", "run.max_failures=0")
+    _, process = start("bug", *overrides, RAY_JOB_CONFIG_JSON_ENV_VAR=of_workers)
     output = process.communicate(timeout=600)[0]
     assert process.returncode == 1, output
     assert "Traceback" in output
