@@ -93,7 +93,8 @@ def test_two_adapters_through_the_command_line(config, tmp_path, sentences, trai
     values["tasks"] = [{"adapter": str(FILES / "adapter")}, {"adapter": trained, "decoding": "constrained"}]
     config.write_text(yaml.safe_dump(values))
     pq.write_table(table([None] * 3, "none"), tmp_path / "corpus" / "a.parquet")
-    pq.write_table(table(sentences[:40], "some"), tmp_path / "corpus" / "b.parquet")
+    # Units enough that some are still to come when the first is written: of four the engine had once read all by then.
+    pq.write_table(table(sentences[:40] * 2, "some"), tmp_path / "corpus" / "b.parquet")
     process = start(config)
     wait_until(lambda: len(parquet_files(tmp_path / "out")) >= 2, process, seconds=240)  # one has no text to read
     below = psutil.Process().children(recursive=True)
@@ -101,7 +102,7 @@ def test_two_adapters_through_the_command_line(config, tmp_path, sentences, trai
     core.kill()
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
-    assert "rows in 43 = rows out 43 = " in output
+    assert "rows in 83 = rows out 83 = " in output
     found = pads.dataset(tmp_path / "out", format="parquet")
     added = found.schema.names[-len(PREDICTIONS) :]
     assert [found.schema.field(n).type for n in added] == list(predictions_schema(tagged=True).types)
