@@ -162,6 +162,10 @@ def test_a_home_directory_in_a_path(tmp_path, monkeypatch):
     out = invoke(tmp_path / "p", "--label", "A", "--model", "m", "--input", "~/x.csv", "--output", "~/an out")[1]
     assert load(config_class("extract"), tmp_path / "p" / "extract.yaml").input.path == f"{tmp_path}/x.csv"
     assert out[-1].startswith(f"ner-batch report '{tmp_path}/an out'")
+    monkeypatch.chdir(tmp_path)
+    assert invoke("p", "--label", "A", "--model", "m", "--input", "entities", "--force")[0] == 0
+    config = load(config_class("extract"), tmp_path / "p" / "extract.yaml")
+    assert (config.input.path, config.output.path) == ("../entities", "entities")  # the input's is no default
 
 
 @pytest.mark.parametrize("without_gpu", [True, False])
@@ -210,12 +214,14 @@ def _folder(tmp_path_factory, monkeypatch):
 
 def test_questions_on_a_terminal(tmp_path):
     """Asked for on stderr, once more where an answer cannot be; what options give is not asked for."""
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "x.csv").write_text("id,doc.body\n1,Anna\n")
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "ner_batch", "init", "--input", "corpus"]
     process = subprocess.Popen(
         command, cwd=tmp_path, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    answers = ["", "A:B", "PER=a person", "ORG", "", "de", "zh", "Qwen/Qwen3-0.6B", ""]
+    answers = ["", "A:B", "PER=a person", "ORG", "", "de", "zh", "Qwen/Qwen3-0.6B", "", "body", "doc.body"]
     os.write(ours, "".join(f"{answer}\n" for answer in answers).encode())
     out, err = process.communicate(timeout=120)
     os.close(ours)
@@ -228,4 +234,6 @@ def test_questions_on_a_terminal(tmp_path):
     assert "Type" not in out
     task = load_task(str(tmp_path / "task.yaml"))
     assert (task.names, task.language) == (("PER", "ORG"), "zh")
-    assert load(config_class("extract"), tmp_path / "extract.yaml").output.path == "entities"
+    config = load(config_class("extract"), tmp_path / "extract.yaml")
+    assert (config.output.path, config.input.text_column) == ("entities", "doc.body")
+    assert err.count("Column of texts (id, doc.body)") == 2

@@ -369,14 +369,14 @@ def test_a_folder_and_a_column_of_one_name(tmp_path: Path) -> None:
 
 def test_a_long_listing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Minutes without a line look as if it hung; Parquet's footers take none."""
-    monkeypatch.setattr(listings, "TOLD_BYTES", 10)
+    monkeypatch.setattr(listings, "SLOW_LISTING_BYTES", 10)
     written(tmp_path / "x.jsonl", [{"text": "some words"}])
-    lines_told: list[str] = []
-    list_shards(str(tmp_path), "text", lines_told.append)
-    assert lines_told == ["1 files of 0.0 GB are read through to be listed ..."]
+    progress_lines: list[str] = []
+    list_shards(str(tmp_path), "text", progress_lines.append)
+    assert progress_lines == ["1 files of 0.0 GB are read through to be listed ..."]
     Dataset.from_dict({"text": ["c"]}).to_parquet(tmp_path / "c.parquet")
-    list_shards(str(tmp_path), "text", lines_told.append)
-    assert len(lines_told) == 1
+    list_shards(str(tmp_path), "text", progress_lines.append)
+    assert len(progress_lines) == 1
 
 
 def test_the_digest_is_of_the_contents(tmp_path: Path) -> None:

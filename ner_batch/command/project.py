@@ -30,7 +30,7 @@ KINDS = ("task", "extract", "train", "index", "evaluate")
 _EAGER = "enforce_eager: true\t# no GPU is here: starts in seconds, not minutes; with one, leave it out"
 _COMPILED = "# enforce_eager: true\t# starts faster, decodes slower"
 DEFAULT_OUTPUT = "entities"
-NAMED_COLUMNS = 20
+NAMED_COLUMNS = 20  # in a question or an error
 MAX_MODEL_LEN, TRAIN_MAX_MODEL_LEN, WINDOW = 4096, 2048, 512
 
 
@@ -99,14 +99,18 @@ def _with_columns(answers: Answers, *, ask: bool) -> Answers:
             columns = first_columns(answers.input, answers.text_column or "text")
     names = [name if name.isprintable() else repr(name) for name in columns[:NAMED_COLUMNS]]
     column_list = ", ".join(names) + (f" and {len(columns) - NAMED_COLUMNS:,} more" if columns[NAMED_COLUMNS:] else "")
+
+    def is_present(column: str) -> bool:
+        return column in columns or column.partition(".")[0] in columns  # a path of fields begins in a column
+
     text_column = answers.text_column
     if text_column is None and columns and "text" not in columns:
         if not ask:
             raise UserError(f"--text-column: {answers.input} has the columns {column_list}: name the one of texts")
-        while text_column is None or text_column.partition(".")[0] not in columns:
+        while text_column is None or not is_present(text_column):
             text_column = _ask(f"Column of texts ({column_list})")
     for option, column in {"--text-column": text_column, "--id-column": answers.id_column}.items():
-        if columns and column and not {column, column.partition(".")[0]} & {*columns}:
+        if columns and column and not is_present(column):
             typer.echo(f"{option} {column}: not among the columns {column_list} of {answers.input}", err=True)
     return replace(answers, text_column=text_column or "text")
 
@@ -182,7 +186,7 @@ def contents(folder: Path, answers: Answers) -> dict[str, str]:
         "text_column": _scalar(answers.text_column),
         "id_column": f"id_column: {_scalar(id_column)}" if id_column else "# id_column: id",
         "enforce_eager": _EAGER if is_without_gpu() else _COMPILED,
-        "output": _scalar(_from(folder, answers.output)),
+        "output": _scalar(_output_from(folder, answers.output)),
         "max_model_len": min(length, MAX_MODEL_LEN),
         "train_max_model_len": min(length, TRAIN_MAX_MODEL_LEN),
         "max_tokens": min(WINDOW, length // 8),
@@ -201,14 +205,13 @@ def next_commands(folder: Path, output: str) -> Iterator[str]:
     """What to do with a new project, line by line; ``output`` is a path as seen from here."""
     if folder.resolve() != Path.cwd():
         yield f"cd {shlex.quote(str(folder))}"
-    command = shutil.which("ner-batch")
     activate = Path(sys.executable).with_name("activate")
-    if command is None and activate.exists():
+    if shutil.which("ner-batch") is None and activate.exists():
         yield f"source {shlex.quote(str(activate))}"
     yield "ner-batch doctor extract.yaml               # will it run here?"
     yield "ner-batch extract extract.yaml --dry-run    # every problem at once; then tokens, hours, cost (--price)"
     yield "ner-batch extract extract.yaml              # again after a crash: goes on where it was"
-    report = f"ner-batch report {shlex.quote(_from(folder, output))}"
+    report = f"ner-batch report {shlex.quote(_output_from(folder, output))}"
     yield f"{report:<43} # a page of what was read: _report.html in there"
 
 
@@ -236,13 +239,13 @@ def _scalar(value: str) -> str:
     return text.removeprefix("- ").rstrip("\n")
 
 
-def _from(folder: Path, path: str) -> str:
-    """A path that is given as seen from the working directory, as seen from the folder; absolute ones and URIs stay.
+def _output_from(folder: Path, output: str) -> str:
+    """The output as seen from the folder, in which its default lies."""
+    return output if output == DEFAULT_OUTPUT else _from(folder, output)
 
-    So does the default of the output, which lies in the folder.
-    """
-    if path == DEFAULT_OUTPUT:
-        return path
+
+def _from(folder: Path, path: str) -> str:
+    """A path that is given as seen from the working directory, as seen from the folder; absolute ones and URIs stay."""
     path = path if "://" in path else os.path.expanduser(path)  # noqa: PTH111 - of a string, for a string
     if "://" in path or Path(path).is_absolute() or folder.resolve() == Path.cwd():
         return path

@@ -46,7 +46,7 @@ _TABLES = {
 _PARTITION = re.compile(r"([^/=]+)=([^/]*)\Z")
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _MAX_PROBLEMS = 10
-TOLD_BYTES = 10**9  # some ten seconds of JSON lines, more where they are compressed
+SLOW_LISTING_BYTES = 10**9  # some ten seconds of JSON lines, more where they are compressed
 
 
 class TextColumnError(UserError):
@@ -71,7 +71,7 @@ def list_shards(uri: str, text_column: str | None, progress: Callable[[str], Non
     """
     files, passed_over = _find(uri)
     read_whole = [file.size for file in files if (kind_of(file.name) or "parquet") != "parquet"]
-    if sum(read_whole) > TOLD_BYTES:
+    if sum(read_whole) > SLOW_LISTING_BYTES:
         progress(f"{len(read_whole):,} files of {sum(read_whole) / 1e9:,.1f} GB are read through to be listed ...")
     with ThreadPoolExecutor(16) as pool:
         inspected = list(pool.map(lambda file: _inspect(file, text_column), files))

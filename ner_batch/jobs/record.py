@@ -44,7 +44,9 @@ def named_columns(manifest: Any) -> tuple[str, str | None]:
     ``text``, None.
     """
     config = manifest.get("config") if isinstance(manifest, dict) else None
-    source = config.get("input") or {} if isinstance(config, dict) else {}
+    source = config.get("input") if isinstance(config, dict) else None
+    if not isinstance(source, dict):
+        return "text", None
     rename, text, id_column = source.get("rename") or {}, source.get("text_column", "text"), source.get("id_column")
     top, dot, fields = text.partition(".")
     return rename.get(text) or f"{rename.get(top, top)}{dot}{fields}", rename.get(id_column, id_column)
