@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import yaml
-from processes import in_session, kill_session
+from processes import in_session, kill_session, parquet_files, wait_until
 from random_model import save_random_model
 from ray.cluster_utils import Cluster
 from s3_server import BUCKET, CREDENTIALS, Proxy, s3_server
@@ -45,18 +45,6 @@ def table(name: str, rows: int, text: str = "row {} of Alice met Bob") -> pa.Tab
     texts = [text.format(f"{name}-{i}") if i % 7 else None for i in range(rows)]
     meta = [{"tags": [i, i + 1], "source": name} if i % 3 else None for i in range(rows)]
     return pa.table({"id": [f"{name}-{i}" for i in range(rows)], "text": texts, "meta": meta}, schema=SCHEMA)
-
-
-def parquet_files(folder: Path) -> dict[str, int]:
-    """Names and times of writing of the output files in a folder.
-
-    A job that is starting tries whether it can write: it makes the folder and removes it again, at any moment of a
-    listing.
-    """
-    try:
-        return {entry.name: entry.stat().st_mtime_ns for entry in os.scandir(folder) if entry.name.endswith(".parquet")}
-    except FileNotFoundError:
-        return {}
 
 
 class ScriptedJob:
@@ -135,18 +123,6 @@ class ScriptedJob:
         """The processes that passed a spot (``read``, ``write``), in order."""
         log = self.hold / f"{name}.log"
         return [int(line.split()[0]) for line in log.read_text().splitlines()] if log.exists() else []
-
-
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 180) -> None:
-    """Return when the condition holds; a job that ends before, or takes longer, is an error."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if process.poll() is not None:
-            raise AssertionError(f"the job ended with {process.returncode}: {process.communicate()[0]}")
-        if time.monotonic() > end:
-            kill_session(process)
-            raise AssertionError(f"not seen within {seconds} s")
-        time.sleep(0.01)
 
 
 def no_fault(job: ScriptedJob) -> str:

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
-from faults import FAULTS, ROWS, SCHEMA, UNIT_ROWS, ScriptedJob, check_whole, count_rows, finish, table, wait_until
-from processes import kill_session
+from faults import FAULTS, ROWS, SCHEMA, UNIT_ROWS, ScriptedJob, check_whole, count_rows, finish, table
+from processes import kill_session, wait_until
 from s3_server import CREDENTIALS, Proxy, s3_server
 from scripted import POISON, predict_one
 

@@ -20,7 +20,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from faults import parquet_files, wait_until
+from processes import parquet_files, wait_until
 from s3_server import BUCKET, CREDENTIALS, s3_server
 from tiny import FILES, gold
 

@@ -6,7 +6,8 @@ import urllib.request
 from collections import Counter
 
 import pytest
-from faults import ROWS, ScriptedJob, check_whole, count_rows, finish, wait_until
+from faults import ROWS, ScriptedJob, check_whole, count_rows, finish
+from processes import wait_until
 from ray.cluster_utils import Cluster
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]

@@ -5,7 +5,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from faults import parquet_files, wait_until
+from processes import parquet_files, wait_until
 from test_extract_job import check_spans, config, extract, sentences, start, table  # noqa: F401  (fixtures among them)
 from tiny import FILES
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -16,10 +17,11 @@ from rich.console import Console
 from trainings import plan_training
 
 from ner_batch.errors import UserError
-from ner_batch.train import job, loop
+from ner_batch.train import job, loop, packing
 from ner_batch.train import model as models
 from ner_batch.train.job import open_tracker, progress_text
 from ner_batch.train.loop import TrainingState
+from ner_batch.train.packing import Sample
 from ner_batch.train.plan import MIN_STEPS, batch_layout, pack_epoch, training_schedule
 from ner_batch.train.samples import draw_epoch
 from ner_batch.train.settings import BaseModelConfig, LoraSettings, OptimiserConfig, RunConfig, TrainConfig
@@ -201,3 +203,15 @@ def test_four_bits_without_bitsandbytes(monkeypatch, random_model):
     quantized = BaseModelConfig(model=random_model, quantization="4bit")
     with pytest.raises(UserError, match=r"base.quantization=4bit needs bitsandbytes: pip install"):
         models.load(quantized, LoraSettings(r=8), torch.device("cpu"), seed=0)
+
+
+def test_bfloat16_weights_are_trained_on_any_cpu(random_model):
+    """They take products in bfloat16, also where float32 is faster; float32 products are refused in the config."""
+    base, device = BaseModelConfig(model=random_model, dtype="bfloat16"), torch.device("cpu")
+    model = models.load(base, LoraSettings(r=8), device, seed=0)
+    row = packing.joined([Sample((5, 6, 7), (8, 9))], 0)
+    loss = loop.backward(model, [row], mixed=models.computes_bfloat16(base, device))
+    assert 0 < loss < math.inf
+    assert all(weight.grad.isfinite().all() for weight in model.parameters() if weight.requires_grad)
+    with pytest.raises(ValueError, match="float32 products take float32 weights"):
+        BaseModelConfig(model=random_model, dtype="bfloat16", compute="float32")

@@ -127,16 +127,15 @@ MODELS = [
 ]
 
 
-@pytest.fixture(params=["by segment", "in buckets"])
+@pytest.fixture(params=["by segment", "at once"])
 def form(request, monkeypatch):
     """Attention as a CPU computes it, and, on this CPU, as a GPU does."""
-    if request.param == "in buckets":
+    if request.param == "at once":
 
-        def in_buckets(pack, device):
-            buckets = attention.Buckets.of(pack.prefix, pack.lengths, device)
-            return attention.Segments(pack.prefix, pack.lengths, buckets)
+        def at_once(pack, device):
+            return attention.Segments(pack.prefix, pack.lengths, attention.score_bias(pack, device))
 
-        monkeypatch.setattr(attention, "segments_of", in_buckets)
+        monkeypatch.setattr(attention, "segments_of", at_once)
     return request.param
 
 
@@ -195,20 +194,6 @@ ATTENTION = [
     "smollm3",
 ]
 OTHERS = ["qwen3_next", "bloom", "mpt", "falcon", "gpt_oss", "minimax"]
-
-
-@given(st.integers(0, 40), st.lists(st.integers(1, 150), min_size=1, max_size=30))
-@settings(deadline=None)
-def test_buckets_hold_every_token_once(prefix, lengths):
-    """Slots and order lead back and forth, whatever the lengths, and less than half of the slots are padding."""
-    buckets = attention.Buckets.of(prefix, lengths, torch.device("cpu"))
-    n = prefix + sum(lengths)
-    row = torch.arange(n)
-    assert torch.equal(torch.cat([row[:prefix], row[buckets.slots]])[buckets.order], row)
-    assert sum(count * longest for count, longest in buckets.shapes) == len(buckets.slots)
-    assert sum(count for count, _ in buckets.shapes) == len(lengths)
-    assert len(buckets.slots) < 2 * sum(lengths) + 16 * len([x for x in lengths if x <= 16])
-    assert len(buckets.shapes) <= 5
 
 
 @pytest.mark.usefixtures("form")

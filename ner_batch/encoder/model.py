@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers.utils.logging import disable_progress_bar
 
 from ner_batch.encoder.settings import BaseEncoderConfig
+from ner_batch.engine.device import disable_cudnn_attention
 from ner_batch.errors import UserError, first_line
 
 _RATES = ("attention_dropout", "activation_dropout", "hidden_dropout", "dropout")  # kept as numbers by some models
@@ -24,6 +25,7 @@ _COUNTED = 10_000  # sentences whose tokens are counted together
 
 def load(base: BaseEncoderConfig, device: str | None) -> SentenceTransformer:
     """The encoder in float32, its dropout set as configured and seen to work; else a UserError of one line."""
+    disable_cudnn_attention()
     disable_progress_bar()  # bars over the weights of one file would stand between a refusal's lines
     try:
         has_modules = is_sentence_transformer_model(base.model, revision=base.revision)

@@ -27,3 +27,15 @@ def cpu_computes_bfloat16() -> bool:
     flags = set(line[1].split()) if line else set()
     by_amd = "AuthenticAMD" in info  # two products a cycle and lane, as its manuals have it; not measured
     return bool(flags & {"amx_bf16", "bf16"}) or (by_amd and "avx512_bf16" in flags)
+
+
+def disable_cudnn_attention() -> None:
+    """Let torch choose other kernels than cuDNN's for attention in this process, which it prefers on Hopper GPUs.
+
+    Those are planned anew for every length that they have not met: 0.1 to 2 s on an H200, where the kernel takes a
+    millisecond, and hardly a row or batch of ours has the length of another. Gradients through them were a quarter too
+    small on SmolLM2 and Qwen2.5, and not finite in the ninth step of a training (torch 2.11).
+    """
+    import torch
+
+    torch.backends.cuda.enable_cudnn_sdp(False)

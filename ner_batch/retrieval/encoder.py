@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ner_batch.engine.device import disable_cudnn_attention
 from ner_batch.errors import UserError, first_line, require_extra
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Encoder:
             from sentence_transformers import SentenceTransformer
             from transformers.utils import logging
 
+            disable_cudnn_attention()
             logging.disable_progress_bar()  # it would stand among the lines of an error, and in every replica's log
             try:
                 self._model = SentenceTransformer(self._name, revision=self._revision, device=self._device)

@@ -6,11 +6,9 @@ An attention function of transformers, for every decoder that takes its attentio
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,53 +26,17 @@ _sdpa = functional.scaled_dot_product_attention
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """How a row of ``prefix`` tokens and segments of ``lengths`` is attended: segment by segment, or in ``buckets``."""
+    """How a row of ``prefix`` tokens and segments of ``lengths`` is attended: segment by segment, or all at once.
+
+    Attributes:
+        bias: what is added to the row's scores, (n, n): 0 where a token sees another, -inf elsewhere. None: segment by
+            segment, which computes nothing in vain and is for CPUs. A GPU computes a whole row in less time than one
+            CPU core takes to launch a kernel for each of some forty segments in every layer.
+    """
 
     prefix: int
     lengths: tuple[int, ...]
-    buckets: Buckets | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Buckets:
-    """Segments of similar length side by side, each padded to the longest of its bucket.
-
-    A row of 40 segments is 40 calls of a kernel a layer, which one CPU core cannot launch as fast as a GPU computes
-    them (3,400 tokens/s on an H100). So it is one for each power of two among the lengths. On a CPU, where padding is
-    work like any other, attention takes 1.7 times as long so.
-
-    Attributes:
-        slots: the token of the row in each slot, bucket by bucket; a padded slot has token 0.
-        shapes: of each bucket, segments and slots a segment.
-        masks: of each bucket, what a slot sees of prefix and segment, (slots, prefix + slots). A padded slot comes
-            after all tokens of its segment, so none of them sees it.
-        order: for each token of the row its place among prefix and slots.
-    """
-
-    slots: Tensor
-    shapes: tuple[tuple[int, int], ...]
-    masks: tuple[Tensor, ...]
-    order: Tensor
-
-    @classmethod
-    def of(cls, prefix: int, lengths: Sequence[int], device: torch.device) -> Self:
-        """The buckets of a row's segments."""
-        by_size: dict[int, list[int]] = {}
-        starts = [prefix + before for before in accumulate(lengths, initial=0)]
-        for number, length in enumerate(lengths):
-            by_size.setdefault(max(4, (length - 1).bit_length()), []).append(number)  # up to 16 tokens are one size
-        order = list(range(starts[-1]))
-        slots: list[int] = []
-        shapes, masks = [], []
-        for _, numbers in sorted(by_size.items()):
-            longest = max(lengths[number] for number in numbers)
-            for number in numbers:
-                start, length = starts[number], lengths[number]
-                order[start : start + length] = range(prefix + len(slots), prefix + len(slots) + length)
-                slots += [*range(start, start + length), *[0] * (longest - length)]
-            shapes.append((len(numbers), longest))
-            masks.append(torch.ones(longest, prefix + longest, dtype=torch.bool, device=device).tril(prefix))
-        return cls(torch.tensor(slots, device=device), tuple(shapes), tuple(masks), torch.tensor(order, device=device))
+    bias: Tensor | None = None
 
 
 def attend(
@@ -85,12 +47,13 @@ def attend(
     ``options["segments"]`` are the row's :class:`Segments`.
     """
     segments: Segments = options["segments"]
+    if segments.bias is not None:
+        return _at_once(query, key, value, segments.bias, options.get("scaling")), None
     on_cpu = query.device.type == "cpu"
     # In float32 on a CPU: torch's backward pass in bfloat16 takes longer (12 rows of the tiny model: 3.3, not 1.9 s).
     query, key, value = (x.float() if on_cpu else x for x in (query, key, value))
     with torch.autocast("cpu", enabled=False) if on_cpu else nullcontext():
-        form = _by_segment if segments.buckets is None else _by_bucket
-        return form(query, key, value, segments, options.get("scaling")), None
+        return _by_segment(query, key, value, segments, options.get("scaling")), None
 
 
 def _by_segment(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float | None) -> Tensor:
@@ -111,33 +74,13 @@ def _by_segment(query: Tensor, key: Tensor, value: Tensor, segments: Segments, s
     return torch.cat(parts, dim=2).transpose(1, 2)
 
 
-def _by_bucket(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float | None) -> Tensor:
-    """A call of the kernel for the prefix and for every bucket."""
-    prefix, buckets = segments.prefix, segments.buckets
-    assert buckets
-    heads, of_keys, size = query.shape[1], key.shape[1], query.shape[3]
-    group = heads // of_keys
-    key_before, value_before = key[:, :, :prefix], value[:, :, :prefix]
-    parts = []
-    if prefix:
-        q = query[:, :, :prefix]
-        part = _sdpa(q, key_before, value_before, is_causal=True, scale=scale, enable_gqa=group > 1)
-        parts.append(part[0].transpose(0, 1))
-    rows = torch.cat([query[0], key[0], value[0]]).transpose(0, 1).index_select(0, buckets.slots)
-    of_buckets = rows.split([count * longest for count, longest in buckets.shapes])
-    for slots, (count, longest), mask in zip(of_buckets, buckets.shapes, buckets.masks, strict=True):
-        padded = slots.view(count, longest, heads + 2 * of_keys, size).transpose(1, 2)
-        q, k, v = padded.split([heads, of_keys, of_keys], dim=1)
-        if prefix:
-            k = torch.cat([key_before.expand(count, -1, -1, -1), k], dim=2)
-            v = torch.cat([value_before.expand(count, -1, -1, -1), v], dim=2)
-            # Queries that share a key lie one after another: CUDA's kernels that take a mask take no shared keys.
-            q = q.reshape(count, of_keys, group * longest, size)
-            part = _sdpa(q, k, v, attn_mask=mask.repeat(group, 1), scale=scale).view(count, heads, longest, size)
-        else:
-            part = _sdpa(q, k, v, is_causal=True, scale=scale, enable_gqa=group > 1)
-        parts.append(part.transpose(1, 2).reshape(count * longest, heads, size))
-    return torch.cat(parts).index_select(0, buckets.order)[None]
+def _at_once(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float | None) -> Tensor:
+    """One call of the kernel for the whole row."""
+    heads, of_keys = query.shape[1], key.shape[1]
+    if of_keys != heads:  # kernels that take a bias take no shared keys
+        key, value = (x.repeat_interleave(heads // of_keys, dim=1) for x in (key, value))
+    bias = bias.to(query.dtype).expand(1, heads, -1, -1)
+    return _sdpa(query, key, value, attn_mask=bias, scale=scale).transpose(1, 2)
 
 
 AttentionInterface.register(NAME, attend)
@@ -237,9 +180,19 @@ def _own_loss(model: PreTrainedModel, sample: Sample) -> float:
 
 
 def segments_of(pack: Pack, device: torch.device) -> Segments:
-    """How a row is attended on a device: by segment on a CPU, in buckets on a GPU."""
-    buckets = None if device.type == "cpu" else Buckets.of(pack.prefix, pack.lengths, device)
-    return Segments(pack.prefix, pack.lengths, buckets)
+    """How a row is attended on a device: by segment on a CPU, at once elsewhere."""
+    return Segments(pack.prefix, pack.lengths, None if device.type == "cpu" else score_bias(pack, device))
+
+
+def score_bias(pack: Pack, device: torch.device) -> Tensor:
+    """0 where a token of a row sees another, -inf elsewhere: (n, n) in bfloat16, which has both exactly."""
+    count = len(pack.ids)
+    numbers = [0] * pack.prefix + [i for i, length in enumerate(pack.lengths, 1) for _ in range(length)]
+    segment = torch.tensor(numbers, device=device)
+    sees = ((segment[:, None] == segment) | (segment == 0)).tril()
+    # A row of a multiple of 16 bytes, as the kernel takes it: else each layer would copy it to one.
+    bias = torch.full((count, -(-count // 8) * 8), -torch.inf, dtype=torch.bfloat16, device=device)[:, :count]
+    return bias.masked_fill_(sees, 0)
 
 
 def answer_loss(model: PreTrainedModel, pack: Pack) -> Tensor:

@@ -27,7 +27,6 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_scheduler
 
 from ner_batch.data import Example
-from ner_batch.engine.device import cpu_computes_bfloat16
 from ner_batch.errors import UserError
 from ner_batch.evaluate.metrics import Counts
 from ner_batch.prompts.builder import PromptBuilder
@@ -82,8 +81,7 @@ def train(config: dict[str, Any]) -> None:
     dev_examples = plan.dev.examples[rank::workers]
     dev_prompts = evaluate.dev_prompts(dev_examples, plan.dev.demonstrations(plan.dev_k)[rank::workers], builder)
 
-    computes_bfloat16 = device.type == "cuda" or cpu_computes_bfloat16()
-    mixed = settings.base.compute == "bfloat16" or (settings.base.compute == "auto" and computes_bfloat16)
+    mixed = models.computes_bfloat16(settings.base, device)
     model.train()
     for rows in remaining_steps(plan, builder, state):
         start_time = time.monotonic()

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from ner_batch import adapter as adapters
+from ner_batch.engine.device import cpu_computes_bfloat16, disable_cudnn_attention
 from ner_batch.errors import UserError, first_line, require_extra
 from ner_batch.io import copies, storage
 from ner_batch.train import attention
@@ -49,13 +50,25 @@ def check_base(base: BaseModelConfig, lora: LoraSettings) -> None:
         raise UserError(f"lora.targets: no {', '.join(missing)} in {base.model}; there are {possible}")
 
 
+def computes_bfloat16(base: BaseModelConfig, device: torch.device) -> bool:
+    """Whether the products of a training are in bfloat16 (autocast).
+
+    ``auto``: where the device computes it fast, or the frozen weights are bfloat16 and could be multiplied with no
+    float32 states.
+    """
+    if base.compute != "auto":
+        return base.compute == "bfloat16"
+    return device.type == "cuda" or cpu_computes_bfloat16() or base.dtype == "bfloat16"
+
+
 def load(base: BaseModelConfig, lora: LoraSettings, device: torch.device, seed: int) -> PeftModel:
     """The frozen base with fresh LoRA weights (float32) in it, packed attention on.
 
     Raises UserError where 4 bits are asked for and bitsandbytes is not installed here, where the worker runs.
     """
     torch.manual_seed(seed)
-    auto = "bfloat16" if device.type == "cuda" else "float32"
+    disable_cudnn_attention()
+    auto = "bfloat16" if device.type == "cuda" and base.compute != "float32" else "float32"
     dtype = auto if base.dtype == "auto" else base.dtype
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     if base.quantization:

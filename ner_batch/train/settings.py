@@ -42,6 +42,12 @@ class BaseModelConfig(Config):
     max_model_len: Count = 2048
     """Tokens of prompt plus answer; a sample that is longer is left out and counted."""
 
+    @model_validator(mode="after")
+    def _weights_can_be_multiplied(self) -> Self:
+        if self.dtype == "bfloat16" and self.compute == "float32":
+            raise UserError("compute: float32 products take float32 weights; set dtype=float32 or compute=bfloat16")
+        return self
+
 
 class GoldConfig(Config):
     """Annotated examples: Parquet with id, text, entities (start, end, type)."""

@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 
 from ner_batch import config as configs
-from ner_batch.engine.device import cpu_computes_bfloat16
 from ner_batch.train import attention, evaluate, loop, packing, plan
 from ner_batch.train import model as models
 from ner_batch.train.samples import draw_epoch
@@ -57,8 +56,7 @@ def rows_of(work: plan.Plan, wanted: int, kind: str, masked: bool) -> tuple[list
 def train(work: plan.Plan, rows: list[packing.Pack], device: torch.device) -> tuple[float, float, int]:
     """Seconds of training, strict dev F1 afterwards, and the most MB of the GPU's memory in use (on a CPU 0)."""
     config, on_gpu = work.config, device.type == "cuda"
-    computes_bfloat16 = on_gpu or cpu_computes_bfloat16()
-    mixed = config.base.compute == "bfloat16" or (config.base.compute == "auto" and computes_bfloat16)
+    mixed = models.computes_bfloat16(config.base, device)
     model = models.load(config.base, config.lora, device, config.run.seed)
     weights = [p for p in model.parameters() if p.requires_grad]
     optimiser = loop.make_optimiser(weights, config.optimiser)
@@ -90,6 +88,7 @@ def main() -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("--samples", type=int, default=4000)
     parser.add_argument("--dev", type=int, default=100)
+    parser.add_argument("--only", nargs="+", help="kinds, masked or not")
     options, overrides = parser.parse_known_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(1)
@@ -99,6 +98,8 @@ def main() -> None:
         "| packing | rows = steps | fill | tokens/s of samples | s | dev F1 | GPU MB |\n|---|---:|---:|---:|---:|---:|---:|"
     )
     for kind, masked in VARIANTS:
+        if options.only and kind not in options.only:
+            continue
         rows, alone = rows_of(work, options.samples, kind, masked)
         seconds, f1, peak = train(work, rows, device)
         fill = packing.fill_ratio(rows, config.packing.tokens)

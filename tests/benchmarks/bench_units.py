@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from faults import ScriptedJob, table, wait_until
-from processes import kill_session
+from faults import ScriptedJob, table
+from processes import kill_session, wait_until
 from random_model import save_random_model
 
 WRITTEN = 200

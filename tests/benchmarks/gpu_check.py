@@ -37,8 +37,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import torch
 import yaml
-from faults import parquet_files, wait_until
-from processes import kill_session
+from processes import kill_session, parquet_files, wait_until
 from tiny import BASE, FILES
 
 from ner_batch import config as configs
