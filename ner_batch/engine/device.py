@@ -33,8 +33,9 @@ def disable_cudnn_attention() -> None:
     """Let torch choose other kernels than cuDNN's for attention in this process, which it prefers on Hopper GPUs.
 
     Those are planned anew for every length that they have not met: 0.1 to 2 s on an H200, where the kernel takes a
-    millisecond, and hardly a row or batch of ours has the length of another. Gradients through them were a quarter too
-    small on SmolLM2 and Qwen2.5, and not finite in the ninth step of a training (torch 2.11).
+    millisecond, and hardly a row or batch of ours has the length of another. And with a mask their gradients are not
+    finite where lengths leave 64 over 128 and an attention head is as sure as some of Qwen2.5 are (torch 2.11 to 2.13,
+    pytorch/pytorch#196678); a training on Qwen2.5-0.5B ended so in its ninth step.
     """
     import torch
 
