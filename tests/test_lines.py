@@ -20,7 +20,7 @@ from s3_server import BUCKET, Proxy, point_at, s3_server
 
 from ner_batch.data import clean
 from ner_batch.errors import UserError
-from ner_batch.io import lines, s3, tables
+from ner_batch.io import compressed, lines, s3, tables
 from ner_batch.io import listing as listings
 from ner_batch.io.listing import covers, list_shards, read_unit
 from ner_batch.io.outage import may_pass
@@ -489,7 +489,7 @@ def test_a_store_that_fails_says_nothing_of_the_file(monkeypatch: pytest.MonkeyP
         proxy.fail(name, 1, "cut")
         (unit,) = plan_units(list_shards(uri, "text").shards, 999, 10**9)
         assert read_unit(unit).num_rows == 999
-        lines.UNPACKED.clear()
+        compressed.UNPACKED.clear()
         proxy.fail(name, how="cut")
         with pytest.raises(UserError, match="cannot be read") as listing:
             list_shards(uri, "text")

@@ -7,19 +7,15 @@ the same; it says why (:data:`ner_batch.io.shards.UNREADABLE`).
 
 from __future__ import annotations
 
-import bz2
 import codecs
 import csv
-import gzip
 import hashlib
 import io
 import json
-import lzma
 import sys
-import threading
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
@@ -27,24 +23,16 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from ner_batch.data import clean
 from ner_batch.errors import UserError
-from ner_batch.io import storage
-from ner_batch.io.shards import UNREADABLE, Corrupt, Kind, Part, Shard, Unit, missing_column, text_problem
+from ner_batch.io import compressed, json_types, storage
+from ner_batch.io.shards import UNREADABLE, Corrupt, Kind, NotRowsError, Part, Shard, Unit, missing_column, text_problem
 
 PART_BYTES = 256 * 2**10  # bytes, about: what a unit reads beside its own rows is less than two of these
 _LONGEST = 2**30  # bytes of a line; a longer one is no text
 LONGEST_RECORD = 2**27  # bytes of a CSV record, of which a quote that nobody closes makes one: 15 times that in memory
-_MOST_COLUMNS = 10_000
 ROWS_INFERRED = 1000  # rows whose types are looked at together, at most
 BYTES_INFERRED = 8 * 2**20  # of their lines, about
-_MOST_FIELDS = 200  # of a nested column; with more it is a map by nature, and stays JSON
-_DEEPEST = 20  # levels of a nested column; Arrow reads no Parquet of more than 100, of which a list takes two
 _DELIMITERS = (",", "\t", ";", "|")
-# What is raised for bytes that are no compressed stream. That a store fails is an OSError too: see storage.Stream.
-_NOT_COMPRESSED = (EOFError, zlib.error, lzma.LZMAError, OSError, pa.ArrowException)
-_JSON = pa.json_()
-"""The type, in a shard's schema, of a column whose values have no common type: strings of JSON in the table."""
 
 Row = Mapping[str, Any] | str
 """A row by its columns, or why it cannot be read."""
@@ -58,12 +46,12 @@ def inspect(file: storage.File, text_column: str | None, kind: Kind) -> tuple[Sh
     """
     cut, raw = _Cut(), None
     try:
-        with storage.open_stream(file.uri) as raw, closing(_uncompressed(raw, file.uri)) as stream:
+        with storage.open_stream(file.uri) as raw, closing(compressed.unpacked(raw, file.uri)) as stream:
             if kind == "csv":
                 shard, problem = _inspect_csv(file, text_column, _lines(stream), cut)
             else:
                 shard, problem = _inspect_jsonl(file, text_column, _lines(stream), cut)
-    except (_NotRowsError, *_NOT_COMPRESSED) as error:
+    except (NotRowsError, *compressed.NOT_COMPRESSED) as error:
         if isinstance(error, OSError) and (raw is None or raw.failure):
             raise UserError(f"{file.uri}: cannot be read ({storage.cause_of(error)})") from error
         return Corrupt(file.uri, file.name, storage.cause_of(error))
@@ -77,12 +65,12 @@ def first_columns(file: storage.File, text_column: str, kind: Kind) -> tuple[str
         UserError: it cannot be reached, or does not begin as one of its kind.
     """
     try:
-        with storage.open_stream(file.uri) as raw, closing(_uncompressed(raw, file.uri)) as stream:
+        with storage.open_stream(file.uri) as raw, closing(compressed.unpacked(raw, file.uri)) as stream:
             if kind == "csv":
                 return tuple(_header(_lines(stream), text_column)[1])
             rows = (row for _, row in islice(_objects(_lines(stream)), ROWS_INFERRED))
             return tuple(dict.fromkeys(name for row in rows if isinstance(row, Mapping) for name in row))
-    except (_NotRowsError, *_NOT_COMPRESSED) as error:
+    except (NotRowsError, *compressed.NOT_COMPRESSED) as error:
         raise UserError(f"{file.uri}: cannot be read ({storage.cause_of(error)})") from error
 
 
@@ -96,8 +84,8 @@ def with_common_columns(shards: Sequence[Shard]) -> list[Shard]:
     for shard in shards:
         if shard.kind == "jsonl" and shard.schema is not None:
             for column in shard.schema:
-                types[column.name] = _merged(types.get(column.name, pa.null()), column.type)
-    schema = pa.schema([(name, _settled(type_)) for name, type_ in types.items()])
+                types[column.name] = json_types.merged(types.get(column.name, pa.null()), column.type)
+    schema = pa.schema([(name, json_types.settled(type_)) for name, type_ in types.items()])
     common = []
     for shard in shards:
         if shard.kind == "jsonl":
@@ -138,15 +126,13 @@ def read(unit: Unit, columns: Sequence[str] | None) -> pa.Table:
     table: dict[str, pa.Array] = {}
     for name in shard.schema.names if columns is None else columns:
         type_ = pa.string() if name == shard.text_column else shard.schema.field(name).type
-        values = [None if isinstance(row, str) else _value(row, name) for row in (whole if type_ == _JSON else rows)]
-        table[name] = _array(values, type_)
+        values = [
+            None if isinstance(row, str) else _value(row, name) for row in (whole if type_ == json_types.JSON else rows)
+        ]
+        table[name] = json_types.array(values, type_)
     if any(errors):
         table[UNREADABLE] = pa.array(errors, pa.string())
     return pa.table(table) if table else pa.table({"": pa.nulls(len(rows))}).select([])
-
-
-class _NotRowsError(ValueError):
-    """What a file holds are no rows of its kind."""
 
 
 @dataclass(slots=True)
@@ -190,7 +176,7 @@ def _inspect_jsonl(
     for line, row in _objects(lines):
         cut.add(line, row is not None)
         if cut.rows == 1 and row is not None and line.lstrip().startswith(b"["):
-            raise _NotRowsError("a JSON array, not an object a line: `jq -c '.[]'` makes lines of it")
+            raise NotRowsError("a JSON array, not an object a line: `jq -c '.[]'` makes lines of it")
         if not isinstance(row, Mapping):
             reason = reason or row
             continue
@@ -203,12 +189,12 @@ def _inspect_jsonl(
             others = others or _short(value)
         pending.append(row if isinstance(value, str | None) else _without(row, text_column or ""))
         if len(pending) == ROWS_INFERRED or pending_bytes > BYTES_INFERRED:
-            _infer(pending, types)
+            json_types.infer(pending, types)
             pending.clear()
             pending_bytes = 0
-    _infer(pending, types)
+    json_types.infer(pending, types)
     if reason and not types:
-        raise _NotRowsError(f"no row can be read, the first for it is {reason}")
+        raise NotRowsError(f"no row can be read, the first for it is {reason}")
     schema, problem = pa.schema(list(types.items())), None
     if text_column is not None and others and not strings:
         problem = f"{file.uri}: column {text_column!r} holds {others}, not strings; name another column"
@@ -248,7 +234,7 @@ def _inspect_csv(
     with suppress(csv.Error):
         next(reader)
     if reader.line_num > 1:
-        raise _NotRowsError(f"row {cut.rows - 1}: a quote is opened and never closed")
+        raise NotRowsError(f"row {cut.rows - 1}: a quote is opened and never closed")
     problem = None if text_column is None or text_column in header else missing_column(file.uri, text_column, header)
     return replace(shard, text_bytes=text_bytes), problem
 
@@ -275,12 +261,12 @@ def _header(lines: Iterator[bytes], text_column: str | None) -> tuple[str, list[
         taken = max(taken, consumed, key=len)
     mark = max(headers, key=lambda mark: (text_column in headers[mark][0], len(headers[mark][0])), default="")
     if not mark or not headers[mark][0]:
-        raise _NotRowsError(problem)
+        raise NotRowsError(problem)
     header, count = headers[mark]
-    _check_width(header)
+    json_types.check_width(header)
     names = [name or f"unnamed_{place}" for place, name in enumerate(header)]
     if repeated := sorted(name for name, times in Counter(names).items() if times > 1):
-        raise _NotRowsError(f"the header names {', '.join(map(repr, repeated))} more than once")
+        raise NotRowsError(f"the header names {', '.join(map(repr, repeated))} more than once")
     return mark, names, b"".join(taken[:count]), chain(taken[count:], lines)
 
 
@@ -291,13 +277,8 @@ def _texts(lines: Iterable[bytes], consumed: list[bytes], encoding: str, errors:
         size = len(line) + (size if consumed else 0)
         consumed.append(line)
         if size > LONGEST_RECORD:
-            raise _NotRowsError(f"a row is longer than {LONGEST_RECORD:,} bytes: is a quote opened and never closed?")
+            raise NotRowsError(f"a row is longer than {LONGEST_RECORD:,} bytes: is a quote opened and never closed?")
         yield line.decode(encoding, errors)
-
-
-def _check_width(names: Collection[str]) -> None:
-    if len(names) > _MOST_COLUMNS:
-        raise _NotRowsError(f"more than {_MOST_COLUMNS:,} columns: names that are data belong in one column")
 
 
 def _objects(lines: Iterable[bytes]) -> Iterator[tuple[bytes, Row | None]]:
@@ -373,99 +354,6 @@ def _without(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return copy
 
 
-def _infer(rows: Sequence[Mapping[str, Any]], types: dict[str, pa.DataType]) -> None:
-    """Let ``types`` hold the types of these rows' columns too."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    _check_width(types.keys() | names.keys())
-    for name in names:
-        values = [row.get(name) for row in rows]
-        try:
-            type_ = pa.infer_type(values)
-            type_ = _JSON if _is_map(type_) else pa.array(values, type_).type
-        except UnicodeEncodeError:
-            type_ = pa.string() if all(isinstance(value, str | None) for value in values) else _JSON  # lone surrogates
-        except (pa.ArrowException, OverflowError):
-            type_ = _JSON
-        merged = _merged(types.get(name, pa.null()), type_)
-        types[name] = _JSON if _is_map(merged) else merged
-
-
-def _is_map(kind: pa.DataType) -> bool:
-    """Whether a type has too many fields, or too deep ones, for a column: 100 keys in each of 1,000 rows take 1 GB."""
-    level, fields = [kind], 0
-    for _ in range(_DEEPEST):
-        level = [inner.field(place).type for inner in level for place in range(inner.num_fields)]
-        fields += len(level)
-        if not level or fields > _MOST_FIELDS:
-            break
-    return bool(level)
-
-
-def _merged(one: pa.DataType, other: pa.DataType) -> pa.DataType:
-    """The type that holds values of both."""
-    if one == other or pa.types.is_null(other):
-        return one
-    if pa.types.is_null(one):
-        return other
-    if {one, other} == {pa.int64(), pa.float64()}:
-        return pa.float64()
-    if pa.types.is_list(one) and pa.types.is_list(other):
-        item = _merged(one.value_type, other.value_type)
-        return _JSON if item == _JSON else pa.list_(item)
-    if pa.types.is_struct(one) and pa.types.is_struct(other):
-        fields = {column.name: column.type for column in one}
-        for column in other:
-            fields[column.name] = _merged(fields.get(column.name, pa.null()), column.type)
-        return _JSON if _JSON in fields.values() else pa.struct(list(fields.items()))
-    return _JSON
-
-
-def _settled(type_: pa.DataType) -> pa.DataType:
-    """A type that Parquet can write: what is null everywhere is a string, what has no fields or too many is JSON."""
-    leaves = 0
-
-    def settled(kind: pa.DataType) -> pa.DataType:
-        nonlocal leaves
-        leaves += 1
-        if pa.types.is_null(kind):
-            return pa.string()
-        if pa.types.is_list(kind):
-            return pa.list_(settled(kind.value_type))
-        if pa.types.is_struct(kind):
-            leaves += 0 if kind.num_fields else _MOST_FIELDS
-            return pa.struct([(column.name, settled(column.type)) for column in kind])
-        return kind
-
-    result = settled(type_)
-    return _JSON if leaves > _MOST_FIELDS else result
-
-
-def _array(values: Sequence[Any], type_: pa.DataType) -> pa.Array:
-    """Values of a column as its type wants them."""
-    if type_ == _JSON:
-        texts = [None if value is None else clean(json.dumps(value, ensure_ascii=False)) for value in values]
-        return pa.array(texts, pa.string())
-    try:
-        return pa.array(values, type_)
-    except (pa.ArrowException, UnicodeEncodeError):
-        return pa.array([_as(value, type_) for value in values], type_)
-
-
-def _as(value: Any, type_: pa.DataType) -> Any:
-    """A value of JSON as a type that holds it: large whole numbers among others become floats, surrogates U+FFFD."""
-    if value is None:
-        return None
-    if pa.types.is_string(type_):
-        return clean(value)
-    if pa.types.is_floating(type_):
-        return float(value)
-    if pa.types.is_list(type_):
-        return [_as(item, type_.value_type) for item in value]
-    if pa.types.is_struct(type_):
-        return {column.name: _as(value.get(column.name), column.type) for column in type_}
-    return value
-
-
 def _short(value: object) -> str:
     """A value of JSON for an error: what it is."""
     kinds: dict[type, str] = {
@@ -479,82 +367,28 @@ def _short(value: object) -> str:
     return kinds.get(type(value), "null")
 
 
-def _uncompressed(stream: storage.Stream, uri: str) -> IO[bytes]:
-    """A file's bytes as they were before they were compressed, which its name tells."""
-    suffix = uri.rpartition(".")[2].lower()
-    if suffix == "gz":
-        return gzip.GzipFile(fileobj=stream)  # type: ignore[return-value]  # not an IO by name
-    if suffix == "bz2":
-        return bz2.BZ2File(stream)
-    if suffix == "xz":
-        return lzma.LZMAFile(stream)
-    if suffix == "zst":
-        return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd"), storage.PART)
-    return stream
-
-
 def _lines(stream: IO[bytes]) -> Iterator[bytes]:
     """Lines with their ends."""
     first = True
     while line := stream.readline(_LONGEST):
         if first and line.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise _NotRowsError("UTF-16, not UTF-8: convert it")
+            raise NotRowsError("UTF-16, not UTF-8: convert it")
         first = False
         if len(line) == _LONGEST:
-            raise _NotRowsError(f"a line is longer than {_LONGEST:,} bytes: is this text?")
+            raise NotRowsError(f"a line is longer than {_LONGEST:,} bytes: is this text?")
         yield line
 
 
-@dataclass(slots=True)
-class _Unpacked:
-    """A compressed file that is being read: as it is stored, uncompressed, how far, and the bytes of the last part."""
-
-    stored: storage.Stream
-    stream: IO[bytes]
-    position: int = 0
-    last: bytes = b""
-
-
-_LOCK = threading.Lock()
-UNPACKED: dict[tuple[str, str], _Unpacked] = {}  # the one read last, by its place and the digest it was listed with
-
-
 def _bytes(unit: Unit) -> bytes:
-    """The bytes of a unit's parts. A compressed file is read on from where the last unit ended, if they lie behind."""
+    """The bytes of a unit's parts, checked against their sums."""
     uri, parts = unit.shard.uri, unit.shard.parts
     start, end = parts[0].offset, parts[-1].offset + parts[-1].size
-    if uri.lower().endswith((".gz", ".bz2", ".xz", ".zst")):
-        with _LOCK:
-            data = _uncompressed_bytes(unit.shard, start, end, parts[-1].offset)
+    if compressed.is_compressed(uri):
+        data = compressed.read(uri, unit.shard.digest, start, end, parts[-1].offset)
     else:
         ranges = [(place, min(place + storage.PART, end)) for place in range(start, end, storage.PART)]
         data = b"".join(storage.read_ranges(uri, ranges))
     for part in parts:
         if zlib.crc32(data[part.offset - start : part.offset - start + part.size]) != part.crc:
             raise UserError(f"{uri}: the file has changed since it was listed; start the run again")
-    return data
-
-
-def _uncompressed_bytes(shard: Shard, start: int, end: int, last_part: int) -> bytes:
-    """Bytes of a compressed file; none where it is not whole any more."""
-    key = shard.uri, shard.digest
-    file = UNPACKED.pop(key, None)
-    if file is None or file.position - len(file.last) > start:
-        for other in (*UNPACKED.values(), *([file] if file else [])):
-            other.stream.close()
-        UNPACKED.clear()
-        stored = storage.open_stream(shard.uri)
-        file = _Unpacked(stored, _uncompressed(stored, shard.uri))
-    try:
-        while file.position < start and (passed := len(file.stream.read(min(storage.PART, start - file.position)))):
-            file.position += passed
-        # Units share a part.
-        data = file.last[len(file.last) - file.position + start :] if file.position > start else b""
-        data += file.stream.read(end - start - len(data))
-    except _NOT_COMPRESSED:
-        if file.stored.failure:
-            raise
-        return b""  # it was whole when it was listed
-    file.position, file.last = start + len(data), data[last_part - start :]
-    UNPACKED[key] = file
     return data

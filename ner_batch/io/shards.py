@@ -54,6 +54,10 @@ class Shard:
     parts: tuple[Part, ...] = field(default=(), compare=False, repr=False)  # jsonl, csv, arrow
 
 
+class NotRowsError(ValueError):
+    """What a file holds are no rows of its kind."""
+
+
 @dataclass(frozen=True, slots=True)
 class Corrupt:
     """An input file that cannot be read as what it is, and why in one line."""
