@@ -205,8 +205,9 @@ def test_four_bits_without_bitsandbytes(monkeypatch, random_model):
         models.load(quantized, LoraSettings(r=8), torch.device("cpu"), seed=0)
 
 
-def test_bfloat16_weights_are_trained_on_any_cpu(random_model):
+def test_bfloat16_weights_are_trained_on_any_cpu(random_model, monkeypatch):
     """They take products in bfloat16, also where float32 is faster; float32 products are refused in the config."""
+    monkeypatch.setattr(models, "cpu_computes_bfloat16", lambda: False)
     base, device = BaseModelConfig(model=random_model, dtype="bfloat16"), torch.device("cpu")
     model = models.load(base, LoraSettings(r=8), device, seed=0)
     row = packing.joined([Sample((5, 6, 7), (8, 9))], 0)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 from transformers import (
     AutoConfig,
     Gemma3ForCausalLM,
@@ -178,6 +179,30 @@ def test_packed_loss_is_the_loss_alone(config, kind):
             row.lengths,
         )
         assert torch.allclose(attention.answer_loss(model, only), loss, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_bias_of_a_row_is_copied_for_no_head(dtype, mixed, monkeypatch):
+    """Its rows begin at 16 bytes, heads share it, and autocast has nothing to bring to another type."""
+    seen = []
+
+    def noted(query, key, value, attn_mask, **options):
+        seen.append((query.dtype, key.dtype, value.dtype, attn_mask.dtype, attn_mask.stride()))
+        return functional.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask, **options)
+
+    monkeypatch.setattr(attention, "_sdpa", noted)
+    pack = packing.joined([Sample((5, 6, 7), (8, 9)), Sample((5, 6), (7, 8, 9, 10))], 0)
+    segments = attention.Segments(pack.prefix, pack.lengths, attention.score_bias(pack, torch.device("cpu")))
+    count = len(pack.ids)
+    query, key, value = torch.ones(1, 4, count, 8), torch.ones(1, 2, count, 8), torch.ones(1, 2, count, 8, dtype=dtype)
+    if not mixed:
+        query, key = query.to(dtype), key.to(dtype)
+    attention.attend(torch.nn.Identity(), query, key, value, None, segments=segments)
+    ((*types, (over_batch, over_heads, over_rows, _)),) = seen
+    assert set(types) == {dtype}
+    assert over_heads == 0
+    assert over_batch % 8 == over_rows % 8 == 0
 
 
 ATTENTION = [

@@ -32,10 +32,10 @@ def cpu_computes_bfloat16() -> bool:
 def disable_cudnn_attention() -> None:
     """Let torch choose other kernels than cuDNN's for attention in this process, which it prefers on Hopper GPUs.
 
-    Those are planned anew for every length that they have not met: 0.1 to 2 s on an H200, where the kernel takes a
-    millisecond, and hardly a row or batch of ours has the length of another. And with a mask their gradients are not
-    finite where lengths leave 64 over 128 and an attention head is as sure as some of Qwen2.5 are (torch 2.11 to 2.13,
-    pytorch/pytorch#196678); a training on Qwen2.5-0.5B ended so in its ninth step.
+    Those are planned anew for every length that they have not met: 0.1 to 2 s on an H200, where the call then takes
+    milliseconds, and hardly a row or batch of ours has the length of another. And with a mask their gradients are not
+    finite where a length leaves 64 over 128 and a row's scores are far below zero, as in some heads of Qwen2.5 (torch
+    2.11 to 2.13, pytorch/pytorch#196678); a training on Qwen2.5-0.5B ended in its ninth step.
     """
     import torch
 

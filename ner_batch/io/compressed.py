@@ -1,6 +1,6 @@
-"""Compressed files, read from their beginning: uncompressed as they come, by bytes of what they hold.
+"""Compressed files: the bytes that they hold, by their places.
 
-They have no places to begin at in their middle, so a file is read on from where the last unit ended.
+Nothing can be read from the middle of one, so a file is read on from where the last unit ended.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ class Encoder:
 
     Loaded at its first use: a driver that only checks an index needs none. One thread at a time: tokenizers are changed
     by their own use (padding, truncation) and refuse a second borrower. ``device`` None takes a GPU where there is one.
+    Loading it switches cuDNN's attention off in this process (see :func:`disable_cudnn_attention`).
     """
 
     def __init__(self, name: str, revision: str | None = None, device: str | None = None) -> None:

@@ -29,9 +29,9 @@ class Segments:
     """How a row of ``prefix`` tokens and segments of ``lengths`` is attended: segment by segment, or all at once.
 
     Attributes:
-        bias: what is added to the row's scores, (n, n): 0 where a token sees another, -inf elsewhere. None: segment by
-            segment, which computes nothing in vain and is for CPUs. A GPU computes a whole row in less time than one
-            CPU core takes to launch a kernel for each of some forty segments in every layer.
+        bias: what is added to the row's scores, (n, n or up to 7 more): 0 where a token sees another, -inf elsewhere.
+            None: segment by segment, which computes nothing in vain and is for CPUs. A GPU computes a whole row in less
+            time than one CPU core takes to launch a kernel for each of some forty segments in every layer.
     """
 
     prefix: int
@@ -76,10 +76,12 @@ def _by_segment(query: Tensor, key: Tensor, value: Tensor, segments: Segments, s
 
 def _at_once(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float | None) -> Tensor:
     """One call of the kernel for the whole row."""
-    heads, of_keys = query.shape[1], key.shape[1]
-    if of_keys != heads:  # kernels that take a bias take no shared keys
-        key, value = (x.repeat_interleave(heads // of_keys, dim=1) for x in (key, value))
-    bias = bias.to(query.dtype).expand(1, heads, -1, -1)
+    heads, count = query.shape[1:3]
+    # Autocast would bring all to the type of the values too, and copy the bias for every head.
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    if key.shape[1] != heads:  # kernels that take a bias take no shared keys
+        key, value = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (key, value))
+    bias = bias.to(value.dtype)[:, :count].expand(1, heads, -1, -1)
     return _sdpa(query, key, value, attn_mask=bias, scale=scale).transpose(1, 2)
 
 
@@ -180,19 +182,23 @@ def _own_loss(model: PreTrainedModel, sample: Sample) -> float:
 
 
 def segments_of(pack: Pack, device: torch.device) -> Segments:
-    """How a row is attended on a device: by segment on a CPU, at once elsewhere."""
-    return Segments(pack.prefix, pack.lengths, None if device.type == "cpu" else score_bias(pack, device))
+    """How a row is attended on a device: by segment on a CPU, and where there is one alone; else at once."""
+    alone = not pack.prefix and len(pack.lengths) == 1
+    return Segments(pack.prefix, pack.lengths, None if alone or device.type == "cpu" else score_bias(pack, device))
 
 
 def score_bias(pack: Pack, device: torch.device) -> Tensor:
-    """0 where a token of a row sees another, -inf elsewhere: (n, n) in bfloat16, which has both exactly."""
-    count = len(pack.ids)
+    """0 where a token of a row sees another, -inf elsewhere, in bfloat16, which has both exactly.
+
+    (n, n), and columns of -inf up to a multiple of 8: a kernel takes rows that begin at 16 bytes, and each layer would
+    copy others.
+    """
     numbers = [0] * pack.prefix + [i for i, length in enumerate(pack.lengths, 1) for _ in range(length)]
-    segment = torch.tensor(numbers, device=device)
+    segment, count = torch.tensor(numbers, device=device), len(numbers)
     sees = ((segment[:, None] == segment) | (segment == 0)).tril()
-    # A row of a multiple of 16 bytes, as the kernel takes it: else each layer would copy it to one.
-    bias = torch.full((count, -(-count // 8) * 8), -torch.inf, dtype=torch.bfloat16, device=device)[:, :count]
-    return bias.masked_fill_(sees, 0)
+    bias = torch.full((count, -(-count // 8) * 8), -torch.inf, dtype=torch.bfloat16, device=device)
+    bias[:, :count].masked_fill_(sees, 0)
+    return bias
 
 
 def answer_loss(model: PreTrainedModel, pack: Pack) -> Tensor:

@@ -53,8 +53,8 @@ def check_base(base: BaseModelConfig, lora: LoraSettings) -> None:
 def computes_bfloat16(base: BaseModelConfig, device: torch.device) -> bool:
     """Whether the products of a training are in bfloat16 (autocast).
 
-    ``auto``: where the device computes it fast, or the frozen weights are bfloat16 and could be multiplied with no
-    float32 states.
+    ``auto``: where the device computes it fast, or the frozen weights are bfloat16: torch multiplies these with nothing
+    else.
     """
     if base.compute != "auto":
         return base.compute == "bfloat16"

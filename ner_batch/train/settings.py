@@ -30,10 +30,12 @@ class BaseModelConfig(Config):
     """A Jinja file or its text, for a model that has no chat template, or in its place; it goes among the adapter's
     files, and `engine.chat_template` must name it."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """dtype of the frozen weights; auto: bfloat16 on a GPU, float32 on a CPU. LoRA weights are float32 always."""
+    """dtype of the frozen weights; auto: bfloat16 on a GPU, float32 on a CPU and with compute=float32. LoRA weights are
+    float32 always."""
     compute: Literal["auto", "bfloat16", "float32"] = "auto"
     """dtype of the matrix products in training (autocast). bfloat16 takes half the time or less where the device
-    computes it, and auto takes it there: on GPUs, on Intel's CPUs with AMX and AMD's with AVX-512 BF16."""
+    computes it, and auto takes it there: on GPUs, on Intel's CPUs with AMX and AMD's with AVX-512 BF16; and wherever
+    dtype=bfloat16."""
     quantization: Literal["4bit"] | None = None
     """4bit: QLoRA (Dettmers et al., 2023: NF4, double quantisation), by bitsandbytes. vLLM serves no such weights:
     `serving.quantization` says what it serves in their place."""
@@ -45,7 +47,7 @@ class BaseModelConfig(Config):
     @model_validator(mode="after")
     def _weights_can_be_multiplied(self) -> Self:
         if self.dtype == "bfloat16" and self.compute == "float32":
-            raise UserError("compute: float32 products take float32 weights; set dtype=float32 or compute=bfloat16")
+            raise UserError("compute: float32 products take float32 weights: set dtype=auto, or compute=bfloat16")
         return self
 
 
