@@ -30,8 +30,8 @@ class Segments:
 
     Attributes:
         bias: what is added to the row's scores, (n, n or up to 7 more): 0 where a token sees another, -inf elsewhere.
-            None: segment by segment, which computes nothing in vain and is for CPUs. A GPU computes a whole row in less
-            time than one CPU core takes to launch a kernel for each of some forty segments in every layer.
+            None: segment by segment, which computes nothing in vain, on CPUs and for a row of one. A GPU computes a
+            whole row in less time than a CPU core takes to launch a kernel for each of some forty segments a layer.
     """
 
     prefix: int

@@ -88,7 +88,6 @@ def main() -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("--samples", type=int, default=4000)
     parser.add_argument("--dev", type=int, default=100)
-    parser.add_argument("--only", nargs="+", help="kinds, masked or not")
     options, overrides = parser.parse_known_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(1)
@@ -98,8 +97,6 @@ def main() -> None:
         "| packing | rows = steps | fill | tokens/s of samples | s | dev F1 | GPU MB |\n|---|---:|---:|---:|---:|---:|---:|"
     )
     for kind, masked in VARIANTS:
-        if options.only and kind not in options.only:
-            continue
         rows, alone = rows_of(work, options.samples, kind, masked)
         seconds, f1, peak = train(work, rows, device)
         fill = packing.fill_ratio(rows, config.packing.tokens)
