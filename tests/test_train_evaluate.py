@@ -9,6 +9,7 @@ from ner_batch.prompts import formats
 from ner_batch.prompts.builder import PromptBuilder
 from ner_batch.prompts.chat import load_tokenizer
 from ner_batch.task import Task
+from ner_batch.train import evaluate
 from ner_batch.train.evaluate import dev_prompts, greedy_answers
 
 TASK = Task.model_validate({"name": "t", "labels": ["NAME"]})
@@ -24,7 +25,9 @@ def test_the_output_layer_gets_contiguous_states(random_model, frozen):
     seen = []
     layer = model.get_output_embeddings()
     layer.register_forward_hook(lambda _, args, __: seen.append((args[0].shape[0], args[0].is_contiguous())))
-    answers = greedy_answers(model, prompts, builder)
+    answered = []
+    answers = greedy_answers(model, prompts, builder, answered.append)
+    assert answered == [0]
     assert {count for count, _ in seen} == {3}
     assert all(contiguous for _, contiguous in seen)
     assert layer._forward_pre_hooks == {}
@@ -39,3 +42,14 @@ def test_the_output_layer_gets_contiguous_states(random_model, frozen):
         )[0, len(prompt.prompt.token_ids) :].tolist()
         end = next((place for place, token in enumerate(alone) if token in builder.chat.stop_token_ids), len(alone))
         assert answer.startswith(builder.chat.decode(alone[:end])[:4])
+
+
+def test_before_each_batch_the_answers_so_far_are_told(random_model, monkeypatch):
+    """Five prompts, two at a time."""
+    monkeypatch.setattr(evaluate, "BATCH", 2)
+    model = AutoModelForCausalLM.from_pretrained(random_model).eval()
+    builder = PromptBuilder(formats.get("json"), TASK, load_tokenizer(random_model), 4096)
+    examples = [Example(str(i), "Anna", ()) for i in range(5)]
+    answered = []
+    greedy_answers(model, dev_prompts(examples, [()] * 5, builder), builder, answered.append)
+    assert answered == [0, 2, 4]

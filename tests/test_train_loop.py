@@ -17,6 +17,7 @@ from rich.console import Console
 from trainings import plan_training
 
 from ner_batch.errors import UserError
+from ner_batch.jobs.progress import ProgressLine
 from ner_batch.train import job, loop, packing
 from ner_batch.train import model as models
 from ner_batch.train.job import open_tracker, progress_text
@@ -129,11 +130,43 @@ def test_the_progress_line_tells_what_was_measured():
 class Measurements:
     """A queue that always has one."""
 
+    def __init__(self, step=1, **measured):
+        self.newest = step, measured
+
     def qsize(self):
         return 1
 
     def get_nowait_batch(self, count):
-        return [(1, {"loss": 0.5})] * count
+        return [self.newest] * count
+
+
+class Values:
+    """A tracker that keeps what it is to log."""
+
+    def __init__(self):
+        self.logged = []
+
+    def log(self, values, _step):
+        self.logged.append(values)
+
+    def finish(self):
+        pass
+
+
+def test_reading_dev_is_progress_and_no_measurement():
+    """The line tells how much is answered, without a time that knows nothing of it; no tracker logs it."""
+    console, ended, tracker = Console(file=io.StringIO()), threading.Event(), Values()
+    plan = SimpleNamespace(schedule=SimpleNamespace(steps=249))
+    ended.set()
+    with ProgressLine(console, every=0) as line:
+        job.show_progress(plan, Measurements(249, answered=0.4), ended, tracker, console, line)
+        job.show_progress(plan, Measurements(249, f1=0.5), ended, tracker, console, line)
+    assert console.file.getvalue().splitlines() == [
+        "step 249 of 249  reading dev: 40% answered",
+        "step 249 of 249: dev F1 0.500",
+        "step 249 of 249  dev F1 0.500",
+    ]
+    assert tracker.logged == [{"f1": 0.5}]
 
 
 @pytest.mark.parametrize("stopped_by", ["tracker", "ctrl-c", "end"])
@@ -163,7 +196,7 @@ def test_one_thread_has_the_tracker_and_its_failure_stops_the_training(tmp_path,
     started = threading.active_count()
 
     def train():
-        with job.progress_shown(plan, Measurements(), Console(file=io.StringIO())):
+        with job.progress_shown(plan, Measurements(loss=0.5), Console(file=io.StringIO())):
             if stopped_by == "tracker":
                 threading.Event().wait(60)  # an interrupt ends it
             raise KeyboardInterrupt if stopped_by == "ctrl-c" else LookupError

@@ -171,6 +171,9 @@ def show_progress(
     while running:
         running = not ended.wait(POLL_SECONDS)
         for step, measured in progress.get_nowait_batch(progress.qsize()):
+            if "answered" in measured:
+                line.show(f"step {step:,} of {steps:,}  reading dev: {measured['answered']:.0%} answered")
+                continue
             if not first_step:
                 first_step, start_time = step, time.monotonic()
             latest |= measured

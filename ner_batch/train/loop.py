@@ -10,9 +10,10 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import ray.train
 import ray.train.torch
 import torch
 from peft import PeftModel, set_peft_model_state_dict
+from ray.util.queue import Queue
 from safetensors.torch import load_file, save_file
 from torch import Tensor, distributed
 from torch.optim.lr_scheduler import LambdaLR
@@ -62,8 +64,9 @@ class TrainingState:
 def train(config: dict[str, Any]) -> None:
     """Train to the last step, or until dev F1 has not risen for long enough. Ray Train's entry point.
 
-    ``config`` has ``plan`` and ``progress``, a queue for the number of every step and what was measured after it. A
-    UserError where a gradient is not finite, or no sample of an epoch fits.
+    ``config`` has ``plan`` and ``progress``, a queue for the number of every step and what was measured after it; while
+    dev is read, ``answered`` alone, the share of its prompts. A UserError where a gradient is not finite, or no sample
+    of an epoch fits.
     """
     plan: Plan = config["plan"]
     settings, schedule = plan.config, plan.schedule
@@ -105,7 +108,8 @@ def train(config: dict[str, Any]) -> None:
         if is_last or state.step % SMOOTHED == 0:
             measured["loss"] = sum(loss for loss, _ in state.losses) / sum(learnt for _, learnt in state.losses)
         if is_last or state.step % schedule.evaluate_every == 0:
-            measured["f1"] = validate(model, dev_examples, dev_prompts, builder)
+            answered = partial(show_answered, config["progress"], state.step, len(dev_prompts)) if rank == 0 else None
+            measured["f1"] = validate(model, dev_examples, dev_prompts, builder, answered)
             if note_f1(state, measured["f1"], settings.evaluation.patience):
                 best_weights = models.weights(model)
         if measured:
@@ -183,11 +187,20 @@ def _summed(value: Tensor) -> Tensor:
     return value
 
 
+def show_answered(progress: Queue, step: int, prompts: int, answered: int) -> None:
+    """Tell the driver how much of dev is read: on a CPU that takes minutes."""
+    progress.put((step, {"answered": answered / prompts}))
+
+
 def validate(
-    model: PeftModel, examples: Sequence[Example], prompts: Sequence[DevPrompt], builder: PromptBuilder
+    model: PeftModel,
+    examples: Sequence[Example],
+    prompts: Sequence[DevPrompt],
+    builder: PromptBuilder,
+    before_batch: Callable[[int], object] | None = None,
 ) -> float:
     """Strict span F1 of greedy answers, over the dev examples of all workers."""
-    answers = evaluate.answers_in_training(model, prompts, builder)
+    answers = evaluate.answers_in_training(model, prompts, builder, before_batch)
     counts = evaluate.score_answers(examples, prompts, answers, builder).micro
     total = _summed(torch.tensor([counts.correct, counts.predicted, counts.gold], device=model.device))
     return Counts(*(int(n) for n in total)).f1
