@@ -107,13 +107,17 @@ def read_one(plan: Plan, run: Run, engine: Engine, line: ProgressLine, title: st
     predictor = Predictor(run.recipe, start_engine=lambda *_: engine)
     texts = [example.text for example in plan.test]
     rows_read = 0.0
+    prompts_before, _ = engine.answered
 
     def progress(rows: float, _tokens: int) -> None:
         nonlocal rows_read
         rows_read += rows
-        line.show(f"{title}  {int(rows_read + 0.001):,} of {len(texts):,} texts")
 
-    progress(0, 0)
+    def newest() -> str:
+        prompts = engine.answered[0] - prompts_before
+        return f"{title}  {int(rows_read + 0.001):,} of {len(texts):,} texts, {prompts:,} prompts answered"
+
+    line.show(newest)
     predictor.predict(texts[:2])  # what a first prompt costs (compiling, loading an adapter) is left out of the time
     start_time = time.monotonic()
     predictions = predictor.predict(texts, progress)
