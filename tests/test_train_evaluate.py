@@ -44,7 +44,7 @@ def test_the_output_layer_gets_contiguous_states(random_model, frozen):
         assert answer.startswith(builder.chat.decode(alone[:end])[:4])
 
 
-def test_before_each_batch_the_answers_so_far_are_told(random_model, monkeypatch):
+def test_before_each_batch_the_answers_so_far_are_counted(random_model, monkeypatch):
     """Five prompts, two at a time."""
     monkeypatch.setattr(evaluate, "BATCH", 2)
     model = AutoModelForCausalLM.from_pretrained(random_model).eval()

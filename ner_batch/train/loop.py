@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ import ray.train
 import ray.train.torch
 import torch
 from peft import PeftModel, set_peft_model_state_dict
-from ray.util.queue import Queue
 from safetensors.torch import load_file, save_file
 from torch import Tensor, distributed
 from torch.optim.lr_scheduler import LambdaLR
@@ -84,6 +82,9 @@ def train(config: dict[str, Any]) -> None:
     dev_examples = plan.dev.examples[rank::workers]
     dev_prompts = evaluate.dev_prompts(dev_examples, plan.dev.demonstrations(plan.dev_k)[rank::workers], builder)
 
+    def show_answered(answered: int) -> None:  # on a CPU reading dev takes minutes
+        config["progress"].put((state.step, {"answered": answered / len(dev_prompts)}))
+
     mixed = models.computes_bfloat16(settings.base, device)
     model.train()
     for rows in remaining_steps(plan, builder, state):
@@ -108,8 +109,7 @@ def train(config: dict[str, Any]) -> None:
         if is_last or state.step % SMOOTHED == 0:
             measured["loss"] = sum(loss for loss, _ in state.losses) / sum(learnt for _, learnt in state.losses)
         if is_last or state.step % schedule.evaluate_every == 0:
-            answered = partial(show_answered, config["progress"], state.step, len(dev_prompts)) if rank == 0 else None
-            measured["f1"] = validate(model, dev_examples, dev_prompts, builder, answered)
+            measured["f1"] = validate(model, dev_examples, dev_prompts, builder, show_answered if rank == 0 else None)
             if note_f1(state, measured["f1"], settings.evaluation.patience):
                 best_weights = models.weights(model)
         if measured:
@@ -187,17 +187,12 @@ def _summed(value: Tensor) -> Tensor:
     return value
 
 
-def show_answered(progress: Queue, step: int, prompts: int, answered: int) -> None:
-    """Tell the driver how much of dev is read: on a CPU that takes minutes."""
-    progress.put((step, {"answered": answered / prompts}))
-
-
 def validate(
     model: PeftModel,
     examples: Sequence[Example],
     prompts: Sequence[DevPrompt],
     builder: PromptBuilder,
-    before_batch: Callable[[int], object] | None = None,
+    before_batch: Callable[[int], object] | None,
 ) -> float:
     """Strict span F1 of greedy answers, over the dev examples of all workers."""
     answers = evaluate.answers_in_training(model, prompts, builder, before_batch)
