@@ -7,12 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
-import yaml
-from tiny import ADAPTER, BASE, CORPUS, FILES, TASK
+from tiny import ADAPTER, BASE, CORPUS, TASK, gold
 
 from ner_batch.demo import models
-from ner_batch.io.examples import read_examples
+from ner_batch.io.examples import examples_table, read_examples
 
 pytestmark = [
     *(pytest.mark.engine, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)),
@@ -26,14 +26,17 @@ SHORT = ["optimiser.steps=2", "evaluation.examples=2", "serving.prompts=0", "run
 def run(tmp_path):
     """Runs a job as the README does, in a folder of its own with the repository's jobs, where the demo seems to have run.
 
-    With a tiny model in its model's place: what is tried are the configs. test_demo runs the demo itself.
+    With a tiny model and little gold in their places: what is tried are the configs. test_demo runs the demo itself.
     """
     for name in ("jobs", "ner_batch"):
         (tmp_path / name).symlink_to(ROOT / name)
     out = tmp_path / "demo-output"
     out.mkdir()
-    for name, place in {"gold": FILES / "gold", "corpus": CORPUS, "model": BASE, "adapter": ADAPTER}.items():
+    for name, place in {"corpus": CORPUS, "model": BASE, "adapter": ADAPTER}.items():
         (out / name).symlink_to(place)
+    (out / "gold").mkdir()
+    for split in ("train", "dev", "test"):
+        pq.write_table(examples_table(gold(split)[:60]), out / "gold" / f"{split}.parquet")
     (out / "encoder").symlink_to(models.encoder())
 
     def job(name, config, *arguments):
@@ -65,24 +68,19 @@ def test_every_config_runs_after_the_one_before(run, tmp_path):
     )
     assert (tmp_path / "demo-output" / "my-adapter" / "ner_batch.json").exists()
     sequence_for_a_4090(run, tmp_path, few)
-    gold = "demo-output/gold/test.parquet"
-    places = [f"input.path={gold}", "input.rename.entities=gold", "adapter=demo-output/my-adapter", "score=true"]
+    test = "demo-output/gold/test.parquet"
+    places = [f"input.path={test}", "input.rename.entities=gold", "adapter=demo-output/my-adapter", "score=true"]
     assert "rows out 20 = " in run("extract", "jobs/extract.yaml", *places, "--limit", "20")
     corrected = review(tmp_path / "demo-output" / "entities", tmp_path)
     training = [task, f"gold.train={corrected}", f"gold.dev={few}", "run.name=again", "output=again"]
-    assert "308 samples" in run("train", "jobs/train.yaml", *training, "--dry-run")
-    columns = ["predictions.id_column=id", f"gold.path={gold}", "without_prediction=skip"]
+    assert "68 samples" in run("train", "jobs/train.yaml", *training, "--dry-run")
+    columns = ["predictions.id_column=id", f"gold.path={test}", "without_prediction=skip"]
     assert "F1" in run("evaluate", "jobs/evaluate.yaml", *columns, "bootstrap.resamples=20")
-    # Its cells are read in test_ablate; what is read here is the curve, by the same program.
-    run("ablate", "jobs/ablate.yaml", task, "--dry-run")
-    short = yaml.safe_load((ROOT / "jobs" / "train.yaml").read_text())
-    for override in SHORT:
-        section, _, assignment = override.partition(".")
-        field, _, value = assignment.partition("=")
-        short.setdefault(section, {})[field] = yaml.safe_load(value)
-    (tmp_path / "short.yaml").write_text(yaml.safe_dump(short))
-    draws = [f"gold.examples={few}", "curve.sizes=[8]", "curve.train=short.yaml"]
-    run("ablate", "jobs/curve.yaml", task, "gold.limit=2", *draws)
+    # What they plan: test_ablate and test_ablate_curve read such cells, and train such adapters.
+    assert "8 cells of 60 texts" in run("ablate", "jobs/ablate.yaml", task, "--dry-run")
+    assert "2 adapters to train, 0 of them done" in run(
+        "ablate", "jobs/curve.yaml", task, "curve.sizes=[8, all]", "--dry-run"
+    )
     run("train_encoder", "jobs/train-encoder.yaml", "optimiser.steps=2", "input.sentences=300")
     assert (tmp_path / "demo-output" / "my-encoder" / "ner_batch_encoder.json").exists()
 
@@ -91,20 +89,22 @@ def review(entities, folder):
     """The three commands of docs/exchange.md, with gold for a person: a folder of gold that holds corrections too."""
     corrected = folder / "corrected"
     corrected.mkdir()
-    shutil.copy(FILES / "gold" / "dev.parquet", corrected)
+    shutil.copy(folder / "demo-output" / "gold" / "dev.parquet", corrected)
     command = [sys.executable, "-m", "ner_batch"]
     choice = ["--select", "uncertain", "--count", "8"]
     subprocess.run([*command, "export", "prodigy", str(entities), "chosen.jsonl", *choice], cwd=folder, check=True)
-    gold = {example.text: example.entities for example in read_examples(str(FILES / "gold" / "test.parquet"))}
+    annotated = {example.text: example.entities for example in gold("test")}
     rows = [json.loads(line) for line in (folder / "chosen.jsonl").read_text().splitlines()]
     assert len(rows) == 8
     for row in rows:
-        row["spans"] = [{"start": e.start, "end": e.end, "label": e.type} for e in gold[row["text"]]]
+        row["spans"] = [{"start": e.start, "end": e.end, "label": e.type} for e in annotated[row["text"]]]
         row["answer"] = "accept"
     (folder / "reviewed.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     where = ["reviewed.jsonl", str(corrected / "reviewed.parquet")]
     subprocess.run([*command, "import", "prodigy", *where], cwd=folder, check=True)
-    assert {e.text: e.entities for e in read_examples(where[1])} == {row["text"]: gold[row["text"]] for row in rows}
+    assert {e.text: e.entities for e in read_examples(where[1])} == {
+        row["text"]: annotated[row["text"]] for row in rows
+    }
     return corrected
 
 
@@ -115,7 +115,7 @@ def sequence_for_a_4090(run, folder, few):
     base = "demo-output/model"
     small = [f"base.model={base}", "base.revision=null", "base.dtype=float32", f"task={TASK}", f"gold.train={few}"]
     planned = run("train", "jobs/train-4090.yaml", *small, "--dry-run")
-    assert "270 samples" in planned
+    assert "54 samples" in planned
     engine = [f"engine.model={base}", "engine.dtype=float32", "engine.max_model_len=2048", "engine.cpu_kv_cache_gib=1"]
     places = [f"input.path={few}", "input.rename.entities=gold", "output.path=entities", "task=null"]
     adapter = ["adapter=demo-output/my-adapter", "engine.enforce_eager=true"]

@@ -1,5 +1,6 @@
 """The training job on real Ray Train and a real engine: killed, resumed, served as trained. Losses go on as if nothing was."""
 
+import contextlib
 import json
 import os
 import re
@@ -17,8 +18,10 @@ from processes import kill_session
 from ray.cluster_utils import Cluster
 from s3_server import BUCKET, point_at, s3_server
 from tiny import gold
+from typer.testing import CliRunner
 
 from ner_batch import adapter as adapters
+from ner_batch.cli import app
 from ner_batch.io import storage
 from ner_batch.io.examples import examples_table
 
@@ -29,42 +32,45 @@ GOLD = {"train": gold("train")[:60], "dev": gold("dev")[:6]}
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory, tiny_model):
-    """Starts `ner-batch train` in a folder of its own: ``start(name, *overrides)`` gives (folder, process)."""
+def config_folder(tmp_path_factory, tiny_model):
+    """Writes a train.yaml: ``config_folder(name, storage)`` is its folder, one for each name."""
     home = tmp_path_factory.mktemp("train")
     for split in ("train", "dev"):
         pq.write_table(examples_table(GOLD[split]), home / f"{split}.parquet")
     files = Path(tiny_model).parent
     config = {
-        "base": {"model": tiny_model, "dtype": "float32", "max_model_len": 1024},
+        "base": {"model": tiny_model, "dtype": "float32", "max_model_len": 640},
         "task": str(files / "task.yaml"),
         "gold": {"train": str(home / "train.parquet"), "dev": str(home / "dev.parquet")},
         "demonstrations": {"kind": "lexical", "k": {0: 0.7, 1: 0.3}},
         "lora": {"r": 8, "alpha": 16},
-        "optimiser": {"steps": STEPS, "learning_rate": 0.002, "batch_tokens": 2048},
-        "packing": {"kind": "shared", "tokens": 1024},
+        "optimiser": {"steps": STEPS, "learning_rate": 0.002, "batch_tokens": 1280},
+        "packing": {"kind": "shared", "tokens": 640},
         "augmentation": {"swapped": 0.5},
         "evaluation": {"every": 20},
         "run": {"checkpoint_every": EVERY, "max_failures": 1},
         "serving": {"prompts": 0},
     }
 
-    def run(name, *overrides, storage=None, **environment):
+    def written(name, storage=None):
         folder = home / name
         folder.mkdir(exist_ok=True)
         where = storage or str(folder)
         places = {"output": f"{where}/adapter", "run": {**config["run"], "storage": where, "name": "run"}}
         (folder / "train.yaml").write_text(yaml.safe_dump(config | places))
-        command = [
-            sys.executable,
-            "-c",
-            "from ner_batch.cli import main; main()",
-            "train",
-            str(folder / "train.yaml"),
-            *overrides,
-        ]
+        return folder
+
+    return written
+
+
+@pytest.fixture(scope="module")
+def start(config_folder):
+    """Starts `ner-batch train` in a folder of its own: ``start(name, *overrides)`` gives (folder, process)."""
+
+    def run(name, *overrides, storage=None, **environment):
+        folder = config_folder(name, storage)
         process = subprocess.Popen(
-            command,
+            [sys.executable, "-m", "ner_batch", "train", "train.yaml", *overrides],
             cwd=folder,
             env=os.environ | environment,
             stdout=subprocess.PIPE,
@@ -78,12 +84,24 @@ def start(tmp_path_factory, tiny_model):
 
 
 @pytest.fixture(scope="module")
-def whole(start, ray_address, tiny_model):
+def train(config_folder, ray_address):
+    """`ner-batch train` in this process, where all is imported already: (folder, exit code, output)."""
+
+    def run(name, *overrides):
+        folder = config_folder(name)
+        with contextlib.chdir(folder):
+            done = CliRunner().invoke(app, ["train", "train.yaml", *overrides])
+        return folder, done.exit_code, done.output
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(train, tiny_model):
     """A run that nobody disturbs, with the comparison of served and trained answers at its end."""
     template = f"base.chat_template={tiny_model}/chat_template.jinja"  # its own, by name
-    folder, process = start("whole", "serving.prompts=6", template, RAY_ADDRESS=ray_address)
-    output = process.communicate(timeout=600)[0]
-    assert process.returncode == 0, output
+    folder, code, output = train("whole", "serving.prompts=6", template)
+    assert code == 0, output
     return folder, output
 
 
@@ -147,7 +165,13 @@ def test_one_of_two_workers_on_two_nodes_is_killed_and_made_good(start, whole, m
             for _ in range(2):
                 cluster.add_node(num_cpus=1, **node)
             uri = f"s3://{BUCKET}/nodes"
-            _, process = start("worker", "run.workers=2", storage=uri, RAY_ADDRESS=cluster.address)
+            _, process = start(
+                "worker",
+                "run.workers=2",
+                storage=uri,
+                RAY_ADDRESS=cluster.address,
+                RAY_TRAIN_ENABLE_PREEMPTION_WATCHER="1",
+            )
             wait_for_checkpoint(uri, process, 10)
             below = psutil.Process().children(recursive=True)
             workers = [child for child in below if re.match(r"ray::.*RayTrainWorker", child.cmdline()[0])]
@@ -162,28 +186,34 @@ def test_one_of_two_workers_on_two_nodes_is_killed_and_made_good(start, whole, m
             cluster.shutdown()
 
 
-@pytest.mark.usefixtures("in_cluster")
-def test_a_finished_run_is_not_trained_again(start, whole, tiny_model):
+def test_a_finished_run_is_not_trained_again(train, whole, tiny_model):
     """Killed between the last checkpoint and the adapter: the same command writes the adapter, and trains nothing."""
     folder, _ = whole
     before = state_of(folder)
-    _, process = start("whole", f"output={folder / 'again'}", f"base.chat_template={tiny_model}/chat_template.jinja")
-    output = process.communicate(timeout=600)[0]
-    assert process.returncode == 0, output
+    template = f"base.chat_template={tiny_model}/chat_template.jinja"
+    _, code, output = train("whole", f"output={folder / 'again'}", template)
+    assert code == 0, output
     assert state_of(folder) == before
     again = (folder / "again" / "adapter_model.safetensors").read_bytes()
     assert again == weights(folder)
 
 
 def test_a_killed_driver_is_resumed_over_s3(start, whole, monkeypatch):
-    """kill -9 of the driver, checkpoints and adapter in S3: the same command goes on, to the same adapter, byte for byte."""
+    """kill -9 of the driver, checkpoints and adapter in S3: the same command goes on, to the same adapter, byte for byte.
+
+    On a Ray of its own, where none of Ray Train's processes is started that would have nothing to do.
+    """
     with s3_server() as (endpoint, _):
         point_at(monkeypatch, endpoint)
         uri = f"s3://{BUCKET}/models"
         _, process = start("driver", storage=uri)
         wait_for_checkpoint(uri, process, 10)
+        below = psutil.Process(process.pid).children(recursive=True)
+        actors = {name for child in below if (name := child.cmdline()[0]).startswith("ray::") and "IDLE" not in name}
         os.kill(process.pid, signal.SIGKILL)
         kill_session(process)
+        assert any("RayTrainWorker" in name for name in actors)
+        assert not [name for name in actors if re.search("DatasetManager|PreemptionWatcher|GroupCleaner", name)]
         before = state_of(uri)["step"]
         assert 10 <= before < STEPS
         _, process = start("driver", storage=uri)
@@ -246,39 +276,35 @@ def test_a_bug_in_a_worker_shows_its_traceback(start, tmp_path):
     assert "error:" not in output
 
 
-@pytest.mark.usefixtures("in_cluster")
-def test_what_a_user_can_mend_is_one_line_from_a_worker_too(start):
+def test_what_a_user_can_mend_is_one_line_from_a_worker_too(train):
     """A learning rate that makes the weights infinite: exit code 2, with the setting to change."""
-    _, process = start("steep", "optimiser.learning_rate=1e30", "optimiser.steps=4", "run.max_failures=0")
-    output = process.communicate(timeout=600)[0]
-    assert process.returncode == 2, output
+    _, code, output = train("steep", "optimiser.learning_rate=1e30", "optimiser.steps=4", "run.max_failures=0")
+    assert code == 2, output
     assert "Traceback" not in output
     assert output.splitlines()[-1].startswith("error: the gradient of step 2 is not finite")
     assert "optimiser.learning_rate" in output.splitlines()[-1]
 
 
-@pytest.mark.usefixtures("in_cluster")
-def test_a_failed_proof_costs_nothing_but_the_proof(start, random_model):
+def test_a_failed_proof_costs_nothing_but_the_proof(train, random_model):
     """vLLM refuses more tokens than the model has positions for: the adapter is there, and is kept without a proof."""
     changes = (
         f"base.model={random_model}",
         "base.max_model_len=20000",
         "packing.tokens=20000",
+        "gold.train=../dev.parquet",
         "optimiser.steps=1",
         "evaluation.examples=1",
     )
-    folder, process = start("unproved", *changes, "serving.prompts=1")
-    output = process.communicate(timeout=600)[0]
-    assert process.returncode == 1, output
+    folder, code, output = train("unproved", *changes, "serving.prompts=1")
+    assert code == 1, output
     assert "Traceback" not in output
     assert "serving.prompts=0" in output.splitlines()[-1]
     proof = json.loads((folder / "adapter" / "serving.json").read_text())
     assert proof["status"] == "failed"
     assert "max_model_len" in proof["error"]
     before = weights(folder)
-    _, process = start("unproved", *changes, "serving.prompts=0")
-    output = process.communicate(timeout=600)[0]
-    assert process.returncode == 0, output
+    _, code, output = train("unproved", *changes, "serving.prompts=0")
+    assert code == 0, output
     assert weights(folder) == before
     assert json.loads((folder / "adapter" / "serving.json").read_text())["status"] == "skipped"
 

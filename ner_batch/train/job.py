@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import tempfile
 import threading
@@ -17,6 +18,8 @@ import ray.train
 import torch
 from ray.exceptions import RayActorError, RayError
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.exceptions import RayTrainError
 from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -49,7 +52,7 @@ def run(plan: Plan, console: Console) -> int:
         cluster.wait_for_room(WORKER, workers, resources, console, alone=alone)
         gpu = "1 GPU and " if "GPU" in resources else ""
         console.print(f"{workers} x {gpu}{resources['CPU']:g} CPUs", highlight=False)
-        checkpoint = fit(plan, resources, console)
+        checkpoint = fit(plan, resources, console, alone=alone)
         with checkpoint.as_directory() as folder:
             state, weights = loop.load_result(folder)
         adapter = Path(scratch) / Path(output).name
@@ -82,9 +85,11 @@ def _resources(plan: Plan) -> dict[str, float]:
     return {"CPU": cpus} | ({"GPU": 1.0} if gpu else {})
 
 
-def fit(plan: Plan, resources: dict[str, float], console: Console) -> Any:
-    """Train under Ray Train, showing progress; the last checkpoint."""
+def fit(plan: Plan, resources: dict[str, float], console: Console, *, alone: bool) -> Any:
+    """Train under Ray Train, showing progress; the last checkpoint. ``alone``: in a session of this machine alone."""
     config = plan.config.run
+    if alone:  # no node of it is ever taken back, which a process of Ray Train's looks out for
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     progress = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
     storage: dict[str, Any] = {"storage_path": config.storage}
@@ -92,7 +97,7 @@ def fit(plan: Plan, resources: dict[str, float], console: Console) -> Any:
         filesystem, path = arrow_filesystem(config.storage)
         storage = {"storage_path": path, "storage_filesystem": filesystem}
     gpu = "GPU" in resources
-    trainer = _Trainer(
+    trainer = (_TrainerAlone if alone else _Trainer)(
         loop.train,
         train_loop_config={"plan": plan, "progress": progress},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
@@ -120,10 +125,25 @@ def fit(plan: Plan, resources: dict[str, float], console: Console) -> Any:
 
 
 class _Trainer(TorchTrainer):  # type: ignore[misc]  # Ray has no types for it
-    """Ray Train's trainer, with Ctrl-C left as it is: a KeyboardInterrupt here, not the end of the process with 0."""
+    """Ray Train's trainer, with Ctrl-C left as it is: a KeyboardInterrupt here, not the end of the process with 0.
+
+    And without those of its processes that have nothing to do: each takes 4 to 6 CPU-seconds to import Ray Train, one
+    after the other, before the first step.
+    """
+
+    idle: tuple[type, ...] = (DatasetsCallback,)  # no Ray dataset is trained on
 
     def _register_sigint_handler(self, controller: Any) -> None:
         pass
+
+    def _create_default_callbacks(self) -> list[Any]:
+        return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, self.idle)]
+
+
+class _TrainerAlone(_Trainer):
+    """For a session that ends with the job: nobody has to free what a dead controller held."""
+
+    idle = (*_Trainer.idle, PlacementGroupCleanerCallback)
 
 
 @contextmanager
