@@ -13,7 +13,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from ner_batch.config import load
-from ner_batch.errors import UserError
+from ner_batch.errors import JobError, UserError
 from ner_batch.extraction.settings import ExtractConfig
 from ner_batch.jobs.cluster import session
 from ner_batch.train.settings import TrainConfig
@@ -130,4 +130,13 @@ def test_an_address_where_nobody_answers_is_one_line(address):
     with pytest.raises(UserError) as caught, session(address):
         pass
     assert str(caught.value).startswith(f"Ray address {address}: ")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_ray_that_does_not_start_is_one_line(monkeypatch):
+    """As where a machine is so busy that Ray's processes are not up in its 30 s; here for a variable that it cannot read."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", "no JSON")
+    with pytest.raises(JobError, match=r"^Ray did not start on this machine: .+") as caught, session(None):
+        pass
     assert len(str(caught.value).splitlines()) == 1

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from rich.console import Console
 
-from ner_batch.errors import UserError, first_line
+from ner_batch.errors import JobError, UserError, first_line
 
 CONNECT_SECONDS = 10.0
 ROOM_SECONDS = 900.0
@@ -52,9 +52,11 @@ def session(wanted: str | None) -> Iterator[bool]:
     with nullcontext() if verbose else _silent_stderr():
         try:
             ray.init(address=address, **local, log_to_driver=verbose, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError) as error:  # nobody there, another version, no address
+        except Exception as error:  # a plain one where its processes are not up in 30 s, as on a machine that is busy
             if local:
-                raise
+                raise JobError(f"Ray did not start on this machine: {first_line(error)}") from error
+            if not isinstance(error, (ConnectionError, RuntimeError, ValueError)):
+                raise  # those: nobody there, another version, no address
             raise UserError(
                 f"Ray address {address}: {first_line(error)}: give the address of a running cluster"
             ) from error
