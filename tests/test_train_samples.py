@@ -170,6 +170,25 @@ def test_verification_questions_are_those_of_inference(chat):
     assert 70 < yes < 130  # of 200: half of them are near misses
 
 
+def test_examples_without_an_entity_do_not_teach_to_say_no(chat, random_model):
+    """Half of the questions are true however few examples have an entity; of the false ones some are about the others."""
+    rain = tuple(example(f"r{number}", f"It rained for {number} days.") for number in range(60))
+    annotated = tuple(replace(x, id=f"{x.id}-{number}") for x in (ANNA, BOB) for number in range(15))
+    tokenizer = AutoTokenizer.from_pretrained(random_model)
+    yes, about_rain, asked = 0, 0, 0
+    for seed in range(10):
+        samples, _ = draw_epoch(
+            ExampleSet(annotated + rain), builder(chat), {0: 1}, AugmentationConfig(verification=1.0), str(seed)
+        )
+        questions = [s for s in samples if s.answer in {tuple(chat.encode_answer(word)) for word in ("yes", "no")}]
+        assert len(questions) == len(annotated)
+        asked += len(questions)
+        yes += sum(s.answer == tuple(chat.encode_answer("yes")) for s in questions)
+        about_rain += sum("It rained" in tokenizer.decode(s.prompt) for s in questions)
+    assert 0.4 < yes / asked < 0.6
+    assert 0.15 < about_rain / asked < 0.3
+
+
 def asked_at_inference(chat, pool, claim):
     """The prompt about a claim with one demonstration, as the verifier builds it."""
     (shown,) = pool.nearest([Mention(claim.text, claim.entity)], 1)

@@ -285,6 +285,8 @@ def digest(plan: Plan) -> str:
         del config["base"]["chat_template"]
     data = [examples_digest(examples.examples) for examples in (plan.train, plan.dev)]
     content = [plan.base_fingerprint, plan.task.digest(), data, asdict(plan.layout), plan.schedule.steps]
+    if plan.config.augmentation.verification:  # other samples than those of a run that began before this
+        content.append("as many true questions as false")
     return record.digest([CHECKPOINT_SCHEME, config, content])
 
 

@@ -150,9 +150,10 @@ class AugmentationConfig(Config):
     negatives: Share = 1.0
     """Per-type formats (mrc, gpt-ner): share of the prompts whose answer is "none" that are kept."""
     verification: Annotated[float, Field(ge=0)] = 0.0
-    """Verification questions (is this an entity of that type?) per example, half of them about near misses.
+    """Verification questions (is this an entity of that type?) per example that has an entity, half of them true.
 
-    With as many demonstrations as the example's other prompts have (`demonstrations.k`)."""
+    The others are about near misses and, half of them at most, about words of examples that have none. With as many
+    demonstrations as the example's other prompts have (`demonstrations.k`)."""
 
 
 class EvaluationConfig(Config):
