@@ -28,6 +28,7 @@ from ner_batch.io.examples import examples_table
 pytestmark = [pytest.mark.ray, pytest.mark.engine]
 
 STEPS, EVERY = 30, 5
+WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"  # off in tests, on by default
 GOLD = {"train": gold("train")[:60], "dev": gold("dev")[:6]}
 
 
@@ -165,13 +166,8 @@ def test_one_of_two_workers_on_two_nodes_is_killed_and_made_good(start, whole, m
             for _ in range(2):
                 cluster.add_node(num_cpus=1, **node)
             uri = f"s3://{BUCKET}/nodes"
-            _, process = start(
-                "worker",
-                "run.workers=2",
-                storage=uri,
-                RAY_ADDRESS=cluster.address,
-                RAY_TRAIN_ENABLE_PREEMPTION_WATCHER="1",
-            )
+            monkeypatch.delenv(WATCHER)
+            _, process = start("worker", "run.workers=2", storage=uri, RAY_ADDRESS=cluster.address)
             wait_for_checkpoint(uri, process, 10)
             below = psutil.Process().children(recursive=True)
             workers = [child for child in below if re.match(r"ray::.*RayTrainWorker", child.cmdline()[0])]
@@ -206,6 +202,7 @@ def test_a_killed_driver_is_resumed_over_s3(start, whole, monkeypatch):
     with s3_server() as (endpoint, _):
         point_at(monkeypatch, endpoint)
         uri = f"s3://{BUCKET}/models"
+        monkeypatch.delenv(WATCHER)
         _, process = start("driver", storage=uri)
         wait_for_checkpoint(uri, process, 10)
         below = psutil.Process(process.pid).children(recursive=True)

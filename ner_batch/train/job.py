@@ -131,19 +131,19 @@ class _Trainer(TorchTrainer):  # type: ignore[misc]  # Ray has no types for it
     after the other, before the first step.
     """
 
-    idle: tuple[type, ...] = (DatasetsCallback,)  # no Ray dataset is trained on
+    unneeded: tuple[type, ...] = (DatasetsCallback,)  # no Ray dataset is trained on
 
     def _register_sigint_handler(self, controller: Any) -> None:
         pass
 
     def _create_default_callbacks(self) -> list[Any]:
-        return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, self.idle)]
+        return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, self.unneeded)]
 
 
 class _TrainerAlone(_Trainer):
     """For a session that ends with the job: nobody has to free what a dead controller held."""
 
-    idle = (*_Trainer.idle, PlacementGroupCleanerCallback)
+    unneeded = (*_Trainer.unneeded, PlacementGroupCleanerCallback)
 
 
 @contextmanager

@@ -119,7 +119,7 @@ def draw_epoch(
     samples: list[Sample | None] = []
     negatives: dict[int, bool] = {}  # those whose type is not there, by their place in samples: whether they are hard
     questions: list[Question] = []
-    about_others: list[Question] = []  # examples without an entity, of which every claim is false
+    unannotated: list[Question] = []  # about examples without an entity: all are false
     whole, fraction = divmod(augmentation.verification, 1)
     for number, example in enumerate(data.examples):
         (k,) = rng.choices(list(shares), list(shares.values()))
@@ -133,9 +133,9 @@ def draw_epoch(
         count = int(whole) + (random.Random(question_seed).random() < fraction)  # noqa: S311 - repeatable, not secret
         cleaned = replace(swapped, text=clean(swapped.text))
         claims = verification_examples(cleaned, builder.task.names, count, question_seed)
-        target = questions if example.entities else about_others
+        target = questions if example.entities else unannotated
         target += [(Mention(claim.text, claim.entity, example.text), claim.is_true, k) for claim in claims]
-    samples += _verification_samples(_balanced(questions, about_others, rng), data.examples, builder)
+    samples += _verification_samples(_balanced(questions, unannotated, rng), data.examples, builder)
 
     hard_first = sorted(negatives, key=lambda place: (not negatives[place], rng.random()))
     surplus = set(hard_first[round(augmentation.negatives * len(negatives)) :])
@@ -143,7 +143,7 @@ def draw_epoch(
     return selected, Counter({"too long": samples.count(None), "negative": len(surplus)})
 
 
-def _balanced(questions: Sequence[Question], about_others: Sequence[Question], rng: random.Random) -> list[Question]:
+def _balanced(questions: Sequence[Question], unannotated: Sequence[Question], rng: random.Random) -> list[Question]:
     """As many questions as there are about annotated examples, of which half are false by themselves.
 
     Up to half of the false ones make room for questions about other examples. Were those all added, an adapter for a
@@ -151,9 +151,9 @@ def _balanced(questions: Sequence[Question], about_others: Sequence[Question], r
     it rejected every entity there was.
     """
     false = [place for place, (_, is_true, _) in enumerate(questions) if not is_true]
-    count = min(len(about_others), len(false) // 2)
+    count = min(len(unannotated), len(false) // 2)
     replaced = set(rng.sample(false, count))
-    return [x for place, x in enumerate(questions) if place not in replaced] + rng.sample(about_others, count)
+    return [x for place, x in enumerate(questions) if place not in replaced] + rng.sample(unannotated, count)
 
 
 def _extraction_samples(
