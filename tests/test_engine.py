@@ -312,8 +312,9 @@ def test_an_interrupted_start_leaves_no_engine(random_model: str) -> None:
     starting: list[threading.Thread] = []
 
     def interrupt() -> None:
-        while not starting:
-            starting.extend(t for t in threading.enumerate() if t.name == "vllm-step" and t not in others)
+        while not starting:  # those that `start` has not yet seen run are listed too, and cannot be joined
+            new = {*threading.enumerate()} - others
+            starting.extend(t for t in new if t.name == "vllm-step" and t.is_alive())
         signal.pthread_kill(main, signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
