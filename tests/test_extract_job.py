@@ -21,9 +21,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from processes import parquet_files, wait_until
-from s3_server import BUCKET, CREDENTIALS, s3_server
+from s3_server import BUCKET, CREDENTIALS, point_at, s3_server
 from tiny import FILES, gold
+from typer.testing import CliRunner
 
+from ner_batch.cli import app
 from ner_batch.data import Status
 
 pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.timeout(900)]
@@ -69,24 +71,27 @@ def table(texts, name="r"):
     return pa.table({"id": [f"{name}{i}" for i in range(len(texts))], "text": texts, "meta": meta}, schema=SCHEMA)
 
 
-def start(config, *arguments, **environment):
+def start(config, *arguments):
     """The command as a user types it."""
     command = [str(Path(sys.executable).parent / "ner-batch"), "extract", str(config), *arguments]
     return subprocess.Popen(
-        command,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
 
 
-def extract(config, *arguments, **environment):
-    """Run to the end; (exit code, output)."""
-    process = start(config, *arguments, **environment)
+def extract(config, *arguments):
+    """Run to the end as a process, with a Ray session of its own; (exit code, output)."""
+    process = start(config, *arguments)
     output = process.communicate(timeout=600)[0]
     return process.returncode, output
+
+
+def extract_here(config, *arguments):
+    """The same in this process, where all is imported already, in the test file's Ray session."""
+    done = CliRunner().invoke(app, ["extract", str(config), *arguments])
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.output
 
 
 def check_spans(rows):
@@ -135,13 +140,14 @@ def test_uneven_shards_hostile_rows_and_four_readers(config, tmp_path, sentences
     assert manifest["state"] == "complete"
     assert manifest["rows_in"] == manifest["rows_out"] == sum(manifest["statuses"].values()) == 131
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
-    code, output = extract(config)
+    code, output = extract_here(config)
     assert code == 0, output
     assert "131 rows done before, 0 to do" in output
     assert "engines are" not in output
     assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")} == before
 
 
+@pytest.mark.usefixtures("ray_address")
 def test_a_kill_with_the_real_engine(config, tmp_path, sentences):
     """kill -9 of the driver with vLLM at work: nothing lost, nothing doubled, finished units untouched.
 
@@ -158,7 +164,7 @@ def test_a_kill_with_the_real_engine(config, tmp_path, sentences):
     after = parquet_files(out)
     assert 2 <= len(after) < 6
     assert all(pq.read_table(path).num_rows == 50 for path in out.glob("*.parquet"))
-    code, output = extract(config)
+    code, output = extract_here(config)
     assert code == 0, output
     rows = pads.dataset(out, format="parquet").to_table()
     assert rows.num_rows == 300
@@ -174,35 +180,35 @@ def test_a_corrupt_shard_among_good_ones(config, tmp_path, sentences):
     pq.write_table(table(sentences[:20]), tmp_path / "corpus" / "good.parquet")
     bad = tmp_path / "corpus" / "bad.parquet"
     bad.write_bytes((tmp_path / "corpus" / "good.parquet").read_bytes()[:-100])
-    code, output = extract(config)
+    code, output = extract_here(config)
     assert code == 3, output
     assert "bad.parquet" in output
     assert "rows out 20" in output
     assert not (tmp_path / "out" / "_SUCCESS").exists()
     pq.write_table(table(sentences[20:30]), bad)
-    code, output = extract(config)
+    code, output = extract_here(config)
     assert code == 0, output
     assert pads.dataset(tmp_path / "out", format="parquet").count_rows() == 30
 
 
-def test_s3_in_and_out(config, tmp_path, sentences):
+def test_s3_in_and_out(config, tmp_path, sentences, monkeypatch):
     """Input, output and resume over the S3 protocol, everything from AWS_* variables; compressed JSON lines.
 
     Their text is a field, one of them is none, and that row is called by its id.
     """
     with s3_server() as (endpoint, client):
-        aws = CREDENTIALS | {"AWS_ENDPOINT_URL": endpoint, "AWS_ENDPOINT_URL_S3": ""}
+        point_at(monkeypatch, endpoint)
         places = ["input.path=s3://texts/in", "output.path=s3://texts/out", "job.unit_rows=30"]
         places += ["input.text_column=doc.body", "input.id_column=id", "job.max_failed=0.1"]
-        code, output = extract(config, *places, **aws)
+        code, output = extract_here(config, *places)
         assert code == 2, output
         assert "s3://texts/in" in output
         lines = [json.dumps({"id": f"r{number}", "doc": {"body": text}}) for number, text in enumerate(sentences[:79])]
         lines.insert(40, '{"id": "wrong", "doc": {"body": 5}}')
         body = gzip.compress("\n".join(lines).encode())
         client.put_object(Bucket=BUCKET, Key="in/x.jsonl.gz", Body=body)
-        for _ in range(2):
-            code, output = extract(config, *places, **aws)
+        for run in (extract, extract_here):
+            code, output = run(config, *places)
             assert code == 0, output
             assert "1 x doc.body is number, not a string (wrong)\n" in output
         assert "80 rows done before, 0 to do" in output
@@ -223,7 +229,7 @@ def test_s3_in_and_out(config, tmp_path, sentences):
 def test_dry_run_tells_the_cost_and_writes_nothing(config, tmp_path, sentences):
     """Tokens per row, rows per second and an estimate; the output folder stays empty."""
     pq.write_table(table(sentences[:100]), tmp_path / "corpus" / "x.parquet")
-    code, output = extract(config, "--dry-run", "--price", "0.36")
+    code, output = extract_here(config, "--dry-run", "--price", "0.36")
     assert code == 0, output
     for words in ("tokens per row", "rows per second", "100 rows in 1 files, 100 to do"):
         assert words in output
@@ -240,7 +246,8 @@ def test_a_dry_run_without_an_engine_ends_in_one_line(config, tmp_path, tiny_mod
     shutil.copytree(tiny_model, tmp_path / "other")
     weights = tmp_path / "other" / "model.safetensors"
     weights.write_bytes(weights.read_bytes().replace(b'"BF16"', b'"BX16"', 1))
-    code, output = extract(config, "--dry-run", f"engine.model={tmp_path / 'other'}", "adapter=null", f"task={TASK}")
+    other = [f"engine.model={tmp_path / 'other'}", "adapter=null", f"task={TASK}"]
+    code, output = extract_here(config, "--dry-run", *other)
     assert code == 1, output
     assert "Traceback" not in output
     assert "the sample could not be read: vLLM did not start" in output.splitlines()[-1]
@@ -252,11 +259,11 @@ def test_too_many_failed_rows_and_a_limit(config, tmp_path, sentences):
     raw = pa.array([s.encode() for s in sentences[:9]] + [b"\xff\xfe broken"], pa.binary())
     broken = pa.Array.from_buffers(pa.string(), 10, raw.buffers())
     pq.write_table(pa.table({"id": [str(i) for i in range(10)], "text": broken}), tmp_path / "corpus" / "x.parquet")
-    code, output = extract(config)
+    code, output = extract_here(config)
     assert code == 3, output  # 1 of 10 failed, over job.max_failed
     assert "1 failed" in output
     assert "1 x the text is not UTF-8" in output
-    code, output = extract(config, "--limit", "4")
+    code, output = extract_here(config, "--limit", "4")
     assert code == 2, output
     assert "limit was None, is 4" in output
     rows = pq.read_table(next((tmp_path / "out").glob("*.parquet")), columns=["status", "error"]).to_pylist()

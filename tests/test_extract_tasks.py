@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from processes import parquet_files, wait_until
-from test_extract_job import check_spans, config, extract, sentences, start, table  # noqa: F401  (fixtures among them)
+from test_extract_job import check_spans, config, extract_here, sentences, start, table  # noqa: F401  (fixtures among them)
 from tiny import FILES
 
 from ner_batch import adapter as adapters
@@ -110,10 +110,10 @@ def test_two_adapters_through_the_command_line(config, tmp_path, sentences, trai
     check_spans(rows)
     assert {e["task"] for row in rows for e in row["entities"]} == {"demo", "roles"}
     assert {e["type"] for row in rows for e in row["entities"] if e["task"] == "roles"} <= {"WHO", "SPOT"}
-    again, told = extract(config)
+    again, told = extract_here(config)
     assert again == 0, told
     values["tasks"][1]["decoding"] = "auto"
     config.write_text(yaml.safe_dump(values))
-    code, output = extract(config)
+    code, output = extract_here(config)
     assert code == 2
     assert "roles: decoding was constrained, is auto" in output

@@ -3,17 +3,19 @@
 Three are planned and no more: ablate.yaml, curve.yaml and train-4090.yaml.
 """
 
+import contextlib
 import json
-import os
+import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from tiny import ADAPTER, BASE, CORPUS, TASK, gold
+from typer.testing import CliRunner
 
+from ner_batch.cli import app
 from ner_batch.demo import models
 from ner_batch.io.examples import examples_table, read_examples
 
@@ -26,10 +28,12 @@ SHORT = ["optimiser.steps=2", "evaluation.examples=2", "serving.prompts=0", "run
 
 
 @pytest.fixture
-def run(tmp_path):
-    """Runs a job as the README does, in a folder of its own with the repository's jobs, where the demo seems to have run.
+def run(tmp_path, capsys):
+    """Runs a program as the README does, in a folder of its own with the repository's jobs, where the demo seems to have
+    run.
 
-    With a tiny model and little gold in their places: what is tried are the configs. test_demo runs the demo itself.
+    With a tiny model and little gold in their places: what is tried are the configs. test_demo runs the demo itself. In
+    this process, where all is imported already; test_submit starts one as a process.
     """
     for name in ("jobs", "ner_batch"):
         (tmp_path / name).symlink_to(ROOT / name)
@@ -43,11 +47,14 @@ def run(tmp_path):
     (out / "encoder").symlink_to(models.encoder())
 
     def job(name, config, *arguments):
-        command = [sys.executable, f"jobs/{name}.py", config, *arguments]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=800)
-        assert done.returncode == 0, f"{name} {config}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
-        return done.stdout
+        program = [f"jobs/{name}.py", config, *arguments]
+        with contextlib.chdir(tmp_path), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", program)
+            with pytest.raises(SystemExit) as end:
+                runpy.run_path(program[0], run_name="__main__")
+        printed = capsys.readouterr()
+        assert not end.value.code, f"{name} {config}: {printed.out[-3000:]}{printed.err[-3000:]}"
+        return printed.out
 
     return job
 
@@ -93,18 +100,20 @@ def review(entities, folder):
     corrected = folder / "corrected"
     corrected.mkdir()
     shutil.copy(folder / "demo-output" / "gold" / "dev.parquet", corrected)
-    command = [sys.executable, "-m", "ner_batch"]
+    chosen = folder / "chosen.jsonl"
     choice = ["--select", "uncertain", "--count", "8"]
-    subprocess.run([*command, "export", "prodigy", str(entities), "chosen.jsonl", *choice], cwd=folder, check=True)
+    done = CliRunner().invoke(app, ["export", "prodigy", str(entities), str(chosen), *choice])
+    assert done.exit_code == 0, done.output
     annotated = {example.text: example.entities for example in gold("test")}
-    rows = [json.loads(line) for line in (folder / "chosen.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in chosen.read_text().splitlines()]
     assert len(rows) == 8
     for row in rows:
         row["spans"] = [{"start": e.start, "end": e.end, "label": e.type} for e in annotated[row["text"]]]
         row["answer"] = "accept"
     (folder / "reviewed.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    where = ["reviewed.jsonl", str(corrected / "reviewed.parquet")]
-    subprocess.run([*command, "import", "prodigy", *where], cwd=folder, check=True)
+    where = [str(folder / "reviewed.jsonl"), str(corrected / "reviewed.parquet")]
+    done = CliRunner().invoke(app, ["import", "prodigy", *where])
+    assert done.exit_code == 0, done.output
     assert {e.text: e.entities for e in read_examples(where[1])} == {
         row["text"]: annotated[row["text"]] for row in rows
     }
