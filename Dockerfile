@@ -3,9 +3,10 @@
 # CUDA's libraries come as Python packages with torch; the node needs the NVIDIA driver and the container toolkit.
 FROM python:3.11-slim-bookworm
 
-# Triton compiles a launcher with the C compiler when an engine starts; wget is what KubeRay's probes call.
+# Triton compiles a launcher with the C compiler when an engine starts; wget is what KubeRay's probes call, rsync is how
+# `ray up` copies its files into the container.
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends build-essential wget \
+    && apt-get install --yes --no-install-recommends build-essential rsync wget \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /app

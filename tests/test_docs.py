@@ -146,11 +146,10 @@ def check_command(words: list[str], folder: Path) -> bool:
     elif words[0] == "make":
         assert next(word for word in words[1:] if "=" not in word) in TARGETS
     elif words[:3] == ["ray", "job", "submit"]:
-        python, script, config, *overrides = words[words.index("--") + 1 :]
+        python, script, *arguments = words[words.index("--") + 1 :]
         assert python == "python"
-        kind = KINDS[Path(script).stem.replace("_", "-")]
         assert (ROOT / script).is_file()
-        load(kind, ROOT / config, overrides)
+        check_verb([Path(script).stem.replace("_", "-"), *arguments], ROOT)
     elif words[0].endswith(("python", "pytest")) and words[1].endswith(".py"):
         assert (ROOT / words[1]).is_file(), words[1]
     elif words[0] == "$EDITOR":
