@@ -362,6 +362,7 @@ def test_an_existing_index_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     assert not (tmp_path / "i" / "vectors.npz").exists()
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("precious")
+    (tmp_path / "thesis" / "manifest.json").write_text("{}")
     (tmp_path / "file").write_text("precious")
     for taken in ("thesis", "file"):
         with pytest.raises(ValueError, match="not an index") as error:

@@ -237,7 +237,8 @@ def check_place(out: str | Path) -> Path:
     target = Path(local).resolve()  # what a link points to is replaced, not the link
     if target.is_mount():
         raise UserError(f"{out}: a mount point cannot be replaced: name a folder in it")
-    if target.exists() and not (target / MANIFEST).is_file() and (target.is_file() or any(target.iterdir())):
+    is_index = all((target / name).is_file() for name in (MANIFEST, EXAMPLES_FILE))  # others have a manifest.json too
+    if target.exists() and not is_index and (target.is_file() or any(target.iterdir())):
         raise UserError(f"{out}: exists and is not an index: name another place")
     storage.check_writable(str(target.parent))
     return target
