@@ -52,6 +52,12 @@ def test_missing_paths(run, tmp_path):
     refused(run("against=/nowhere/at/all"), "/nowhere/at/all")
 
 
+def test_no_such_task(run, tmp_path):
+    """Without this every entity would be of another task, and F1 0."""
+    (tmp_path / "run" / "_manifest.json").write_text('{"state": "complete", "types": {"news": ["PER"]}}')
+    refused(run("predictions.task=mews"), "predictions.task", "'mews'", "there are news")
+
+
 def test_no_such_columns(run):
     """The config's field and what there is are told."""
     refused(run("predictions.column=ents"), "predictions.column", "'ents'", "entities, ungrounded")

@@ -20,7 +20,7 @@ from ner_batch.io.listing import list_shards
 from ner_batch.io.shards import plan_units
 from ner_batch.jobs.cluster import check_lasting
 from ner_batch.jobs.progress import ProgressLine
-from ner_batch.jobs.record import is_unfinished
+from ner_batch.jobs.record import check_task, is_unfinished, read_manifest
 
 OK = 0
 
@@ -61,9 +61,15 @@ def prepare(config: EvaluateConfig) -> Plan:
     problems.check(lambda: storage.check_writable(config.output))
     runs = [path for path in (predictions.path, config.against) if path]
     unfinished = problems.check(lambda: tuple(filter(is_unfinished, runs))) or ()
+    for path in runs:
+        problems.check(partial(_check_task, path, predictions.task))
     report += [f"{path}: its manifest says that the run is not complete" for path in unfinished]
     problems.stop_if_any()
     return Plan(config, tuple(source for source in sources if source), unfinished, tuple(report))
+
+
+def _check_task(path: str, task: str | None) -> None:
+    check_task(read_manifest(path), task, "predictions.task")
 
 
 def _source(

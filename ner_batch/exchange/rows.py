@@ -15,7 +15,7 @@ from ner_batch.io import storage, tables
 from ner_batch.io.examples import is_spans
 from ner_batch.io.listing import list_shards, read_unit
 from ner_batch.io.shards import Unit, plan_units, texts_of
-from ner_batch.jobs.record import MANIFEST, is_unfinished, named_columns, task_types
+from ner_batch.jobs.record import check_task, is_unfinished, named_columns, read_manifest, task_types
 
 ALL = "all"
 REJECTED = "entities that verification rejected, left out"
@@ -118,7 +118,7 @@ class Rows:
         entities = []
         for span in values["entities"]:
             entity = _entity(span, values["text"], place)
-            if self.task is not None and entity.task != self.task:
+            if self.task is not None and entity.task not in (None, self.task):  # of a single task none is named
                 counts[f"entities of other tasks than {self.task}, left out"] += 1
             elif entity.verified is False and not self.keep_rejected:
                 counts[REJECTED] += 1
@@ -150,10 +150,10 @@ def open_rows(
     ``all`` takes every row.
 
     Raises:
-        UserError: unreadable files, a missing column, an unknown status, or no rows.
+        UserError: unreadable files, a missing column, an unknown status or task, or no rows.
     """
-    manifest_uri = storage.join(uri, MANIFEST)
-    manifest = storage.read_json(manifest_uri) if storage.exists(manifest_uri) else None
+    manifest = read_manifest(uri)
+    check_task(manifest, task, "--task")
     texts, ids = named_columns(manifest)
     text_column, id_column = text_column or texts, id_column or ids
     listing = list_shards(storage.absolute(uri), text_column)

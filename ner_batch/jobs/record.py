@@ -9,6 +9,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from ner_batch.errors import UserError
 from ner_batch.io import storage
 
 MANIFEST = "_manifest.json"
@@ -26,14 +27,23 @@ def versions(*packages: str) -> dict[str, str]:
     return installed
 
 
+def read_manifest(folder: str) -> Any:
+    """What the manifest in a folder says; None where there is none.
+
+    Raises:
+        UserError: the manifest cannot be read.
+    """
+    uri = storage.join(folder, MANIFEST)
+    return storage.read_json(uri) if storage.exists(uri) else None
+
+
 def is_unfinished(folder: str) -> bool:
     """Whether a manifest in a folder says that its run is not complete; one without a manifest is no run's.
 
     Raises:
         UserError: the manifest cannot be read.
     """
-    uri = storage.join(folder, MANIFEST)
-    manifest = storage.read_json(uri) if storage.exists(uri) else None
+    manifest = read_manifest(folder)
     return isinstance(manifest, dict) and manifest.get("state") != "complete"
 
 
@@ -59,6 +69,13 @@ def task_types(manifest: Any, task: str | None = None) -> tuple[str, ...]:
         return ()
     lists = [types for name, types in types_by_task.items() if task in (None, name) and isinstance(types, list)]
     return tuple(dict.fromkeys(type_ for types in lists for type_ in types if isinstance(type_, str)))
+
+
+def check_task(manifest: Any, task: str | None, option: str) -> None:
+    """Raises a UserError, which begins with ``option``, where an extraction had no such task, by its manifest."""
+    types_by_task = manifest.get("types") if isinstance(manifest, dict) else None
+    if task is not None and isinstance(types_by_task, dict) and task not in types_by_task:
+        raise UserError(f"{option}: no task {task!r} in this run; there are {', '.join(map(str, types_by_task))}")
 
 
 def digest(value: Any, length: int = 16) -> str:
