@@ -324,6 +324,19 @@ def test_an_interrupted_start_leaves_no_engine(random_model: str) -> None:
     assert not starting[0].is_alive()
 
 
+def test_a_start_that_takes_too_long_leaves_no_engine(random_model: str) -> None:
+    """In this process no other one can be killed: the thread ends what it has started, once it has."""
+    others = {*threading.enumerate()}
+    config = EngineConfig(
+        model=random_model, dtype="float32", max_model_len=1024, cpu_kv_cache_gib=1, start_seconds=0.1
+    )
+    with pytest.raises(EngineDeadError, match=r"vLLM was not ready after 0\.1 s"):
+        Engine(config)
+    (starting,) = {*threading.enumerate()} - others
+    starting.join(120)
+    assert not starting.is_alive()
+
+
 def test_engine_dead_pickles() -> None:
     """It crosses process borders on Ray."""
     assert str(pickle.loads(pickle.dumps(EngineDeadError("vLLM died: x")))) == "vLLM died: x"

@@ -104,8 +104,9 @@ class Engine:
             for process in set(multiprocessing.active_children()) - before:
                 process.kill()  # it would outlive this one and keep the GPU's memory
             message = f"vLLM was not ready after {config.start_seconds:g} s (engine.start_seconds; {_VERBOSE})"
+            self._die(message)  # in this process the thread shuts down what it has started, once it has
             raise EngineDeadError(message) from None
-        except KeyboardInterrupt:  # in a notebook the process goes on: the thread shuts down what it has started
+        except KeyboardInterrupt:  # likewise, for in a notebook the process goes on
             self._die("the start of the engine was interrupted")
             raise
         threading.Thread(target=self._watch, args=(processes,), name="vllm-watchdog", daemon=True).start()
