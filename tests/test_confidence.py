@@ -38,6 +38,17 @@ def test_every_mention_of_an_answer_is_found_in_it(form: Format, case: tuple[str
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_thought_names_nothing(name):
+    """What a model says before its answer has no part in the score."""
+    form, text = get(name), "Anna saw Rome"
+    labels = form.groups(TASK)[0]
+    entities = [Entity(0, 4, labels[0], "Anna")]
+    answer, thought = form.answer(text, entities, labels, TASK), "<think>\n" + form.answer(text, entities, labels, TASK)
+    mentions = form.locate_mentions(f"{thought}</think>\n{answer}", text, labels, TASK)
+    assert [(m.text, m.start > len(thought)) for m in mentions] == [("Anna", True)]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_what_naming_takes(name):
     """The marks, the quotes, the line's end; in JSON the key for its first mention."""
     form = get(name)

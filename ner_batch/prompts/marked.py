@@ -142,7 +142,8 @@ class MarkedFormat(Format):
 
     def locate_mentions(self, answer: str, text: str, labels: Sequence[str], task: Task) -> list[AnswerSpan]:
         """Where an answer names its mentions: each with its marks, and its type where the answer names it."""
-        matches = self._mention(self._marks(text, task)).finditer(clean(answer))
+        begin = wording.thought_length(answer, text)
+        matches = self._mention(self._marks(text, task)).finditer(clean(answer), begin)
         return [AnswerSpan(m["text"], labels[0] if self.per_type else m["type"], m.start(), m.end()) for m in matches]
 
     def grammar(self, text: str, labels: Sequence[str], task: Task) -> str:
