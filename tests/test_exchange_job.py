@@ -136,6 +136,22 @@ def test_entities_of_several_tasks(tmp_path):
     assert pq.read_table(tmp_path / "m.parquet")["task"].to_pylist() == ["a", "b"]
 
 
+def test_the_task_of_a_run_of_one_may_be_named(tmp_path, run):
+    """Its entities carry no task's name; one that the run had not is refused, with those that it had."""
+    done("export", "prodigy", run, tmp_path / "all.jsonl")
+    done("export", "prodigy", run, tmp_path / "news.jsonl", "--task", "news")
+    assert (tmp_path / "news.jsonl").read_text() == (tmp_path / "all.jsonl").read_text()
+    line = refused("export", "prodigy", run, tmp_path / "none.jsonl", "--task", "mews")
+    assert line == "error: --task: no task 'mews' in this run; there are news"
+
+
+def test_gold_is_imported_under_the_name_of_its_kind(tmp_path, run):
+    """Parquet that is called JSON lines would be read as such."""
+    done("export", "prodigy", run, tmp_path / "in.jsonl")
+    assert "let it end in .parquet" in refused("import", "prodigy", tmp_path / "in.jsonl", tmp_path / "gold.jsonl")
+    assert not (tmp_path / "gold.jsonl").exists()
+
+
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_every_kind_by_command(tmp_path, run, kind):
     """An extraction goes out, and what comes back are its texts (with `words`, but for white space)."""

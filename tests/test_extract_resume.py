@@ -171,6 +171,10 @@ def test_a_foreign_folder_is_refused(config, tmp_path):
     pq.write_table(pa.table({"x": [1]}), tmp_path / "out" / "theirs.parquet")
     with pytest.raises(UserError, match=r"holds 1 Parquet files and no _manifest\.json"):
         prepare(config)
+    for theirs in ("[]", "{}", '{"schema_version": 1}'):
+        (tmp_path / "out" / "_manifest.json").write_text(theirs)
+        with pytest.raises(UserError, match=r"_manifest\.json: not a manifest this version reads"):
+            prepare(config)
 
 
 def test_input_may_grow_and_may_not_change(config, tmp_path):

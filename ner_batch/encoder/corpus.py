@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 from ner_batch.data import clean
 from ner_batch.encoder.settings import TextConfig
+from ner_batch.errors import UserError
+from ner_batch.io import storage
 from ner_batch.io.listing import read_unit
 from ner_batch.io.shards import Listing, plan_units, texts_of
 from ner_batch.text import windows
@@ -69,11 +72,14 @@ def draw(listing: Listing, config: TextConfig, seed: int, progress: Callable[[st
         units = [units[number] for number in sorted(unit_numbers)]
     for number, unit in enumerate(units):
         progress(f"reading text: part {number:,} of {len(units):,}")
-        try:
-            texts, _ = texts_of(read_unit(unit, [config.text_column]), config.text_column)
-        except ValueError as error:
-            unreadable.append(str(error))
-            continue
+        with storage.explained(unit.shard.uri):
+            try:
+                texts, errors = texts_of(read_unit(unit, [config.text_column]), config.text_column)
+            except UserError as error:
+                unreadable.append(str(error))
+                continue
+        for row, reason in islice(errors.items(), 1):
+            unreadable.append(f"{unit.shard.uri}: {len(errors):,} rows, the first {unit.start + row}: {reason}")
         for text in filter(None, texts):
             for sentence in windows.sentences(clean(text)):
                 sample.add(sentence)

@@ -144,12 +144,13 @@ def write(folder: str, report: Report, images: Mapping[str, bytes | None]) -> No
     """
     plots = {name: image for name, image in images.items() if image is not None}
     lines = "\n".join(markdown_lines(report, list(plots)))
-    for name in (JSON, MARKDOWN, *images):
-        storage.remove(storage.join(folder, name))
-    for name, image in plots.items():
-        storage.write_bytes(storage.join(folder, name), image)
-    storage.write_bytes(storage.join(folder, MARKDOWN), lines.encode())
-    storage.write_json(storage.join(folder, JSON), report)
+    with storage.explained(folder):
+        for name in (JSON, MARKDOWN, *images):
+            storage.remove(storage.join(folder, name))
+        for name, image in plots.items():
+            storage.write_bytes(storage.join(folder, name), image)
+        storage.write_bytes(storage.join(folder, MARKDOWN), lines.encode())
+        storage.write_json(storage.join(folder, JSON), report)
 
 
 def markdown_lines(report: Report, images: Sequence[str]) -> Iterator[str]:

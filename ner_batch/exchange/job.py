@@ -15,6 +15,7 @@ from ner_batch.exchange.rows import Row, Rows
 from ner_batch.exchange.select import Selection
 from ner_batch.io import storage, tables
 from ner_batch.io.examples import examples_digest, examples_table
+from ner_batch.io.listing import kind_of
 
 SUFFIXES = {"spacy": (span_kinds.SPACY_SUFFIX,), "mentions": (".parquet", ".parq", ".pq")}
 
@@ -23,11 +24,14 @@ def import_gold(kind: str, uri: str, out: str, options: ImportOptions) -> list[s
     """Write the examples of a file as one Parquet file, whole or not at all; lines that say what was read and decided.
 
     ``kind`` is one of :data:`ner_batch.exchange.kinds.READABLE`. Raises UserError where the file cannot be read, has no
-    examples or an id twice, and where there is a file at ``out`` already, or none can be written.
+    examples or an id twice, and where there is a file at ``out`` already, none can be written, or its name is one of
+    another kind of file.
     """
     read = KINDS[kind].read
     assert read
     refuse_existing(out)
+    if kind_of(out) not in {None, "parquet"}:
+        raise UserError(f"{out}: gold is written as Parquet, and read by the end of its name: let it end in .parquet")
     counts: Counter[str] = Counter()
     examples = read(uri, options, counts)
     if not examples:

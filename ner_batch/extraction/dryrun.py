@@ -24,7 +24,7 @@ from ner_batch.extraction.plan import Plan
 from ner_batch.extraction.predictor import Predictor, StartEngine
 from ner_batch.extraction.recipe import Recipe
 from ner_batch.extraction.units import DETAILS
-from ner_batch.io import tables
+from ner_batch.io import storage, tables
 from ner_batch.io.listing import read_unit
 from ner_batch.io.shards import texts_of
 from ner_batch.jobs import cluster
@@ -159,7 +159,8 @@ def sample(plan: Plan, unreadable: Counter[str]) -> list[list[str | None]]:
     places = [filled[number * len(filled) // count] for number in range(count)]
     texts_by_place = []
     for unit in places:
-        texts, errors = texts_of(read_unit(unit, [column]), column)
+        with storage.explained(unit.shard.uri):
+            texts, errors = texts_of(read_unit(unit, [column]), column)
         rows: Sequence[int] = range(unit.rows)
         if again := plan.retried.get(unit.name):
             statuses = tables.read_table(plan.destination.uri(unit.name))["status"].to_pylist()

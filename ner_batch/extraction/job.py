@@ -91,8 +91,8 @@ def extract_dataset(
     Args:
         dataset: any Ray Dataset with a string column ``text_column``; repartition it first
             (``repartition(target_num_rows_per_block=...)``), for a block is what one replica works on at a time.
-        text_column: the column that is read.
         config: model, task or adapter, format, retrieval, windows.
+        text_column: the column that is read.
         batch_rows: rows prompted together, and searched together for a row that kills engines.
         job: ``replicas``, ``num_gpus``, ``num_cpus``, ``units_in_flight`` (batches side by side in one replica) and
             ``max_engine_deaths``.

@@ -42,7 +42,8 @@ def finished_units(
             )
         return frozenset()
     manifest = storage.read_json(path)
-    if manifest.get("schema_version") != SCHEMA_VERSION:
+    is_ours = isinstance(manifest, dict) and {"fingerprint", "inputs"} <= manifest.keys()
+    if not is_ours or manifest.get("schema_version") != SCHEMA_VERSION:
         raise UserError(f"{path}: not a manifest this version reads: choose an empty output.path")
     before = {"answers": FIRST_ANSWERS_VERSION} | manifest["fingerprint"]
     before.pop("code", None)  # of release 0.1: the package's version, which decides nothing

@@ -97,7 +97,7 @@ class UnitReport:
 
 
 class ShardUnits(Datasource):  # type: ignore[misc]  # Ray is untyped here
-    """Reads work units from their Parquet shards, each as one block, with the columns that the output keeps.
+    """Reads work units from their shards, each as one block, with the columns that the output keeps.
 
     ``retried``: by the names of units that have an output file, the statuses of the rows that are to be done again.
     """

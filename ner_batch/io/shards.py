@@ -43,8 +43,8 @@ class Shard:
     name: str  # path below the listed root
     rows: int
     bytes: int
-    digest: str  # of the footer (counts, offsets, statistics, schema) and the size: another one when written anew
-    text_bytes: int  # of the text column, uncompressed
+    digest: str  # of Parquet of footer (counts, offsets, statistics, schema) and size, of others of the whole content
+    text_bytes: int  # of the text column, uncompressed; of CSV code points
     columns: tuple[str, ...]  # those of its partitions last
     partitions: tuple[tuple[str, str | None], ...] = ()  # by its folders `lang=en/`: names and values
     kind: Kind = "parquet"

@@ -163,7 +163,8 @@ def places_of_ids(output: Output, ids: Collection[str], id_column: str | None) -
     if id_column is None:
         units = {file.name: index for index, file in enumerate(output.files)}
         parts = {id_: id_.rpartition(":") for id_ in ids}
-        return {(units[name], int(row)): id_ for id_, (name, _, row) in parts.items()}
+        # A run that still writes may have added files since the output was listed.
+        return {(units[name], int(row)): id_ for id_, (name, _, row) in parts.items() if name in units}
     places: dict[Place, str] = {}
     for unit, table in enumerate(output.tables([id_column]) if ids else ()):
         named = enumerate(ids_of(table, id_column))

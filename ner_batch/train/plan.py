@@ -255,12 +255,12 @@ def _check_run(plan: Plan) -> None:
     """A run of that name, and an adapter at that place whose proof is outstanding, must be this run's own."""
     folder, output = _run_folder(plan.config), plan.config.output
     run_record = storage.join(folder, RUN_RECORD)
-    if storage.exists(run_record) and storage.read_json(run_record)["digest"] != digest(plan):
+    if storage.exists(run_record) and _read_record(run_record).get("digest") != digest(plan):
         raise UserError(
             f"run.name: {folder} belongs to a run with another config, gold or base: choose another name, or remove it"
         )
     proof = _read_proof(output)
-    if proof and proof["run"] != digest(plan) and storage.exists(storage.join(output, adapters.MANIFEST)):
+    if proof and proof.get("run") != digest(plan) and storage.exists(storage.join(output, adapters.MANIFEST)):
         raise UserError(f"output: {output} {_TAKEN}")
 
 
@@ -301,7 +301,13 @@ def write_proof(plan: Plan, status: ProofStatus, **details: Any) -> None:
 
 def _read_proof(output: str) -> dict[str, Any] | None:
     file = storage.join(output, PROOF)
-    return storage.read_json(file) if storage.exists(file) else None
+    return _read_record(file) if storage.exists(file) else None
+
+
+def _read_record(uri: str) -> dict[str, Any]:
+    """What a run wrote down; nothing where the file is somebody else's."""
+    content = storage.read_json(uri)
+    return content if isinstance(content, dict) else {}
 
 
 def finished(output: str) -> bool:
@@ -309,4 +315,4 @@ def finished(output: str) -> bool:
     if not storage.exists(storage.join(output, adapters.MANIFEST)):
         return False
     proof = _read_proof(output)
-    return proof is None or proof["status"] in {"agreed", "skipped"}
+    return proof is None or proof.get("status") in {"agreed", "skipped"}
