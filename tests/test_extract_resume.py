@@ -177,6 +177,21 @@ def test_a_foreign_folder_is_refused(config, tmp_path):
             prepare(config)
 
 
+def test_places_and_files_that_are_not_there_are_told_together(config):
+    """Of another scheme, a template, a task: one line each, at once."""
+    wrong = {
+        "input": config.input.model_copy(update={"path": "gopher://x"}),
+        "output": config.output.model_copy(update={"path": "gopher://y"}),
+        "engine": config.engine.model_copy(update={"chat_template": "/no/x.jinja"}),
+        "task": "/no/task.yaml",
+    }
+    with pytest.raises(UserError) as error:
+        prepare(config.model_copy(update=wrong))
+    lines = str(error.value).splitlines()
+    for words in ("gopher://x", "gopher://y", "chat_template: /no/x.jinja", "/no/task.yaml"):
+        assert sum(words in line for line in lines) == 1, lines
+
+
 def test_input_may_grow_and_may_not_change(config, tmp_path):
     """A new file is more to do; one that is another than before, or gone, is named."""
     begun(config, Status.OK)

@@ -17,7 +17,7 @@ from ner_batch.experiments import report
 from ner_batch.experiments.grid import combinations
 from ner_batch.experiments.plan import METADATA, Plan, Run, is_done, predictions_file, with_runs
 from ner_batch.extraction.predictor import Predictor
-from ner_batch.io import tables
+from ner_batch.io import storage, tables
 from ner_batch.io.examples import examples_table
 from ner_batch.jobs import cluster
 from ner_batch.jobs.progress import ProgressLine
@@ -128,5 +128,7 @@ def read_one(plan: Plan, run: Run, engine: Engine, line: ProgressLine, title: st
     for name in columns.column_names:
         table = table.append_column(name, columns[name])
     metadata = {"digest": run.digest, "seconds": seconds, "cell": run.combination.values}
-    tables.write_table(predictions_file(plan, run), table, {METADATA: json.dumps(metadata)})
+    file = predictions_file(plan, run)
+    with storage.explained(file):
+        tables.write_table(file, table, {METADATA: json.dumps(metadata)})
     return seconds

@@ -81,10 +81,7 @@ def write(plan: Plan, console: Console) -> None:
     folder = plan.config.output
     images = {F1_PLOT: f1_plot(results), COST_PLOT: cost_plot(results)}
     images |= {CURVE_PLOT: curve_plot(by_size)} if by_size else {}
-    for name, image in images.items():
-        storage.write_bytes(storage.join(folder, name), image)
     lines = "\n".join(markdown_lines(plan, results, by_size, axes))
-    storage.write_bytes(storage.join(folder, MARKDOWN), lines.encode())
     values = {
         "texts": len(plan.test),
         "examples": len(plan.examples),
@@ -93,7 +90,11 @@ def write(plan: Plan, console: Console) -> None:
         "curves": [asdict(curve) for curve in by_size],
         "config": dump(plan.config),
     }
-    storage.write_json(storage.join(folder, JSON), values)
+    with storage.explained(folder):
+        for name, image in images.items():
+            storage.write_bytes(storage.join(folder, name), image)
+        storage.write_bytes(storage.join(folder, MARKDOWN), lines.encode())
+        storage.write_json(storage.join(folder, JSON), values)
     console.print(f"report: {folder}", highlight=False, soft_wrap=True, markup=False)
 
 

@@ -95,15 +95,20 @@ def prepare(
     again = problems.check(lambda: _statuses(retry)) or frozenset()
     problems.check(lambda: check_lasting("output.path", config.output.path))
     # Local paths made absolute, for replicas need not share the driver's folder.
-    source = config.input.model_copy(update={"path": storage.absolute(config.input.path)})
-    target = config.output.model_copy(update={"path": storage.absolute(config.output.path)})
-    config = local(config).model_copy(update={"input": source, "output": target})
+    source = problems.check(lambda: storage.absolute(config.input.path))
+    target = problems.check(lambda: storage.absolute(config.output.path))
+    places = {
+        "input": config.input.model_copy(update={"path": source or config.input.path}),
+        "output": config.output.model_copy(update={"path": target or config.output.path}),
+    }
+    config = (problems.check(lambda: local(config)) or config).model_copy(update=places)
     recipe = problems.check(lambda: make_recipe(config))
-    listing = problems.check(lambda: _list_input(config.input, progress))
+    listing = problems.check(lambda: _list_input(config.input, progress)) if source else None
     if listing:
         problems.check(lambda: _check_columns(config, listing))
         problems.check(lambda: _check_text(config.input.text_column, listing))
-    problems.check(lambda: _check_output(config))
+    if source and target:
+        problems.check(lambda: _check_output(config))
     problems.stop_if_any()
     assert recipe and listing
     fingerprint = {**recipe.fingerprint, **_layout(config, listing, limit)}

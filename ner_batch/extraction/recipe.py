@@ -113,9 +113,9 @@ def make_recipe(config: RecipeConfig) -> Recipe:
     Raises:
         UserError: every problem found, one line each.
     """
-    config = local(config)
-    engine = config.engine
     problems = Problems()
+    config = problems.check(lambda: local(config)) or config
+    engine = config.engine
     base = problems.check(lambda: adapters.model_fingerprint(engine.model, engine.revision))
     if base:
         problems.check(lambda: adapters.check_base(engine.model, engine.revision))

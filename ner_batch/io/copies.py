@@ -61,9 +61,12 @@ def _home() -> Path:
 
 def _copy(file: storage.File, target: Path) -> None:
     parts = [(start, min(start + storage.PART, file.size)) for start in range(0, file.size, storage.PART)]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("wb") as stream:
-        for first in range(0, len(parts), _PARTS_AT_ONCE):
-            stream.writelines(storage.read_ranges(file.uri, parts[first : first + _PARTS_AT_ONCE]))
+    with storage.explained(str(target)):  # a local disk that is full is not the bucket's fault
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(b"")
+    for first in range(0, len(parts), _PARTS_AT_ONCE):
+        content = storage.read_ranges(file.uri, parts[first : first + _PARTS_AT_ONCE])
+        with storage.explained(str(target)), target.open("ab") as stream:
+            stream.writelines(content)
     if target.stat().st_size != file.size:
         raise OSError("was changed while it was copied: try again")

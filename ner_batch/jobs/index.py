@@ -58,8 +58,8 @@ def prepare(config: IndexConfig) -> Plan:
         distinct = problems.check(lambda: usable_examples(examples, kind, config.examples))
     dimension = 0
     if kind in ENCODED and config.encoder:
-        encoder = Encoder(local_encoder(config.encoder) or config.encoder)
-        dimension = problems.check(lambda: _dimension(encoder, kind)) or 0
+        name = local_encoder(config.encoder) or config.encoder
+        dimension = problems.check(lambda: _dimension(Encoder(name), kind)) or 0
     problems.stop_if_any()
     assert examples is not None and distinct is not None
     mentions = [entity for example in distinct for entity in example.entities]

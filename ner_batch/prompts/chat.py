@@ -241,8 +241,11 @@ def template_text(chat_template: str | None) -> str | None:
     """
     if chat_template is None or "{" in chat_template:
         return chat_template
-    with storage.explained(chat_template):
-        content = storage.read_bytes(chat_template)
+    try:
+        with storage.explained(chat_template):
+            content = storage.read_bytes(chat_template)
+    except UserError as error:
+        raise UserError(f"chat_template: {error}") from error
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -130,7 +130,7 @@ def build(
     """
     checked_kind = check_kind(kind, encoder)
     source = str(examples) if isinstance(examples, str | Path) else "examples"
-    with _replacing(out) as folder:
+    with storage.explained(str(out)), _replacing(out) as folder:
         gold = read_examples(source) if isinstance(examples, str | Path) else examples
         distinct = usable_examples(gold, checked_kind, source)
         tables.write_table(str(folder / EXAMPLES_FILE), examples_table(distinct), {})

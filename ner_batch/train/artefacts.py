@@ -48,8 +48,9 @@ def add_calibration(folder: Path, agreement: Agreement) -> None:
 
 def publish(folder: Path, output: str) -> None:
     """Copy the adapter to its place; ``ner_batch.json`` last, for it says that the rest is there."""
-    for path in sorted(folder.iterdir(), key=lambda path: path.name == adapters.MANIFEST):
-        storage.write_bytes(storage.join(output, path.name), path.read_bytes())
+    with storage.explained(output):
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == adapters.MANIFEST):
+            storage.write_bytes(storage.join(output, path.name), path.read_bytes())
 
 
 def _manifest(plan: Plan, state: TrainingState) -> AdapterManifest:

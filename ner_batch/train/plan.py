@@ -99,7 +99,7 @@ def prepare(config: TrainConfig) -> Plan:
     problems = Problems()
     problems.check(lambda: check_lasting("output", config.output))
     problems.check(lambda: check_lasting("run.storage", config.run.storage))
-    config = _located(config)
+    config = problems.check(lambda: _located(config)) or config
     base, gold = config.base, config.gold
     task = problems.check(lambda: load_task(config.task))
     fingerprint = problems.check(lambda: adapters.model_fingerprint(base.model, base.revision))
@@ -267,7 +267,8 @@ def _check_run(plan: Plan) -> None:
 def claim(plan: Plan) -> None:
     """Leave word in the storage of whose run this is."""
     content = {"digest": digest(plan), "config": dump(plan.config)}
-    storage.write_json(storage.join(_run_folder(plan.config), RUN_RECORD), content)
+    with storage.explained(_run_folder(plan.config)):
+        storage.write_json(storage.join(_run_folder(plan.config), RUN_RECORD), content)
 
 
 def _run_folder(config: TrainConfig) -> str:
@@ -296,7 +297,8 @@ ProofStatus = Literal["pending", "agreed", "disagreed", "failed", "skipped"]
 def write_proof(plan: Plan, status: ProofStatus, **details: Any) -> None:
     """Write beside the adapter how the comparison of served and trained answers stands, and of which run it is."""
     proof = {"status": status, "run": digest(plan), **details}
-    storage.write_json(storage.join(plan.config.output, PROOF), proof)
+    with storage.explained(plan.config.output):
+        storage.write_json(storage.join(plan.config.output, PROOF), proof)
 
 
 def _read_proof(output: str) -> dict[str, Any] | None:
