@@ -196,7 +196,7 @@ def test_one_thread_has_the_tracker_and_its_failure_stops_the_training(tmp_path,
     started = threading.active_count()
 
     def train():
-        with job.progress_shown(plan, Measurements(loss=0.5), Console(file=io.StringIO())):
+        with job.following_progress(plan, Measurements(loss=0.5), Console(file=io.StringIO())):
             if stopped_by == "tracker":
                 threading.Event().wait(60)  # an interrupt ends it
             raise KeyboardInterrupt if stopped_by == "ctrl-c" else LookupError

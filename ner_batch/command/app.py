@@ -84,8 +84,8 @@ def print_lines(lines: Iterable[str]) -> None:
         console.print(line, highlight=False, markup=False)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(is_asked: bool) -> None:
+    if is_asked:
         console.print(version("ner-batch"), highlight=False)
         raise typer.Exit
 
@@ -112,8 +112,8 @@ def _options(
         if len(typed) != 1:
             raise typer.BadParameter("--verbose and --quiet exclude each other: give one of them")
         verbose, quiet = "verbose" in typed, "quiet" in typed
-    for name, wanted in ((VERBOSE, verbose), (QUIET, quiet)):  # what Ray's workers, which are told of it, read
-        if wanted:
+    for name, is_on in ((VERBOSE, verbose), (QUIET, quiet)):  # what Ray's workers, which are told of it, read
+        if is_on:
             os.environ[name] = "1"
         else:
             os.environ.pop(name, None)

@@ -28,7 +28,7 @@ from ner_batch.extraction.recipe import Recipe, make_recipe
 from ner_batch.extraction.replica import Replica
 from ner_batch.extraction.settings import JobConfig, RecipeConfig, check_gpus
 from ner_batch.extraction.tracker import RunProgress, Tracker
-from ner_batch.extraction.units import ShardUnits, UnitFiles, UnitReport, check_names, write_empty
+from ner_batch.extraction.units import NAMED_REASONS, ShardUnits, UnitFiles, UnitReport, check_names, write_empty
 from ner_batch.io import outage, storage
 from ner_batch.io.shards import Listing, Unit
 from ner_batch.jobs import cluster
@@ -42,8 +42,6 @@ PORTION = 10_000
 and 6.5 KB of the driver's memory until the pipeline ends. Engines start anew with the next one."""
 FAULTY_SHARE = 0.1
 """Of rows with truncated or malformed answers; with more, something other than single texts is wrong."""
-NAMED_REASONS = 3
-"""Errors of rows that are printed at the end; all stand in the column `error`."""
 
 
 def run(plan: Plan, console: Console, start_engine: StartEngine = Engine) -> int:
@@ -161,7 +159,7 @@ def extraction(plan: Plan, console: Console) -> Iterator[ExtractionRun]:
                 portions = [large_first(units[i : i + step], at_ends) for i in range(0, len(units), step)]
                 this_run = ExtractionRun(portions, tracker, UnitFiles(plan.destination, tracker))
                 line = ExtractionLine(plan.rows, plan.rows_before)
-                with _data_context(), explained(tracker), ProgressLine(console) as live:
+                with _data_context(), pipeline_errors(tracker), ProgressLine(console) as live:
                     live.show(lambda: lease.tell(line.line(tracker.progress())))
                     write_empty([unit for unit in plan.pending if not unit.rows], this_run.sink)
                     yield this_run
@@ -297,7 +295,7 @@ def _data_context() -> Iterator[None]:
 
 
 @contextmanager
-def explained(tracker: Tracker) -> Iterator[None]:
+def pipeline_errors(tracker: Tracker) -> Iterator[None]:
     """What ended the pipeline, as what it was: the user's fault, a job that cannot go on, or a bug with its traceback.
 
     Ray hands over an exception of a replica as text within its own; what a replica knew of its end, the tracker knows.
@@ -393,8 +391,8 @@ def print_advice(statuses: Mapping[str, int], recipe: Recipe, console: Console) 
     """What to do where many answers are not what was asked for: a model that small has to be shown how to answer."""
     faulty = sum(statuses.get(status, 0) for status in (Status.PARTIAL, Status.TRUNCATED, Status.MALFORMED))
     answered = faulty + statuses.get(Status.OK, 0)
-    is_shown_nothing = any(task.adapter is None and not task.k for task in recipe.tasks)
-    if is_shown_nothing and faulty > FAULTY_SHARE * answered:
+    has_no_examples = any(task.adapter is None and not task.k for task in recipe.tasks)
+    if has_no_examples and faulty > FAULTY_SHARE * answered:
         console.print(
             f"{faulty:,} of {answered:,} rows have an answer without an end or of no format: a model that small needs "
             "demonstrations (retrieval.index) or an adapter (docs/choosing.md)",

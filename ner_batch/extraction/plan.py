@@ -149,7 +149,7 @@ def _layout(config: ExtractConfig, listing: Listing, limit: int | None) -> dict[
     # JSON has no types, so a file that is added may change those of the columns.
     types = {}
     if schema := next((shard.schema for shard in listing.shards if shard.kind == "jsonl"), None):
-        names = Destination(config.input, config.output).kept(schema.names)
+        names = Destination(config.input, config.output).output_columns(schema.names)
         kinds = {name: schema.field(name).type for name in names if name in schema.names}
         columns = ", ".join(f"{name} {'JSON' if kind == pa.json_() else kind}" for name, kind in kinds.items())
         types = {"input.columns": columns}
@@ -177,13 +177,13 @@ def _check_columns(config: ExtractConfig, listing: Listing) -> None:
     named += [("output.drop_input_columns", name) for name in output.drop_input_columns]
     if (id_column := config.input.id_column) is not None:
         named.append(("input.id_column", id_column))
-        if id_column not in Destination(config.input, output).kept([id_column]):
+        if id_column not in Destination(config.input, output).output_columns([id_column]):
             raise UserError(f"input.id_column: {id_column} must be kept: see output.keep, output.drop_input_columns")
     for shard in listing.shards:
         for field, name in named:
             if name not in shard.columns:
                 raise UserError(f"{field}: no column {name!r} in {shard.uri} (it has {', '.join(shard.columns)})")
-        out = [rename.get(name, name) for name in Destination(config.input, output).kept(shard.columns)]
+        out = [rename.get(name, name) for name in Destination(config.input, output).output_columns(shard.columns)]
         for name in clashing(out):
             raise UserError(
                 f"{shard.uri}: its column {name!r} would meet the one this job adds: "

@@ -9,12 +9,12 @@ from typing import Any
 
 from ner_batch.errors import UserError
 from ner_batch.extraction import lease, manifest
+from ner_batch.extraction.units import NAMED_REASONS
 from ner_batch.io import storage
 from ner_batch.jobs.progress import duration
 from ner_batch.jobs.record import MANIFEST
 
 KILLED = "killed"
-NAMED_REASONS = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,7 @@ class Tracker:
         self.statuses: Counter[str] = Counter()
         self.starts: Counter[str] = Counter()
         self.starting: dict[str, tuple[str, int, int]] = {}
-        self.given_up: str | None = None
+        self.start_failure: str | None = None
         self.heard: dict[str, float] = {}
         self.nodes: dict[str, str] = {}
         self.lost_nodes: set[str] = set()
@@ -135,8 +135,8 @@ class Tracker:
         Raises:
             JobError: it was killed at its last attempts too, on this node, or on several one after the other.
         """
-        if self.given_up:  # Ray Data makes some more replicas in the place of one that is given up
-            raise JobError(self.given_up)
+        if self.start_failure:  # Ray Data makes some more replicas in the place of one that is given up
+            raise JobError(self.start_failure)
         before, on_node, in_all = self.starting.get(replica, (node, 0, 0))
         on_node = on_node + 1 if before == node else 1
         self.starting[replica] = (node, on_node, in_all + 1)
@@ -145,9 +145,9 @@ class Tracker:
         now = time.monotonic()
         if any(now - heard < IDLE_SECONDS for other, heard in self.heard.items() if other != replica):
             return PAUSE_SECONDS
-        self.given_up = f"a replica was killed while its engine started, {in_all} times (out of memory?)"
-        self.fatal = (self.given_up, False)
-        raise JobError(self.given_up)
+        self.start_failure = f"a replica was killed while its engine started, {in_all} times (out of memory?)"
+        self.fatal = (self.start_failure, False)
+        raise JobError(self.start_failure)
 
     def replica_started(self, replica: str, node: str = "", alive: Collection[str] = ()) -> None:
         """A replica has started on a node, for the first time or, under the same name, again.
@@ -161,7 +161,7 @@ class Tracker:
             self.lost += 1
         self.nodes[replica] = node
         self.starting.pop(replica, None)
-        self.given_up = None
+        self.start_failure = None
         self.heard[replica] = time.monotonic()
         self.starts[replica] += 1
         self.fatal = None

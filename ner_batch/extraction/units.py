@@ -40,7 +40,8 @@ _CALENDAR = frozenset({b"org.apache.spark.version", b"org.apache.spark.timeZone"
 # Columns that only travel from read to write. An input column of such a name is refused by the plan.
 _TEXT = "_ner_batch_text"
 _EARLIER = "_ner_batch_earlier"
-_REASONS = 3  # errors of rows that a unit's report counts
+NAMED_REASONS = 3
+"""Errors of rows that a unit's report counts, and a run names at its end; all stand in the column `error`."""
 NAMED_IDS = 3  # rows that are named with the reason of their error
 # In a row's error, before each reason: of how many windows, or which row of its file.
 DETAILS = re.compile(r"\b[\d,]+ of [\d,]+ (?:windows|answers): |^row \d+: ")
@@ -71,9 +72,13 @@ class Destination:
     def text_in_blocks(self) -> str:
         """The text column's name between read and write."""
         name = self.source.text_column
-        return self.source.rename.get(name, name) if name in self.kept([name]) and not self.nested_text else _TEXT
+        return (
+            self.source.rename.get(name, name)
+            if name in self.output_columns([name]) and not self.nested_text
+            else _TEXT
+        )
 
-    def kept(self, columns: Sequence[str]) -> list[str]:
+    def output_columns(self, columns: Sequence[str]) -> list[str]:
         """Which of a file's columns go into the output, in their order there."""
         names = columns if self.target.keep is None else self.target.keep
         return [name for name in names if name not in self.target.drop_input_columns]
@@ -144,7 +149,7 @@ def read_blocks(
     about: dict[str, Any] = {"name": unit.name, "rows": unit.rows}
     calendar: dict[bytes, bytes] = {}
     try:
-        columns = destination.kept(unit.shard.columns)
+        columns = destination.output_columns(unit.shard.columns)
         names = [destination.source.rename.get(name, name) for name in columns]
         if destination.text_in_blocks == _TEXT:
             columns, names = [*columns, destination.source.text_column], [*names, _TEXT]
@@ -257,7 +262,7 @@ class UnitFiles(Datasink):  # type: ignore[misc]
             errors = {
                 row: DETAILS.sub("", error) for row, error in enumerate(block["error"].to_pylist()) if error is not None
             }
-            reasons = dict(Counter(errors.values()).most_common(_REASONS))
+            reasons = dict(Counter(errors.values()).most_common(NAMED_REASONS))
             ids: dict[str, list[str]] = {}
             if (id_column := self.destination.source.id_column) is not None:
                 values = block[self.destination.source.rename.get(id_column, id_column)]

@@ -25,7 +25,7 @@ NameOrPath = TypeVar("NameOrPath", str, "str | None")
 
 
 @contextmanager
-def session(wanted: str | None) -> Iterator[bool]:
+def session(configured_address: str | None) -> Iterator[bool]:
     """A Ray cluster to work on: the session that there is, the one named, RAY_ADDRESS, or a local one for the job.
 
     Gives whether it is this machine alone, to which no node will ever be added.
@@ -35,7 +35,7 @@ def session(wanted: str | None) -> Iterator[bool]:
     if ray.is_initialized():
         yield False
         return
-    address = _address(wanted)
+    address = _address(configured_address)
     local = {"include_dashboard": False} if address == "local" else {}
     _check_reachable(address)
     verbose = bool(os.environ.get("NER_BATCH_VERBOSE"))
@@ -68,15 +68,15 @@ def session(wanted: str | None) -> Iterator[bool]:
         ray.shutdown()
 
 
-def is_named(wanted: str | None) -> bool:
+def is_named(configured_address: str | None) -> bool:
     """Whether :func:`session` would join a cluster that runs already, not start one of this machine alone."""
     import ray
 
-    return ray.is_initialized() or _address(wanted) != "local"
+    return ray.is_initialized() or _address(configured_address) != "local"
 
 
-def _address(wanted: str | None) -> str:
-    return wanted or os.environ.get("RAY_ADDRESS") or "local"
+def _address(configured_address: str | None) -> str:
+    return configured_address or os.environ.get("RAY_ADDRESS") or "local"
 
 
 def _check_reachable(address: str) -> None:
@@ -134,14 +134,14 @@ def wait_for_room(who: str, count: int, needed: Mapping[str, float], console: Co
             request_resources(bundles=[])  # the work itself holds the nodes from here on, or nobody wants them
 
 
-def cpus_each(count: int, wanted: str | None) -> float:
+def cpus_each(count: int, configured_address: str | None) -> float:
     """The most CPUs, a whole number, that each of ``count`` processes can have in a session of this job alone.
 
-    1 in a cluster that is named (``wanted`` is the job's address), for others may use it too. Needs a session.
+    1 in a cluster that is named (by the job's address or RAY_ADDRESS), for others may use it too. Needs a session.
     """
     import ray
 
-    if _address(wanted) != "local":
+    if _address(configured_address) != "local":
         return 1.0
     nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     most = max(nodes, default=1)
@@ -161,17 +161,17 @@ def cpus_beside(gpus: float) -> float:
     return float(max(1, int(min(shares, default=0) * gpus)))
 
 
-def has_gpus(wanted: str | None) -> bool:
+def has_gpus(configured_address: str | None) -> bool:
     """Whether the session's cluster has GPUs, or is to have some.
 
-    In one that is named (``wanted`` is the job's address) none may be up yet. Where vLLM's build for CUDA is installed,
-    which computes nowhere else, GPUs are asked for all the same, so that nothing runs on CPUs unawares.
+    In one that is named (by the job's address or RAY_ADDRESS) none may be up yet. Where vLLM's build for CUDA is
+    installed, which computes nowhere else, GPUs are asked for all the same, so that nothing runs on CPUs unawares.
     """
     import ray
 
     if ray.cluster_resources().get("GPU"):
         return True
-    return _address(wanted) != "local" and any(distributions(name="vllm"))
+    return _address(configured_address) != "local" and any(distributions(name="vllm"))
 
 
 def about_room(who: str, count: int, needed: Mapping[str, float]) -> str | None:

@@ -81,7 +81,7 @@ class ListFormat(Format):
         plain = distinct(replace(e, score=None, verified=None) for e in entities)
         types = dict.fromkeys(e.type for e in plain)
         lists = [[e for e in plain if e.type == type_] for type_ in types] if self.per_type else [plain]
-        return tuple(sorted(e for entities_of_list in lists for e in _given_back(text, entities_of_list)))
+        return tuple(sorted(e for entities_of_list in lists for e in _recoverable(text, entities_of_list)))
 
     def mentions(self, text: str, entities: Iterable[Entity], labels: Sequence[str]) -> list[Entity]:
         """What an answer about ``labels`` lists, in reading order."""
@@ -239,7 +239,7 @@ def _reading_order(entity: Entity) -> tuple[int, int, str]:
     return entity.start, -entity.end, entity.type
 
 
-def _given_back(text: str, entities: Iterable[Entity]) -> list[Entity]:
+def _recoverable(text: str, entities: Iterable[Entity]) -> list[Entity]:
     """The entities of one list that reading the list gives back; see :meth:`ListFormat.representable`."""
     remaining = sorted(entities, key=_reading_order)
     while True:

@@ -66,7 +66,7 @@ class Counterparts:
 
 
 def compare(
-    this: Output, other: Output, this_rows: list[int], other_rows: list[int], kept: int
+    this: Output, other: Output, this_rows: list[int], other_rows: list[int], most_rows: int
 ) -> tuple[Differences, Counterparts]:
     """All rows that both runs have.
 
@@ -89,7 +89,7 @@ def compare(
                 numbers.extend(unit * 2**32 + row for unit, row in part.places)
     if not total.rows and this_rows and other_rows:
         raise UserError(f"--against {other.folder}: no row in common with {this.folder}: give two runs on one input")
-    some = numbers[:: max(1, -(-len(numbers) // max(1, kept)))]
+    some = numbers[:: max(1, -(-len(numbers) // max(1, most_rows)))]
     total.places = [divmod(number, 2**32) for number in some]
     total.rows_this, total.rows_other = sum(this_rows) - total.rows, sum(other_rows) - total.rows
     return total, counterparts

@@ -65,14 +65,14 @@ class SurfaceCounts:
 class Totals:
     """Sums over the rows of an output; of rows with a status that is no full answer some are kept, by ``seed``."""
 
-    def __init__(self, seed: int, kept: int) -> None:
+    def __init__(self, seed: int, most_rows: int) -> None:
         self.rows = self.rows_with_entities = self.prompt_tokens = self.completion_tokens = 0
         self.unit_rows: list[int] = []
         self.statuses, self.types, self.ungrounded = Counter[str](), Counter[str](), Counter[str]()
         self.verified = Counter[bool | None]()
         self.scores = np.zeros(SCORE_BINS, np.int64)
         self.surfaces = SurfaceCounts()
-        self._seed, self._kept = seed, kept
+        self._seed, self._most_rows = seed, most_rows
         self._unanswered: dict[str, list[tuple[float, int, int]]] = {}
 
     @property
@@ -107,12 +107,12 @@ class Totals:
         priorities = np.random.default_rng([self._seed, zlib.crc32(name.encode())]).random(table.num_rows)
         for status in counts.keys() - {*ANSWERED}:
             rows = np.flatnonzero(pc.equal(statuses, status).to_numpy(zero_copy_only=False))
-            rows = rows[np.argsort(priorities[rows], kind="stable")[: self._kept]]
+            rows = rows[np.argsort(priorities[rows], kind="stable")[: self._most_rows]]
             candidates = [
                 *self._unanswered.get(status, ()),
                 *((float(priorities[row]), unit, int(row)) for row in rows),
             ]
-            self._unanswered[status] = sorted(candidates)[: self._kept]
+            self._unanswered[status] = sorted(candidates)[: self._most_rows]
 
     def unanswered(self) -> dict[str, list[Place]]:
         """Rows by status, for statuses that are no full answer, drawn at random."""
@@ -123,9 +123,9 @@ def _counted(values: pa.Array) -> Mapping[Any, int]:
     return {entry["values"]: entry["counts"] for entry in pc.value_counts(values).to_pylist()}
 
 
-def count(output: Output, seed: int, kept: int, progress: Callable[[str], None]) -> Totals:
+def count(output: Output, seed: int, most_rows: int, progress: Callable[[str], None]) -> Totals:
     """The totals of an output. Raises UserError where a file cannot be read."""
-    totals = Totals(seed, kept)
+    totals = Totals(seed, most_rows)
     for file, table in zip(output.files, output.tables(PREDICTIONS.names), strict=True):
         totals.add(file.name, table)
         progress(f"{totals.rows:,} of {output.status.rows_written:,} rows of {output.folder} counted")

@@ -109,7 +109,7 @@ def fit(plan: Plan, resources: dict[str, float], console: Console, *, alone: boo
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
     )
-    with progress_shown(plan, progress, console):
+    with following_progress(plan, progress, console):
         try:
             return trainer.fit().checkpoint
         except ray.train.WorkerGroupError as error:
@@ -147,7 +147,7 @@ class _TrainerAlone(_Trainer):
 
 
 @contextmanager
-def progress_shown(plan: Plan, progress: Queue, console: Console) -> Iterator[None]:
+def following_progress(plan: Plan, progress: Queue, console: Console) -> Iterator[None]:
     """Pass on what the workers measure, in a thread, while training runs.
 
     Training itself stays in the main thread, and the other one has ended when this returns: a thread that asks Ray
