@@ -6,13 +6,13 @@ import math
 import posixpath
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ner_batch.data import Entity, Status
 from ner_batch.errors import UserError
 from ner_batch.io import storage, tables
-from ner_batch.io.examples import is_spans
+from ner_batch.io.examples import fitted_entity, is_spans
 from ner_batch.io.listing import list_shards, read_unit
 from ner_batch.io.shards import Unit, plan_units, texts_of
 from ner_batch.jobs.record import check_task, is_unfinished, named_columns, read_manifest, task_types
@@ -168,6 +168,8 @@ def open_rows(
     for shard in shards:
         missing = {"entities", *([id_column] if id_column else [])} - set(shard.columns)
         problems += [f"{shard.uri}: no column {name!r} among {', '.join(shard.columns)}" for name in sorted(missing)]
+    if id_column == text_column:
+        problems.append(f"--id-column {id_column}: that is the column of the texts: name another")
     if statuses and not is_output:
         problems.append(f"{uri}: no column 'status': --status is for the output of an extraction")
     names = [*Status, ALL]
@@ -214,24 +216,13 @@ def _id(own: object, number: str, place: str) -> str:
 
 
 def _entity(span: Mapping[str, Any] | None, text: str, place: str) -> Entity:
-    """An entity that fits its text, white space at its edges trimmed as the gold reader does."""
-    if span is None or None in (span["start"], span["end"], span["type"]):
-        raise UserError(f"{place}: an entity without start, end or type")
-    start, end, type_ = span["start"], span["end"], span["type"]
-    if not (isinstance(start, int) and isinstance(end, int) and isinstance(type_, str)):
-        raise UserError(f"{place}: entity from {start!r} to {end!r}, {type_!r}: whole numbers and a string are needed")
-    surface = text[start:end] if 0 <= start < end <= len(text) else None
-    stated = surface if span.get("text") is None else span["text"]
-    if surface is None or surface != stated or not surface.strip():
-        raise UserError(
-            f"{place}: entity [{start}, {end}) {type_} reads {surface!r} in the text, not {stated!r}: "
-            "offsets are code points, half-open"
-        )
-    if not type_ or not type_.isprintable():
-        raise UserError(f"{place}: type {type_!r} is empty or cannot be printed: correct it")
+    """An entity that fits its text, as gold's must, with its score, verdict and task."""
+    entity = fitted_entity(span, text, place)
+    if not entity.type or not entity.type.isprintable():
+        raise UserError(f"{place}: type {entity.type!r} is empty or cannot be printed: correct it")
+    assert span
     score = span.get("score")
     if score is not None and not (isinstance(score, float) and math.isfinite(score) and 0 <= score <= 1):
-        raise UserError(f"{place}: entity [{start}, {end}) {type_} has the score {score!r}, which is no probability")
-    start += len(surface) - len(surface.lstrip())
-    surface = surface.strip()
-    return Entity(start, start + len(surface), type_, surface, score, span.get("verified"), span.get("task"))
+        where = f"{place}: entity [{entity.start}, {entity.end}) {entity.type}"
+        raise UserError(f"{where} has the score {score!r}, which is no probability")
+    return replace(entity, score=score, verified=span.get("verified"), task=span.get("task"))

@@ -117,24 +117,31 @@ def example_from_row(row: Mapping[str, Any], place: str = "example") -> Example:
         raise UserError(f"{place}: text is null")
     if row["entities"] is None:
         raise UserError(f"{place}: entities is null: [] means that there are none; leave out rows that nobody has read")
-    entities = []
-    for span in row["entities"]:
-        if span is None or None in (span["start"], span["end"], span["type"]):
-            raise UserError(f"{place}: an entity without start, end or type")
-        start, end, type_ = span["start"], span["end"], span["type"]
-        if not (isinstance(start, int) and isinstance(end, int)):
-            raise UserError(f"{place}: entity from {start!r} to {end!r}: offsets are whole numbers")
-        if not isinstance(type_, str):
-            raise UserError(f"{place}: entity [{start}, {end}) has the type {type_!r}: a string is needed")
-        surface = text[start:end] if 0 <= start < end <= len(text) else None
-        annotated = surface if span.get("text") is None else span["text"]
-        if surface is None or surface != annotated:
-            raise UserError(
-                f"{place}: entity [{start}, {end}) {type_} reads {surface!r} in the text, not {annotated!r}: "
-                "offsets are code points, half-open"
-            )
-        if not surface.strip():
-            raise UserError(f"{place}: entity [{start}, {end}) {type_} is white space alone")
-        start += len(surface) - len(surface.lstrip())
-        entities.append(Entity(start, start + len(surface.strip()), type_, surface.strip()))
-    return Example(str(row.get("id", place)), text, tuple(sorted(entities)))
+    entities = sorted(fitted_entity(span, text, place) for span in row["entities"])
+    return Example(str(row.get("id", place)), text, tuple(entities))
+
+
+def fitted_entity(span: Mapping[str, Any] | None, text: str, place: str) -> Entity:
+    """The entity of a span (start, end, type, perhaps text) in its text, white space at its edges trimmed.
+
+    Raises UserError, which begins with ``place``: a span that is incomplete, empty, out of range, of other types, or
+    that does not match the text.
+    """
+    if span is None or None in (span["start"], span["end"], span["type"]):
+        raise UserError(f"{place}: an entity without start, end or type")
+    start, end, type_ = span["start"], span["end"], span["type"]
+    if not (isinstance(start, int) and isinstance(end, int)):
+        raise UserError(f"{place}: entity from {start!r} to {end!r}: offsets are whole numbers")
+    if not isinstance(type_, str):
+        raise UserError(f"{place}: entity [{start}, {end}) has the type {type_!r}: a string is needed")
+    surface = text[start:end] if 0 <= start < end <= len(text) else None
+    annotated = surface if span.get("text") is None else span["text"]
+    if surface is None or surface != annotated:
+        raise UserError(
+            f"{place}: entity [{start}, {end}) {type_} reads {surface!r} in the text, not {annotated!r}: "
+            "offsets are code points, half-open"
+        )
+    if not surface.strip():
+        raise UserError(f"{place}: entity [{start}, {end}) {type_} is white space alone")
+    start += len(surface) - len(surface.lstrip())
+    return Entity(start, start + len(surface.strip()), type_, surface.strip())
