@@ -41,7 +41,8 @@ def test_make_test_runs_all_tests() -> None:
 def planned(venv: Path, *arguments: str) -> str:
     """What `make install` would do to an environment."""
     command = ["make", "--dry-run", "install", f"VENV={venv}", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
 
 
 def test_the_builds_of_vllm_share_no_environment(tmp_path: Path) -> None:
