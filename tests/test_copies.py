@@ -1,6 +1,7 @@
 """Copies of folders in S3: one per content and machine, however many processes want it and however they end."""
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,19 @@ def bucket(monkeypatch, tmp_path):
 
 
 URI = f"s3://{BUCKET}/adapters/news"
+
+
+def test_a_local_disk_that_takes_no_more(bucket, tmp_path):
+    """It is named, not the bucket. A limit on the size of files stands for the full disk: the system refuses alike."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        with pytest.raises(UserError) as error:
+            copies.fetched(URI)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(error.value).startswith(f"{tmp_path / 'tmp'}/ner_batch-copies-")
+    assert contents(copies.fetched(URI))["a.bin"] == b"x" * 3_000_000
 
 
 def started(uri=URI):

@@ -56,6 +56,9 @@ def test_no_such_task(run, tmp_path):
     """Without this every entity would be of another task, and F1 0."""
     (tmp_path / "run" / "_manifest.json").write_text('{"state": "complete", "types": {"news": ["PER"]}}')
     refused(run("predictions.task=mews"), "predictions.task", "'mews'", "there are news")
+    write(tmp_path / "other", run_table([SPAN, []], ["a", "b"]))
+    (tmp_path / "other" / "_manifest.json").write_text('{"state": "complete", "types": {"a": ["PER"], "b": ["PER"]}}')
+    refused(run("predictions.task=news", f"against={tmp_path / 'other'}"), "against", "'news'", "there are a, b")
 
 
 def test_no_such_columns(run):

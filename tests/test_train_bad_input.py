@@ -81,14 +81,18 @@ def test_output_that_is_an_adapter_already(train, tmp_path):
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "ner_batch.json").write_text("{}")
     refused(train(), "output", "holds an adapter already")
+    for theirs in ("[]", "{}"):  # a file of that name that no run of ours has written
+        (tmp_path / "adapter" / plans.PROOF).write_text(theirs)
+        refused(train(), "output", "holds an adapter already")
 
 
 def test_storage_of_another_run(train, tmp_path):
     """A run of that name with another config is not gone on with."""
     folder = tmp_path / "runs" / "train"
     folder.mkdir(parents=True)
-    (folder / "ner_batch_run.json").write_text(json.dumps({"digest": "another"}))
-    refused(train(), "run.name", "another config")
+    for theirs in ({"digest": "another"}, []):
+        (folder / "ner_batch_run.json").write_text(json.dumps(theirs))
+        refused(train(), "run.name", "another config")
 
 
 def test_base_that_does_not_exist(train, tmp_path):

@@ -36,6 +36,7 @@ from ner_batch.encoder import corpus as drawing
 from ner_batch.encoder import job, model, plan
 from ner_batch.encoder.corpus import Sample
 from ner_batch.encoder.settings import BaseEncoderConfig, OptimiserConfig, TextConfig, TrainEncoderConfig
+from ner_batch.errors import UserError
 from ner_batch.io import storage
 from ner_batch.io.examples import examples_table, read_examples
 from ner_batch.io.listing import list_shards
@@ -183,6 +184,15 @@ def test_documents_become_sentences(tmp_path):
     assert set(found.sentences()) == {"Anna left.", "Bob stayed.", "It rained."}
     assert found.seen == 4
     assert "b.parquet" in unreadable[0]
+    lines = '{"text": "Anna left."}\n{"text": 5}\n{"text": 6}\n'
+    (tmp_path / "lines.jsonl").write_text(lines)
+    listing = list_shards(str(tmp_path / "lines.jsonl"), "text")
+    found, unreadable = drawing.draw(listing, TextConfig(path=str(tmp_path)), 0, lambda *_: None)
+    assert set(found.sentences()) == {"Anna left."}
+    assert unreadable[0].endswith("lines.jsonl: 2 rows, the first is row 1 (row 1: text is number, not a string)")
+    (tmp_path / "lines.jsonl").unlink()
+    with pytest.raises(UserError, match=r"lines\.jsonl: "):  # it is gone: nothing that is passed over
+        drawing.draw(listing, TextConfig(path=str(tmp_path)), 0, lambda *_: None)
     rows = [f"Sentence {n} of many." for n in range(100_000)]
     pq.write_table(pa.table({"text": rows}), tmp_path / "a.parquet", use_dictionary=False)
     part = TextConfig(path=str(tmp_path), bytes=1_000_000, sentences=10_000)

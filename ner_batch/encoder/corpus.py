@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Sequence
-from itertools import islice
 
 from ner_batch.data import clean
 from ner_batch.encoder.settings import TextConfig
@@ -78,8 +77,9 @@ def draw(listing: Listing, config: TextConfig, seed: int, progress: Callable[[st
             except UserError as error:
                 unreadable.append(str(error))
                 continue
-        for row, reason in islice(errors.items(), 1):
-            unreadable.append(f"{unit.shard.uri}: {len(errors):,} rows, the first {unit.start + row}: {reason}")
+        if errors:
+            row, reason = next(iter(errors.items()))
+            unreadable.append(f"{unit.shard.uri}: {len(errors):,} rows, the first is row {unit.start + row} ({reason})")
         for text in filter(None, texts):
             for sentence in windows.sentences(clean(text)):
                 sample.add(sentence)

@@ -61,15 +61,13 @@ def prepare(config: EvaluateConfig) -> Plan:
     problems.check(lambda: storage.check_writable(config.output))
     runs = [path for path in (predictions.path, config.against) if path]
     unfinished = problems.check(lambda: tuple(filter(is_unfinished, runs))) or ()
-    for path in runs:
-        problems.check(partial(_check_task, path, predictions.task))
+    problems.check(lambda: check_task(read_manifest(predictions.path), predictions.task, "predictions.task"))
+    if against := config.against:  # another adapter's single task may have another name
+        place = f"predictions.task, against {against}"
+        problems.check(lambda: check_task(read_manifest(against), predictions.task, place, several=True))
     report += [f"{path}: its manifest says that the run is not complete" for path in unfinished]
     problems.stop_if_any()
     return Plan(config, tuple(source for source in sources if source), unfinished, tuple(report))
-
-
-def _check_task(path: str, task: str | None) -> None:
-    check_task(read_manifest(path), task, "predictions.task")
 
 
 def _source(

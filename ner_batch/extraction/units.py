@@ -72,11 +72,8 @@ class Destination:
     def text_in_blocks(self) -> str:
         """The text column's name between read and write."""
         name = self.source.text_column
-        return (
-            self.source.rename.get(name, name)
-            if name in self.output_columns([name]) and not self.nested_text
-            else _TEXT
-        )
+        is_output = name in self.output_columns([name]) and not self.nested_text
+        return self.source.rename.get(name, name) if is_output else _TEXT
 
     def output_columns(self, columns: Sequence[str]) -> list[str]:
         """Which of a file's columns go into the output, in their order there."""

@@ -71,10 +71,15 @@ def task_types(manifest: Any, task: str | None = None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(type_ for types in lists for type_ in types if isinstance(type_, str)))
 
 
-def check_task(manifest: Any, task: str | None, option: str) -> None:
-    """Raises a UserError, which begins with ``option``, where an extraction had no such task, by its manifest."""
+def check_task(manifest: Any, task: str | None, option: str, *, several: bool = False) -> None:
+    """Raises a UserError, which begins with ``option``, where an extraction had no such task, by its manifest.
+
+    ``several``: only of a run of several tasks; the rows of a run of one name none.
+    """
     types_by_task = manifest.get("types") if isinstance(manifest, dict) else None
-    if task is not None and isinstance(types_by_task, dict) and task not in types_by_task:
+    if not isinstance(types_by_task, dict) or (several and len(types_by_task) == 1):
+        return
+    if task is not None and task not in types_by_task:
         raise UserError(f"{option}: no task {task!r} in this run; there are {', '.join(map(str, types_by_task))}")
 
 

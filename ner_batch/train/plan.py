@@ -260,7 +260,8 @@ def _check_run(plan: Plan) -> None:
             f"run.name: {folder} belongs to a run with another config, gold or base: choose another name, or remove it"
         )
     proof = _read_proof(output)
-    if proof and proof.get("run") != digest(plan) and storage.exists(storage.join(output, adapters.MANIFEST)):
+    is_other = proof is not None and proof.get("run") != digest(plan)
+    if is_other and storage.exists(storage.join(output, adapters.MANIFEST)):
         raise UserError(f"output: {output} {_TAKEN}")
 
 
